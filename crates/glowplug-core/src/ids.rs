@@ -1,0 +1,144 @@
+//! Identifiers. Each is its own type, so that a runner's cannot be passed where a request's is meant.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Why a text is not the identifier it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseIdError {
+    text: String,
+    expected: &'static str,
+}
+
+impl fmt::Display for ParseIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is not {}", self.text, self.expected)
+    }
+}
+
+impl std::error::Error for ParseIdError {}
+
+/// An app as the engine knows it: a small dense number given out by the node. Never shown to people.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct AppId(pub u32);
+
+/// A runner, from the decision to start it until its record is dropped.
+///
+/// `boot` counts the starts of the node, `sequence` the runners since that start, so no id is ever given
+/// out twice on one data directory. Written `r<boot>-<sequence>`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunnerId {
+    pub boot: u32,
+    pub sequence: u32,
+}
+
+impl fmt::Display for RunnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{}-{}", self.boot, self.sequence)
+    }
+}
+
+impl fmt::Debug for RunnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for RunnerId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let parse = || {
+            let (boot, sequence) = text.strip_prefix('r')?.split_once('-')?;
+            Some(Self { boot: boot.parse().ok()?, sequence: sequence.parse().ok()? })
+        };
+        parse().ok_or_else(|| ParseIdError {
+            text: text.to_owned(),
+            expected: "a runner id (such as r3-17)",
+        })
+    }
+}
+
+/// A request, from arrival to its answer, over all its attempts. Written as a UUID.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u128);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.0;
+        write!(
+            f,
+            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+            id >> 96,
+            (id >> 80) & 0xffff,
+            (id >> 64) & 0xffff,
+            (id >> 48) & 0xffff,
+            id & 0xffff_ffff_ffff
+        )
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let groups_fit = text.len() == 36
+            && text.bytes().enumerate().all(|(at, byte)| match at {
+                8 | 13 | 18 | 23 => byte == b'-',
+                _ => byte.is_ascii_hexdigit(),
+            });
+        let digits: String = text.chars().filter(|c| *c != '-').collect();
+        match u128::from_str_radix(&digits, 16) {
+            Ok(id) if groups_fit => Ok(Self(id)),
+            _ => Err(ParseIdError { text: text.to_owned(), expected: "a request id (a UUID)" }),
+        }
+    }
+}
+
+/// One attempt of a request on a runner. A report that carries an older attempt than the engine's is
+/// from a past it has given up, and changes nothing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Lease {
+    pub request: RequestId,
+    /// Counted from 1.
+    pub attempt: u32,
+    pub runner: RunnerId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_a_round_trip() {
+        let runner = RunnerId { boot: 3, sequence: 17 };
+        assert_eq!(runner.to_string(), "r3-17");
+        assert_eq!("r3-17".parse(), Ok(runner));
+        let request = RequestId(0x0192_f0a1_0000_7abc_8def_0123_4567_89ab);
+        assert_eq!(request.to_string(), "0192f0a1-0000-7abc-8def-0123456789ab");
+        assert_eq!(request.to_string().parse(), Ok(request));
+    }
+
+    #[test]
+    fn malformed_ids_are_named() {
+        for text in ["", "r", "r1", "1-2", "r1-x", "r-1-2"] {
+            assert!(text.parse::<RunnerId>().is_err(), "{text}");
+        }
+        for text in [
+            "",
+            "0192f0a1",
+            "0192f0a1-0000-7abc-8def-0123456789aZ",
+            "0192f0a10000-7abc-8def-0123456789ab-",
+        ] {
+            assert!(text.parse::<RequestId>().is_err(), "{text}");
+        }
+        let error = "x".parse::<RunnerId>().unwrap_err();
+        assert_eq!(error.to_string(), "`x` is not a runner id (such as r3-17)");
+    }
+}

@@ -1,0 +1,189 @@
+//! What every way of running a program offers the node.
+//!
+//! A backend never chooses: it is told to start this runner with these devices, to stop that one, and it
+//! reports what it sees. Placement, retries and timeouts belong to the engine.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use glowplug_core::{RunnerId, Timestamp};
+use tokio::sync::mpsc;
+
+/// Object-safe, shared by the executor and the control API.
+pub trait Backend: Send + Sync + 'static {
+    /// `process`, `fake`, …; a metric label.
+    fn name(&self) -> &'static str;
+
+    /// Starts the runner unless one with this id exists already (invariant 6: `ensure` twice starts one).
+    /// Returns once the start is under way; everything after comes as [`Notice`]s.
+    fn ensure<'a>(&'a self, spec: &'a RunnerSpec) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Ends a runner. Idempotent: an unknown or ended runner is a success. Returns once the stop is
+    /// under way; [`Notice::Exited`] tells the end.
+    fn stop(&self, runner: RunnerId, mode: StopMode) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// Every runner that exists now, found anew (also those of an earlier life of the node).
+    fn observe(&self) -> BoxFuture<'_, Result<Vec<ObservedRunner>, BackendError>>;
+
+    /// The captured log, oldest line first, from line `from` (0-based, counted since the start, gaps
+    /// where the cap dropped lines). With `follow`, the stream ends only with the runner.
+    fn logs(
+        &self,
+        runner: RunnerId,
+        from: u64,
+        follow: bool,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, LogLine>, BackendError>>;
+
+    /// Forgets an ended runner and deletes its files (its log with them).
+    fn forget(&self, runner: RunnerId) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// Takes the receiving end of the notices. Called once, before the first `ensure`; `None` after.
+    fn notices(&self) -> Option<mpsc::Receiver<Notice>>;
+}
+
+/// A runner to start, completely decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunnerSpec {
+    pub id: RunnerId,
+    /// `owner/app`, for logs and for finding a runner's app again after a restart of the node.
+    pub app: String,
+    /// The app's revision, likewise.
+    pub revision: u32,
+    /// Opaque to the backend, handed back by `observe`: what the node needs to adopt the runner.
+    pub labels: BTreeMap<String, String>,
+    /// Program and arguments. `$PORT` and `${PORT}` in an argument are replaced by the port.
+    pub argv: Vec<String>,
+    pub cwd: PathBuf,
+    /// Added to a minimal environment (PATH, HOME, LANG, TMPDIR), not to the node's own.
+    pub env: BTreeMap<String, String>,
+    pub listen: Listen,
+    /// After the socket accepts, this path must answer 2xx before the runner is ready.
+    pub health_path: Option<String>,
+    pub limits: Limits,
+    /// GPUs by index; becomes `CUDA_VISIBLE_DEVICES` (empty: no GPU is visible).
+    pub gpus: Vec<u32>,
+    /// Run as this unprivileged user (name or numeric id). `None`: as the node.
+    pub user: Option<String>,
+    /// From SIGTERM to SIGKILL when the runner must be stopped without the node's say (node gone for good).
+    pub grace: Duration,
+    /// If the node vanishes and no other takes over for this long, the runner ends by itself.
+    pub orphan_timeout: Duration,
+}
+
+/// How the program takes connections. Loopback only in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A free loopback port, passed as `PORT` (and `HOST=127.0.0.1`).
+    Port,
+    /// A unix socket, whose path is passed as `GLOWPLUG_SOCKET`.
+    UnixSocket,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Hard CPU limit in thousandths of a core. `None`: unlimited.
+    pub cpu_millis: Option<u64>,
+    pub memory_bytes: Option<u64>,
+    pub pids_max: Option<u64>,
+    /// Lowered only, never raised.
+    pub open_files_max: Option<u64>,
+}
+
+/// Where requests to a runner go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RunnerAddress {
+    Tcp(std::net::SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopMode {
+    /// SIGTERM now, SIGKILL to the whole group after `grace`.
+    Graceful { grace: Duration },
+    /// SIGKILL to the whole group now.
+    Kill,
+}
+
+/// What a backend tells, in order per runner.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// The program (or what prepares it) is running: SETUP has begun.
+    Spawned { runner: RunnerId, at: Timestamp },
+    /// The socket accepts and the health path, if any, answered 2xx.
+    Ready { runner: RunnerId, at: Timestamp, address: RunnerAddress },
+    /// Nothing of the runner is left: no process, no cgroup, no socket. Exactly once per runner.
+    Exited { runner: RunnerId, at: Timestamp, exit: Exit },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    pub cause: ExitCause,
+    /// The last lines of the log, for the error a person reads (at most 20 lines).
+    pub log_tail: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExitCause {
+    Code(i32),
+    Signal(i32),
+    /// Killed by the kernel for exceeding its memory limit.
+    OutOfMemory,
+    /// The program could not be started at all.
+    SpawnFailed(String),
+    /// It ended while no one could watch (the supervisor was killed).
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+pub struct ObservedRunner {
+    pub id: RunnerId,
+    pub app: String,
+    pub revision: u32,
+    pub labels: BTreeMap<String, String>,
+    pub state: ObservedState,
+    pub started_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ObservedState {
+    /// Spawned, not ready yet.
+    Starting,
+    Ready(RunnerAddress),
+    Stopping,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LogLine {
+    /// 0-based since the start of the runner; a gap says that lines were dropped by the cap.
+    pub number: u64,
+    /// Microseconds since the Unix epoch.
+    pub at_micros: u64,
+    pub stream: LogStream,
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+    /// The supervisor's own words, for example that lines were dropped.
+    Supervisor,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    #[error("runner {0} is not known to this backend")]
+    UnknownRunner(RunnerId),
+    #[error("cannot prepare runner {runner}: {problem}")]
+    Prepare { runner: RunnerId, problem: String },
+    #[error("cannot {operation}")]
+    Io {
+        operation: String,
+        #[source]
+        source: std::io::Error,
+    },
+}

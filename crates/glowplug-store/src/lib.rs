@@ -1,0 +1,5 @@
+//! What must survive a crash.
+
+mod store;
+
+pub use store::*;
