@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Wire types of Glowplug's HTTP surfaces: what crosses a socket, and nothing of what decides.
+
+pub mod error;
+
+pub use error::{ErrorBody, ErrorType};

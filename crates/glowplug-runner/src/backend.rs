@@ -92,12 +92,7 @@ pub struct Limits {
     pub open_files_max: Option<u64>,
 }
 
-/// Where requests to a runner go.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum RunnerAddress {
-    Tcp(std::net::SocketAddr),
-    Unix(PathBuf),
-}
+pub use glowplug_core::RunnerAddress;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopMode {
