@@ -1,0 +1,222 @@
+//! `/api/v1`: what the command line, the dashboard and programs read and change.
+//!
+//! | route | method | body → answer |
+//! | --- | --- | --- |
+//! | `/api/v1/node` | GET | → [`NodeView`] |
+//! | `/api/v1/apps` | GET | → `[AppView]` |
+//! | `/api/v1/apps/{owner}/{app}` | GET | → [`AppView`] |
+//! | `/api/v1/apps/{owner}/{app}/scaling` | PATCH | [`ScalingPatch`] → [`AppView`] |
+//! | `/api/v1/apps/{owner}/{app}/queue` | GET | → [`QueueView`] |
+//! | `/api/v1/apps/{owner}/{app}/queue` | DELETE | → [`FlushView`] |
+//! | `/api/v1/runners` (`?app=`, `?ended=true`) | GET | → `[RunnerView]` |
+//! | `/api/v1/runners/{id}` | GET | → [`RunnerView`] |
+//! | `/api/v1/runners/{id}/stop` (`?replace=true`) | POST | → [`RunnerView`] |
+//! | `/api/v1/runners/{id}/kill` | POST | → [`RunnerView`] |
+//! | `/api/v1/runners/{id}/logs` (`?from=`, `?follow=true`) | GET | → lines of JSON, each a [`LogLineView`] |
+//! | `/api/v1/why/{id}` | GET | → [`WhyView`] |
+//! | `/api/v1/keys` | GET, POST | [`KeyRequest`] → `[KeyView]`, [`KeyCreated`] |
+//! | `/api/v1/keys/{id}` | DELETE | → nothing (204) |
+//!
+//! Times are microseconds since the Unix epoch, lengths of time are seconds as decimal numbers. An error
+//! answers with [`crate::ErrorBody`].
+
+use serde::{Deserialize, Serialize};
+
+/// fal's scaling parameters as JSON. In a [`ScalingPatch`] an absent field is left unchanged.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScalingPatch {
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub keep_alive: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub min_concurrency: Option<u32>,
+    /// 0 takes the cap away.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_concurrency: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub concurrency_buffer: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub concurrency_buffer_perc: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub scaling_delay: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub max_multiplexing: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub startup_timeout: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub request_timeout: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unused_runner_timeout: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub termination_grace_period_seconds: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScalingView {
+    pub keep_alive: f64,
+    pub min_concurrency: u32,
+    pub max_concurrency: Option<u32>,
+    pub concurrency_buffer: u32,
+    pub concurrency_buffer_perc: u32,
+    pub scaling_delay: f64,
+    pub max_multiplexing: u32,
+    pub startup_timeout: f64,
+    pub request_timeout: f64,
+    pub unused_runner_timeout: Option<f64>,
+    pub termination_grace_period_seconds: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AppView {
+    /// `owner/app[--env]`.
+    pub name: String,
+    /// `ready`, `preparing` or `broken`.
+    pub status: String,
+    /// Why it is broken, or what is being prepared.
+    pub detail: Option<String>,
+    pub revision: u32,
+    /// What runs, as in the config: `app.py::Hello`, or the command.
+    pub program: String,
+    pub machine_types: Vec<String>,
+    pub scaling: Option<ScalingView>,
+    /// Runners by state (`IDLE`, `RUNNING`, …), states without any left out.
+    pub runners: std::collections::BTreeMap<String, u32>,
+    pub queued: usize,
+    pub in_flight: usize,
+    /// When the next start may be tried after failed ones.
+    pub backoff_until_micros: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunnerView {
+    pub id: String,
+    pub app: String,
+    pub revision: u32,
+    /// `PENDING`, `DOCKER_PULL`, `SETUP`, `FAILURE_DELAY`, `IDLE`, `RUNNING`, `DRAINING`,
+    /// `TERMINATING`, `TERMINATED`.
+    pub state: String,
+    /// Why it was started, in words, and as a label.
+    pub cause: String,
+    pub cause_label: String,
+    pub in_flight: u32,
+    pub served: u64,
+    pub machine_type: Option<String>,
+    pub gpus: Vec<u32>,
+    pub created_at_micros: u64,
+    pub ready_at_micros: Option<u64>,
+    pub ended_at_micros: Option<u64>,
+    /// Why it ended or is ending.
+    pub end_reason: Option<String>,
+    /// When its keep_alive is over, while it is idle.
+    pub expires_at_micros: Option<u64>,
+    /// The phases of its start so far, in order.
+    pub phases: Vec<PhaseView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PhaseView {
+    /// `pending`, `docker_pull`, `setup`, and below `setup` what the program itself marked (`imported`, …).
+    pub name: String,
+    pub start_micros: u64,
+    /// Absent while the phase lasts.
+    pub end_micros: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogLineView {
+    pub number: u64,
+    pub at_micros: u64,
+    /// `stdout`, `stderr` or `supervisor`.
+    pub stream: String,
+    pub text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueView {
+    pub app: String,
+    /// Waiting, not yet given to a runner.
+    pub size: usize,
+    pub in_progress: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlushView {
+    pub app: String,
+    pub removed: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    pub version: String,
+    pub boot: u32,
+    pub started_at_micros: u64,
+    pub data_dir: String,
+    pub cpu_millis: u64,
+    pub cpu_millis_free: u64,
+    pub memory_bytes: u64,
+    pub memory_bytes_free: u64,
+    pub gpus: Vec<GpuView>,
+    pub apps: usize,
+    pub runners: usize,
+    /// No key is configured: every caller on loopback is served.
+    pub open: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GpuView {
+    pub index: u32,
+    pub kind: String,
+    pub memory_bytes: u64,
+    /// The runner that holds it.
+    pub runner: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WhyView {
+    /// `request`, `runner` or `app`.
+    pub kind: String,
+    pub id: String,
+    /// One sentence that answers.
+    pub summary: String,
+    /// What was decided, oldest first.
+    pub decisions: Vec<DecisionView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DecisionView {
+    pub at_micros: u64,
+    pub sentence: String,
+    /// The decision with its inputs.
+    pub data: serde_json::Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRequest {
+    #[serde(default)]
+    pub alias: String,
+    /// `API` (call apps) or `ADMIN` (also change things).
+    #[serde(default = "KeyRequest::default_scope")]
+    pub scope: String,
+}
+
+impl KeyRequest {
+    fn default_scope() -> String {
+        "API".into()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyCreated {
+    pub id: String,
+    /// Shown this once; only its hash is kept.
+    pub secret: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyView {
+    pub id: String,
+    pub alias: String,
+    pub scope: String,
+    pub created_at_micros: u64,
+}
