@@ -1,0 +1,457 @@
+"""Serves one pickled fal app on a unix socket or a loopback port.
+
+Runs inside the app's own environment, which holds no `fal`: the app was pickled by value together with
+the parts of `fal` that it uses. Standard library only, so that it runs in every environment.
+
+    python -I -c BOOT RUNTIME_DIR --app app.pickle [--path DIR]...
+
+Where to listen comes from the environment: `GLOWPLUG_SOCKET` (a path; the metrics go to the same path with
+`.metrics` added) or `PORT` (always on 127.0.0.1; the metrics server is then off). With `GLOWPLUG_TIMELINE`
+(a path) every stage of the start is appended to that file as one JSON line.
+
+What it does not do: it limits no concurrency, watches no health, restarts nothing. The node does.
+
+What it changes in the app's surroundings, always to start sooner or to stay on this machine, and how each
+change ends:
+
+* the garbage collector is off until `setup()`;
+* `grpc`, which the pickle names but a local app never calls, is imported at its first use;
+* fastapi's models of OpenAPI documents compile their validators at their first use;
+* fastapi asks whether a class is a model of pydantic's old interface without importing that interface;
+* the list of installed packages that fal prints before `setup()` is read without a full parse;
+* uvicorn's two servers (the app's and the metrics') listen where we say; only the app's takes signals.
+
+Each change is skipped by itself where a library looks different from what is expected here.
+"""
+
+import gc
+
+gc.disable()
+
+import json  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+
+EXIT_USAGE = 2
+# uvicorn's own code for an app whose start failed.
+EXIT_SETUP = 3
+EXIT_LOAD = 4
+EXIT_TERMINATED = 143
+
+# Numbers no port can have: should uvicorn ever ignore where we tell it to listen, it fails instead of
+# listening on every interface.
+APP_PORT = 100_001
+METRICS_PORT = 100_002
+
+LOOPBACK = "127.0.0.1"
+# `sun_path` holds 108 bytes with its terminating zero.
+SOCKET_PATH_BYTES_MAX = 107
+# Name and Version stand at the top of a package's METADATA.
+METADATA_HEAD_BYTES_MAX = 4096
+
+
+def complain(message):
+    """Says on stderr why the app does not run; the node shows the last lines to the user."""
+    sys.stdout.flush()
+    sys.stderr.write("glowplug: " + message + "\n")
+    sys.stderr.flush()
+
+
+class Timeline:
+    """Appends the stages of this start to a file, if one is named. Never fails the start."""
+
+    def __init__(self, path):
+        self.fd = None
+        if path:
+            try:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+                self.fd = os.open(path, flags, 0o644)
+            except OSError as error:
+                complain("cannot write the timeline to %s: %s" % (path, error.strerror))
+
+    def mark(self, name):
+        if self.fd is None:
+            return
+        line = json.dumps({"mark": name, "at_us": time.time_ns() // 1000}) + "\n"
+        try:
+            os.write(self.fd, line.encode())
+        except OSError:
+            self.fd = None
+
+
+class Listen:
+    """Where the two servers of a fal app listen."""
+
+    def __init__(self, socket, port):
+        self.socket = socket
+        self.port = port
+        self.metrics_socket = socket + ".metrics" if socket else None
+
+    @classmethod
+    def from_environment(cls, environ):
+        socket, port = environ.get("GLOWPLUG_SOCKET"), environ.get("PORT")
+        if socket:
+            if len(os.fsencode(socket + ".metrics")) > SOCKET_PATH_BYTES_MAX:
+                complain(
+                    "the socket path %s is longer than the %d bytes a unix socket may have; "
+                    "choose a shorter data directory" % (socket, SOCKET_PATH_BYTES_MAX)
+                )
+                sys.exit(EXIT_USAGE)
+            return cls(socket, None)
+        if port and port.isdigit() and 0 < int(port) < 65536:
+            return cls(None, int(port))
+        complain("set GLOWPLUG_SOCKET to a path or PORT to a port from 1 to 65535")
+        sys.exit(EXIT_USAGE)
+
+    def remove_sockets(self):
+        for path in (self.socket, self.metrics_socket):
+            if path:
+                try:
+                    os.unlink(path)
+                except OSError:
+                    pass
+
+
+class Placeholder(type(sys)):
+    """Stands for a module until something is wanted of it, then imports the real one.
+
+    It is in `sys.modules` only while the app is unpickled, so nothing but the functions of the pickle ever
+    sees it, and an `import` in the app's own code finds the real module or the real error.
+    """
+
+    def __getattr__(self, name):
+        # Asked for by the import system itself while it looks the module up.
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        import importlib
+
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+class Deferred:
+    """Puts placeholders for `names` into `sys.modules` for the time of a `with` block."""
+
+    def __init__(self, names):
+        self.names = [name for name in names if name not in sys.modules]
+
+    def __enter__(self):
+        for name in self.names:
+            sys.modules[name] = Placeholder(name)
+
+    def __exit__(self, *_):
+        for name in self.names:
+            if isinstance(sys.modules.get(name), Placeholder):
+                del sys.modules[name]
+
+
+class LazyOpenApiModels:
+    """Import hook for `fastapi.openapi.models`: its some forty pydantic models compile at first use.
+
+    They describe OpenAPI documents and nothing else, and compiling them is a third of `import fastapi`.
+    """
+
+    NAME = "fastapi.openapi.models"
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.NAME:
+            return None
+        sys.meta_path.remove(self)
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(name, path)
+        try:
+            from pydantic import VERSION, BaseModel
+
+            if not VERSION.startswith("2.") or "defer_build" in BaseModel.model_config:
+                return spec
+            rebuild = BaseModel.__dict__["model_rebuild"]
+            execute = spec.loader.exec_module
+        except (ImportError, AttributeError, KeyError):
+            return spec
+
+        def exec_module(module):
+            BaseModel.model_config["defer_build"] = True
+            # The module ends by rebuilding the models that refer to each other; the first use will.
+            BaseModel.model_rebuild = classmethod(lambda cls, **_: None)
+            try:
+                execute(module)
+            finally:
+                BaseModel.model_rebuild = rebuild
+                del BaseModel.model_config["defer_build"]
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+class InstalledPackage:
+    """As much of `importlib.metadata.Distribution` as a list of packages needs."""
+
+    def __init__(self, name, version):
+        self.metadata = {"Name": name, "Version": version}
+        self.name = name
+        self.version = version
+
+
+def installed_packages():
+    for directory in sys.path:
+        try:
+            entries = sorted(os.listdir(directory))
+        except OSError:
+            continue
+        for entry in entries:
+            if not entry.endswith(".dist-info"):
+                continue
+            try:
+                with open(os.path.join(directory, entry, "METADATA"), "rb") as file:
+                    head = file.read(METADATA_HEAD_BYTES_MAX).decode("utf-8", "replace")
+            except OSError:
+                continue
+            found = {}
+            for line in head.splitlines():
+                key, colon, value = line.partition(": ")
+                if not colon or len(found) == 2:
+                    break
+                if key in ("Name", "Version"):
+                    found[key] = value.strip()
+            if len(found) == 2:
+                yield InstalledPackage(found["Name"], found["Version"])
+
+
+def hasten_package_list():
+    """fal prints all installed packages before `setup()`; only that one caller gets the quick list."""
+    import importlib.metadata
+
+    distributions = importlib.metadata.distributions
+
+    def quick(**kwargs):
+        if sys._getframe(1).f_code.co_name == "_print_python_packages" and not kwargs:
+            importlib.metadata.distributions = distributions
+            return installed_packages()
+        return distributions(**kwargs)
+
+    importlib.metadata.distributions = quick
+
+
+def skip_old_pydantic():
+    """fastapi imports all of `pydantic.v1` to ask whether a class is one of its models.
+
+    While nobody has imported it, no class can be.
+    """
+    try:
+        from fastapi._compat import shared
+
+        ask = shared.is_pydantic_v1_model_class
+    except (ImportError, AttributeError):
+        return
+
+    def is_pydantic_v1_model_class(cls):
+        return "pydantic.v1" in sys.modules and ask(cls)
+
+    shared.is_pydantic_v1_model_class = is_pydantic_v1_model_class
+
+
+class Serving:
+    """Directs uvicorn and watches it: which server is the app's, whether it started."""
+
+    def __init__(self, listen, timeline):
+        self.listen = listen
+        self.timeline = timeline
+        self.app_server = None
+        self.signals_taken = False
+
+    def confine(self):
+        """Makes uvicorn listen where we say, and only there."""
+        import uvicorn
+
+        self.direct_config(uvicorn.Config)
+        self.watch_server(uvicorn.Server)
+
+    def direct_config(self, config_class):
+        listen = self.listen
+        initialise, load = config_class.__init__, config_class.load
+
+        def __init__(config, *args, **kwargs):
+            initialise(config, *args, **kwargs)
+            config.glowplug_role = {APP_PORT: "app", METRICS_PORT: "metrics"}.get(config.port)
+            if config.glowplug_role is None:
+                return
+            config.host = LOOPBACK
+            if config.glowplug_role == "metrics":
+                config.uds = listen.metrics_socket
+                # It has nothing to set up, and would complain in the log when it is cancelled.
+                config.lifespan = "off"
+            elif listen.port:
+                config.port = listen.port
+            else:
+                config.uds = listen.socket
+
+        def load_app(config):
+            load(config)
+            if getattr(config, "glowplug_role", None) == "app" and config.uds:
+                config.loaded_app = with_client_address(config.loaded_app)
+
+        config_class.__init__ = __init__
+        config_class.load = load_app
+
+    def watch_server(self, server_class):
+        serve, startup = server_class.serve, server_class.startup
+
+        async def serve_role(server, *args, **kwargs):
+            role = getattr(server.config, "glowplug_role", None)
+            if role == "metrics":
+                import asyncio
+                import contextlib
+
+                if self.listen.metrics_socket is None:
+                    # The app's task cancels this one when the app's server has ended.
+                    await asyncio.Event().wait()
+                # Otherwise the metrics server, started last, would take SIGTERM first, and the app would
+                # hear of it only after that server has closed.
+                server.capture_signals = contextlib.nullcontext
+            elif role == "app":
+                self.app_server = server
+                self.signals_taken = True
+            return await serve(server, *args, **kwargs)
+
+        async def startup_marked(server, *args, **kwargs):
+            if server is self.app_server:
+                self.mark_lifespan(server.lifespan)
+            await startup(server, *args, **kwargs)
+            if server is self.app_server and server.started:
+                self.timeline.mark("listening")
+
+        server_class.serve = serve_role
+        server_class.startup = startup_marked
+
+    def mark_lifespan(self, lifespan):
+        startup = lifespan.startup
+
+        async def startup_marked():
+            self.timeline.mark("imported")
+            # What was made so far lives as long as the process: the collector need not look at it again.
+            gc.freeze()
+            gc.enable()
+            self.timeline.mark("setup_started")
+            await startup()
+            if not lifespan.should_exit:
+                self.timeline.mark("setup_done")
+
+        lifespan.startup = startup_marked
+
+    def on_signal(self, signum, _frame):
+        """uvicorn raises the signal again once it has shut down in good order; then it is done with."""
+        if not self.signals_taken:
+            sys.exit(EXIT_TERMINATED)
+
+
+def with_client_address(app):
+    """A unix socket has no peer address, but apps read `request.client.host`: say it is this machine."""
+
+    def with_address(scope, receive, send):
+        if scope.get("client") is None and scope["type"] != "lifespan":
+            scope["client"] = (LOOPBACK, 0)
+        return app(scope, receive, send)
+
+    return with_address
+
+
+def load(path):
+    """Unpickles the app; ends the process with a message a user can act on when that fails."""
+    sys.meta_path.insert(0, LazyOpenApiModels())
+    try:
+        import cloudpickle
+    except ImportError:
+        complain("the environment holds no cloudpickle; remove it and let it be built again")
+        sys.exit(EXIT_LOAD)
+    try:
+        with open(path, "rb") as file:
+            pickled = file.read()
+        with Deferred(["grpc", "grpc.aio"]):
+            return cloudpickle.loads(pickled)
+    except ModuleNotFoundError as error:
+        missing = (error.name or str(error)).partition(".")[0]
+        complain(
+            "the app needs the module `%s`, which its environment does not hold: add the package to "
+            "`requirements`, or, if it is a module of your own, name it in `local_python_modules`"
+            % missing
+        )
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        complain("the pickled app %s cannot be loaded: %s: %s" % (path, type(error).__name__, error))
+    sys.exit(EXIT_LOAD)
+
+
+def serve(function, serving):
+    """Runs the app to its end; returns the exit code."""
+    import asyncio
+    import inspect
+    import signal
+
+    serving.confine()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, serving.on_signal)
+    result = function(exposed_port=APP_PORT, exposed_metrics_port=METRICS_PORT)
+    if inspect.isawaitable(result):
+
+        async def finish():
+            return await result
+
+        asyncio.run(finish())
+    server = serving.app_server
+    if server is None:
+        complain("this is not an app that serves: a `fal.function` needs `serve=True`")
+        return EXIT_LOAD
+    if not server.started:
+        return EXIT_SETUP
+    return 0
+
+
+def parse(arguments):
+    app, paths = None, []
+    rest = list(arguments)
+    while len(rest) >= 2:
+        flag, value = rest.pop(0), rest.pop(0)
+        if flag == "--app":
+            app = value
+        elif flag == "--path":
+            paths.append(value)
+        else:
+            rest.insert(0, flag)
+            break
+    if rest or app is None:
+        complain("usage: serve_app --app PICKLE [--path DIR]...")
+        sys.exit(EXIT_USAGE)
+    return app, paths
+
+
+def main(arguments):
+    timeline = Timeline(os.environ.get("GLOWPLUG_TIMELINE"))
+    timeline.mark("interpreter")
+    app, paths = parse(arguments)
+    listen = Listen.from_environment(os.environ)
+    os.environ["IS_ISOLATE_AGENT"] = "1"
+    sys.path.extend(paths)
+    function = load(app)
+    timeline.mark("unpickled")
+    hasten_package_list()
+    skip_old_pydantic()
+    serving = Serving(listen, timeline)
+    try:
+        code = serve(function, serving)
+    except SystemExit as error:
+        code = error.code
+        if code == EXIT_SETUP:
+            complain("the app's setup failed; what it raised is printed above")
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        cause = error.__cause__ or error
+        complain("the app could not be started: %s: %s" % (type(cause).__name__, cause))
+        code = EXIT_SETUP
+    finally:
+        listen.remove_sockets()
+    sys.exit(code)
