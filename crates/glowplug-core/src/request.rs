@@ -77,6 +77,10 @@ pub enum Refusal {
     QueueFull { limit: usize },
     /// The attempt overran `request_timeout`; its runner is being stopped.
     RequestTimeout { seconds: u64 },
+    /// The runner ended and its gateway never said how the attempt did.
+    RunnerLost,
+    /// The node is shutting down. Queued requests stay in the queue.
+    ShuttingDown,
 }
 
 impl fmt::Display for Refusal {
@@ -96,6 +100,8 @@ impl fmt::Display for Refusal {
             Self::RequestTimeout { seconds } => {
                 write!(f, "the request took longer than its request_timeout of {seconds} s")
             }
+            Self::RunnerLost => f.write_str("the runner was lost"),
+            Self::ShuttingDown => f.write_str("the node is shutting down"),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::resources::MachineType;
 
 /// fal's scaling parameters, under fal's names. Defaults are fal's for a `fal.App`, but for `keep_alive`:
 /// 10 s, as fal gives to anything that does not set its own (`fal.App` sets 60).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scaling {
     /// How long an idle runner is kept after its last request.
     pub keep_alive: Duration,

@@ -1,0 +1,36 @@
+//! Everything the engine can want done. Its driver performs actions in order and never chooses.
+
+use std::time::Duration;
+
+use crate::decision::{Decision, StartCause, StopReason};
+use crate::ids::{AppId, Lease, RequestId, RunnerId};
+use crate::request::{Mode, Refusal};
+use crate::resources::Allocation;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Start this runner on these resources.
+    Start { runner: RunnerId, app: AppId, revision: u32, allocation: Allocation, cause: StartCause },
+    /// End this runner. `grace`: from SIGTERM to SIGKILL; `None`: SIGKILL at once.
+    Stop { runner: RunnerId, grace: Option<Duration>, reason: StopReason },
+    /// See whether the runner still accepts connections; report `Unhealthy` if not.
+    Probe { runner: RunnerId },
+    /// The runner's record is complete and was dropped here; its files may go too.
+    Forget { runner: RunnerId },
+
+    /// Send the request to the runner.
+    Assign { lease: Lease, mode: Mode },
+    /// Tell the request's caller that it gets no runner.
+    Refuse { request: RequestId, mode: Mode, refusal: Refusal },
+    /// The attempt's answer is the request's answer.
+    Deliver { lease: Lease },
+    /// The attempt's answer is void; the request waits `delay` and is then tried again.
+    Retry { lease: Lease, delay: Duration },
+    /// Withdraw the attempt: whatever it still does is void.
+    Revoke { lease: Lease, refusal: Refusal },
+    /// Tell the app that the caller cancelled; the attempt goes on until it ends by itself.
+    Interrupt { lease: Lease },
+
+    /// Nothing to do; something to tell.
+    Note(Decision),
+}

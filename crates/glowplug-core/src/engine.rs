@@ -1,0 +1,388 @@
+//! The one owner of all scheduling state.
+//!
+//! `handle` takes what happened, `next_action` gives what to do, `next_wakeup` says when to call `advance`
+//! although nothing happened. The engine never fails, blocks, or asks anybody: a report that cannot be true
+//! is noted and not acted on.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `state.rs` | the records |
+//! | `waiting.rs`, `timers.rs` | queue of an app, wake-ups |
+//! | `requests.rs` | arrival, assignment, outcome, retry |
+//! | `runners.rs` | what backends report, stopping |
+//! | `scaling.rs` | growing and shrinking an app |
+//! | `placement.rs` | resources, and contention for them |
+//! | `view.rs` | read-only answers for people |
+
+mod placement;
+mod requests;
+mod runners;
+mod scaling;
+mod state;
+mod timers;
+mod view;
+mod waiting;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+pub use view::{AppView, RequestView, RunnerView};
+
+use crate::action::Action;
+use crate::decision::{Decision, StopReason, What};
+use crate::event::Event;
+use crate::ids::{AppId, RequestId, RunnerId};
+use crate::lifecycle::{self, Input, State, Step};
+use crate::request::{Mode, Refusal};
+use crate::resources::{Capacity, Ledger};
+use crate::spec::AppSpec;
+use crate::time::Timestamp;
+use state::{App, Request, Runner, count};
+use timers::{Owner, Timers};
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which start of the node this is; makes runner ids unique over restarts.
+    pub boot: u32,
+    /// Requests that may wait for one app.
+    pub waiting_max: usize,
+    /// How long an app with waiting requests may be kept out by others that are in use.
+    pub contention_wait_max: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { boot: 1, waiting_max: 100_000, contention_wait_max: Duration::from_secs(30) }
+    }
+}
+
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    apps: BTreeMap<AppId, App>,
+    runners: BTreeMap<RunnerId, Runner>,
+    requests: BTreeMap<RequestId, Request>,
+    ledger: Ledger,
+    /// Runners in PENDING without resources, in the order in which they get them.
+    pending: BTreeSet<placement::Claim>,
+    /// Runners that hold resources and will give them back.
+    leaving: BTreeSet<RunnerId>,
+    /// Idle runners of all apps.
+    idle: BTreeSet<RunnerId>,
+    /// Something changed that may let a pending runner be placed.
+    placement_due: bool,
+    timers: Timers,
+    actions: VecDeque<Action>,
+    runner_sequence: u32,
+    request_sequence: u64,
+    shutting_down: bool,
+}
+
+impl Engine {
+    pub fn new(config: Config, capacity: Capacity) -> Self {
+        Self {
+            config,
+            apps: BTreeMap::new(),
+            runners: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            ledger: Ledger::new(capacity),
+            pending: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            idle: BTreeSet::new(),
+            placement_due: false,
+            timers: Timers::default(),
+            actions: VecDeque::new(),
+            runner_sequence: 0,
+            request_sequence: 0,
+            shutting_down: false,
+        }
+    }
+
+    /// Takes one event in. Total: never fails, never blocks.
+    pub fn handle(&mut self, now: Timestamp, event: Event) {
+        self.wake_due(now);
+        match event {
+            Event::AppChanged { app, spec } => self.app_changed(now, app, spec),
+            Event::AppRemoved { app } => self.app_removed(now, app),
+            Event::CapacityChanged { capacity } => self.capacity_changed(capacity),
+            Event::Arrived(arrival) => self.arrived(now, &arrival),
+            Event::Cancelled { request } => self.cancelled(now, request),
+            Event::Finished { lease, outcome } => self.finished(now, lease, &outcome),
+            Event::PullStarted { runner } => {
+                self.apply(now, runner, Input::PullStarted);
+            }
+            Event::SetupStarted { runner } => self.setup_started(now, runner),
+            Event::Ready { runner } => self.ready(now, runner),
+            Event::NoRoom { runner, detail } => self.no_room(now, runner, detail),
+            Event::Exited { runner, detail } => self.exited(now, runner, &detail),
+            Event::Adopted(adopted) => self.adopted(now, adopted),
+            Event::Unhealthy { runner, detail } => self.unhealthy(now, runner, detail),
+            Event::StopRequested { runner, how } => self.stop_requested(now, runner, how),
+            Event::WarmRequested { app, runners } => self.warm_requested(now, app, runners),
+            Event::ShutDown => self.shut_down(now),
+        }
+        self.place_pending(now);
+    }
+
+    /// Does what has become due by time alone. To be called at [`Engine::next_wakeup`].
+    pub fn advance(&mut self, now: Timestamp) {
+        self.wake_due(now);
+        self.place_pending(now);
+    }
+
+    /// When something becomes due without an event. May be early, never late.
+    pub fn next_wakeup(&self) -> Option<Timestamp> {
+        self.timers.next()
+    }
+
+    /// The next thing to do, in order. Drained by the driver after each call.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn wake_due(&mut self, now: Timestamp) {
+        while let Some(owner) = self.timers.pop_due(now) {
+            match owner {
+                Owner::Runner(id) => {
+                    if let Some(runner) = self.runners.get_mut(&id) {
+                        runner.wake = None;
+                        self.runner_due(now, id);
+                    }
+                }
+                Owner::App(id) => {
+                    if let Some(app) = self.apps.get_mut(&id) {
+                        app.wake = None;
+                        self.placement_due = true;
+                        self.review(now, id);
+                    }
+                }
+                Owner::Request(id) => {
+                    if let Some(request) = self.requests.get_mut(&id) {
+                        request.wake = None;
+                        self.request_due(now, id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn wake_runner_at(&mut self, id: RunnerId, at: Timestamp) {
+        if let Some(runner) = self.runners.get_mut(&id) {
+            self.timers.arm(Owner::Runner(id), &mut runner.wake, at);
+        }
+    }
+
+    fn wake_app_at(&mut self, id: AppId, at: Timestamp) {
+        if let Some(app) = self.apps.get_mut(&id) {
+            self.timers.arm(Owner::App(id), &mut app.wake, at);
+        }
+    }
+
+    fn wake_request_at(&mut self, id: RequestId, at: Timestamp) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            self.timers.arm(Owner::Request(id), &mut request.wake, at);
+        }
+    }
+
+    /// Puts an input through the lifecycle table and keeps every index in step. The only place that
+    /// changes a runner's state. Returns the state it left if it moved.
+    fn apply(&mut self, now: Timestamp, id: RunnerId, input: Input) -> Option<State> {
+        let runner = self.runners.get_mut(&id)?;
+        let before = runner.state;
+        match lifecycle::step(before, input) {
+            Step::Move(after) => {
+                self.unindex(id);
+                if let Some(runner) = self.runners.get_mut(&id) {
+                    runner.state = after;
+                }
+                self.index(now, id);
+                Some(before)
+            }
+            Step::Ignore(_) => None,
+            Step::Deny(why) => {
+                let app = runner.app;
+                self.note(now, app, Some(id), None, What::Denied { state: before, input, why });
+                None
+            }
+        }
+    }
+
+    /// Takes a runner out of all indexes, as its state now says.
+    fn unindex(&mut self, id: RunnerId) {
+        let Some(runner) = self.runners.get(&id) else { return };
+        let Some(app) = self.apps.get_mut(&runner.app) else { return };
+        app.starting.remove(&id);
+        app.ready.remove(&id);
+        app.ending.remove(&id);
+        if runner.state.is_ready() {
+            app.free.remove(&(runner.in_flight.len(), runner.last_used, id));
+        }
+        if runner.state == State::Idle {
+            app.idle.remove(&(runner.last_used, id));
+            self.idle.remove(&id);
+        }
+        if runner.state.is_starting() && runner.allocation.is_none() {
+            app.unplaced -= 1;
+            self.pending.remove(&placement::Claim::of(id, runner));
+        }
+        if runner.state.is_alive() && runner.replaced_by.is_some() {
+            app.to_be_replaced -= 1;
+        }
+        self.leaving.remove(&id);
+    }
+
+    /// Enters a runner into all indexes, as its state now says.
+    fn index(&mut self, now: Timestamp, id: RunnerId) {
+        let Some(runner) = self.runners.get_mut(&id) else { return };
+        let Some(app) = self.apps.get_mut(&runner.app) else { return };
+        let multiplexing = app.spec.scaling.max_multiplexing as usize;
+        match runner.state {
+            State::Pending | State::DockerPull | State::Setup | State::FailureDelay => {
+                app.starting.insert(id);
+                if runner.allocation.is_none() {
+                    app.unplaced += 1;
+                    if runner.state == State::Pending {
+                        self.pending.insert(placement::Claim::of(id, runner));
+                        self.placement_due = true;
+                    }
+                }
+            }
+            State::Idle | State::Running => {
+                app.ready.insert(id);
+                runner.last_used = now;
+                if runner.in_flight.len() < multiplexing {
+                    app.free.insert((runner.in_flight.len(), runner.last_used, id));
+                }
+                if runner.state == State::Idle {
+                    app.idle.insert((runner.last_used, id));
+                    self.idle.insert(id);
+                    // An idle runner is a place that another app may need.
+                    self.placement_due |= !self.pending.is_empty();
+                }
+            }
+            State::Draining | State::Terminating | State::Terminated => {
+                app.ending.insert(id);
+                if runner.allocation.is_some() {
+                    self.leaving.insert(id);
+                }
+            }
+        }
+        if runner.state.is_alive() && runner.replaced_by.is_some() {
+            app.to_be_replaced += 1;
+        }
+    }
+
+    fn note(
+        &mut self,
+        at: Timestamp,
+        app: AppId,
+        runner: Option<RunnerId>,
+        request: Option<RequestId>,
+        what: What,
+    ) {
+        let name = self.apps.get(&app).map(|app| app.spec.name.clone()).unwrap_or_default();
+        self.actions.push_back(Action::Note(Decision { at, app, name, runner, request, what }));
+    }
+
+    fn app_changed(&mut self, now: Timestamp, id: AppId, spec: AppSpec) {
+        let unschedulable = self.unschedulable(&spec);
+        match self.apps.get_mut(&id) {
+            None => {
+                self.apps.insert(id, App::new(spec));
+            }
+            Some(app) => {
+                let (ready, revision) = (app.ready.clone(), spec.revision);
+                app.spec = spec;
+                // A change of max_multiplexing changes who has a free place.
+                for runner in ready {
+                    self.unindex_free(runner);
+                }
+                self.retire_outdated(now, id, revision);
+            }
+        }
+        if let Some(app) = self.apps.get_mut(&id) {
+            app.unschedulable = unschedulable.clone();
+        }
+        if let Some(reason) = unschedulable {
+            self.refuse_waiting(now, id, None, &Refusal::Unschedulable { reason });
+        }
+        self.placement_due = true;
+        self.review(now, id);
+    }
+
+    /// Enters a ready runner into its app's free places anew.
+    fn unindex_free(&mut self, id: RunnerId) {
+        let Some(runner) = self.runners.get(&id) else { return };
+        let Some(app) = self.apps.get_mut(&runner.app) else { return };
+        let key = (runner.in_flight.len(), runner.last_used, id);
+        app.free.remove(&key);
+        if key.0 < app.spec.scaling.max_multiplexing as usize {
+            app.free.insert(key);
+        }
+    }
+
+    fn app_removed(&mut self, now: Timestamp, id: AppId) {
+        let Some(app) = self.apps.get_mut(&id) else { return };
+        // No runner may be wanted any more, whatever still finishes.
+        app.spec.scaling.min_concurrency = 0;
+        app.spec.scaling.concurrency_buffer = 0;
+        app.unschedulable = Some("it was removed".into());
+        app.removed = true;
+        self.refuse_waiting(now, id, None, &Refusal::AppRemoved);
+        self.stop_all_of(now, id, &StopReason::AppRemoved);
+        self.drop_if_removed(id);
+    }
+
+    /// Drops the record of a removed app with its last runner.
+    fn drop_if_removed(&mut self, id: AppId) {
+        let gone = self.apps.get(&id).is_some_and(|app| app.removed && app.is_empty());
+        if gone && let Some(mut app) = self.apps.remove(&id) {
+            self.timers.disarm(Owner::App(id), &mut app.wake);
+        }
+    }
+
+    fn capacity_changed(&mut self, capacity: Capacity) {
+        let mut ledger = Ledger::new(capacity);
+        for runner in self.runners.values() {
+            if let Some(allocation) = &runner.allocation {
+                ledger.take(allocation);
+            }
+        }
+        self.ledger = ledger;
+        let ids: Vec<AppId> = self.apps.keys().copied().collect();
+        for id in ids {
+            let Some(app) = self.apps.get(&id) else { continue };
+            let unschedulable = self.unschedulable(&app.spec);
+            if let Some(app) = self.apps.get_mut(&id) {
+                app.unschedulable = unschedulable;
+            }
+        }
+        self.placement_due = true;
+    }
+
+    fn shut_down(&mut self, now: Timestamp) {
+        self.shutting_down = true;
+        let ids: Vec<AppId> = self.apps.keys().copied().collect();
+        for id in ids {
+            self.refuse_waiting(now, id, Some(Mode::Direct), &Refusal::ShuttingDown);
+            self.stop_all_of(now, id, &StopReason::ShutDown);
+        }
+    }
+
+    /// Everything an app may need after something changed about it.
+    fn review(&mut self, now: Timestamp, app: AppId) {
+        self.dispatch(now, app);
+        self.grow(now, app);
+        self.shrink(now, app);
+    }
+
+    fn next_runner_id(&mut self) -> RunnerId {
+        self.runner_sequence += 1;
+        RunnerId { boot: self.config.boot, sequence: self.runner_sequence }
+    }
+
+    /// Runners that exist, of all apps, ended ones with outstanding reports included.
+    pub fn runner_count(&self) -> u32 {
+        count(self.runners.len())
+    }
+}

@@ -1,0 +1,327 @@
+//! Requests: arrival, assignment, outcome, retry, refusal.
+
+use super::Engine;
+use super::state::{InFlight, Progress, Request};
+use super::waiting::Place;
+use crate::action::Action;
+use crate::decision::{StopReason, What};
+use crate::ids::{AppId, Lease, RequestId, RunnerId};
+use crate::lifecycle::{Input, State};
+use crate::request::{Arrival, Mode, Outcome, Refusal};
+use crate::retry::{self, Condition, RunnerFate};
+use crate::time::Timestamp;
+
+impl Engine {
+    pub(super) fn arrived(&mut self, now: Timestamp, arrival: &Arrival) {
+        let id = arrival.request;
+        if self.requests.contains_key(&id) {
+            return;
+        }
+        let refusal = match self.apps.get(&arrival.app) {
+            None => Some(Refusal::AppRemoved),
+            Some(_) if self.shutting_down && arrival.mode == Mode::Direct => {
+                Some(Refusal::ShuttingDown)
+            }
+            Some(app) => match &app.unschedulable {
+                Some(reason) => Some(Refusal::Unschedulable { reason: reason.clone() }),
+                None if app.waiting.len() >= self.config.waiting_max => {
+                    Some(Refusal::QueueFull { limit: self.config.waiting_max })
+                }
+                None => None,
+            },
+        };
+        if let Some(refusal) = refusal {
+            self.actions.push_back(Action::Refuse { request: id, mode: arrival.mode, refusal });
+            return;
+        }
+        self.request_sequence += 1;
+        let request = Request {
+            app: arrival.app,
+            mode: arrival.mode,
+            priority: arrival.priority,
+            sequence: self.request_sequence,
+            arrived: now,
+            start_deadline: arrival.start_deadline,
+            no_retry: arrival.no_retry,
+            attempt: 0,
+            progress: Progress::Waiting,
+            wake: None,
+        };
+        self.requests.insert(id, request);
+        self.enqueue(id);
+        self.dispatch(now, arrival.app);
+        if let Some(deadline) = arrival.start_deadline
+            && self.requests.get(&id).is_some_and(|r| r.progress == Progress::Waiting)
+        {
+            self.wake_request_at(id, deadline);
+        }
+        self.grow(now, arrival.app);
+    }
+
+    fn enqueue(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.progress = Progress::Waiting;
+        let place = Place { sequence: request.sequence, arrived: request.arrived, request: id };
+        if let Some(app) = self.apps.get_mut(&request.app) {
+            app.waiting.insert(request.priority, place);
+        }
+    }
+
+    /// Gives waiting requests to free places, first come first served.
+    pub(super) fn dispatch(&mut self, now: Timestamp, app_id: AppId) {
+        if self.shutting_down {
+            return;
+        }
+        while let Some(app) = self.apps.get_mut(&app_id) {
+            let Some((_, _, runner)) = app.free.last().copied() else { return };
+            let Some(place) = app.waiting.pop() else { return };
+            self.assign(now, place.request, runner);
+        }
+    }
+
+    fn assign(&mut self, now: Timestamp, id: RequestId, runner_id: RunnerId) {
+        let Some(request) = self.requests.get_mut(&id) else { return };
+        request.attempt += 1;
+        request.progress = Progress::InFlight { runner: runner_id };
+        let (app_id, mode, attempt, arrived) =
+            (request.app, request.mode, request.attempt, request.arrived);
+        self.timers.disarm(super::Owner::Request(id), &mut request.wake);
+
+        self.unindex(runner_id);
+        let Some(runner) = self.runners.get_mut(&runner_id) else { return };
+        runner.state = match crate::lifecycle::step(runner.state, Input::Assigned) {
+            crate::lifecycle::Step::Move(next) => next,
+            _ => unreachable!("free places belong to ready runners alone"),
+        };
+        runner.in_flight.push(InFlight { request: id, attempt, since: now });
+        runner.served += 1;
+        runner.batch_left = runner.batch_left.saturating_sub(1);
+        let started_for_it = runner.ready.is_some_and(|ready| ready >= arrived);
+        self.index(now, runner_id);
+
+        let Some(app) = self.apps.get_mut(&app_id) else { return };
+        app.in_flight += 1;
+        let overdue = now + app.spec.scaling.request_timeout;
+        self.wake_runner_at(runner_id, overdue);
+        let lease = Lease { request: id, attempt, runner: runner_id };
+        self.actions.push_back(Action::Assign { lease, mode });
+        if arrived < now {
+            let waited = now - arrived;
+            let what = What::Served { waited, started: started_for_it, attempt };
+            self.note(now, app_id, Some(runner_id), Some(id), what);
+        }
+    }
+
+    pub(super) fn finished(&mut self, now: Timestamp, lease: Lease, outcome: &Outcome) {
+        if !self.holds(lease) {
+            return;
+        }
+        let (fate, condition) = retry::judge(outcome);
+        let stop = match (fate, outcome) {
+            (RunnerFate::Stop, Outcome::Answered(answer)) => {
+                Some(format!("it answered {} and is not to be trusted", answer.status))
+            }
+            (RunnerFate::Stop, _) => Some("it broke off an answer".to_owned()),
+            _ => None,
+        };
+        if fate == RunnerFate::Probe {
+            self.actions.push_back(Action::Probe { runner: lease.runner });
+        }
+        self.close_attempt(now, lease, condition);
+        if let Some(detail) = stop {
+            self.drain(now, lease.runner, StopReason::BadAnswer { detail });
+        }
+        self.release_place(now, lease.runner);
+    }
+
+    /// Whether the lease is the request's current attempt.
+    fn holds(&self, lease: Lease) -> bool {
+        self.requests.get(&lease.request).is_some_and(|request| {
+            request.attempt == lease.attempt
+                && request.progress == Progress::InFlight { runner: lease.runner }
+        })
+    }
+
+    /// Ends an attempt for the request: delivered, or tried again later.
+    fn close_attempt(&mut self, now: Timestamp, lease: Lease, condition: Option<Condition>) {
+        let Some(request) = self.requests.get_mut(&lease.request) else { return };
+        let app_id = request.app;
+        let delay = condition.and_then(|condition| {
+            let delay = retry::delay(request.mode, request.no_retry, request.attempt)?;
+            Some((condition, delay))
+        });
+        match delay {
+            Some((condition, delay)) => {
+                request.progress = Progress::Delayed { until: now + delay };
+                let attempt = request.attempt;
+                self.wake_request_at(lease.request, now + delay);
+                self.actions.push_back(Action::Retry { lease, delay });
+                let what = What::Retried { condition, attempt, delay };
+                self.note(now, app_id, Some(lease.runner), Some(lease.request), what);
+            }
+            None => {
+                self.requests.remove(&lease.request);
+                self.actions.push_back(Action::Deliver { lease });
+            }
+        }
+        self.leave_runner(lease);
+        if let Some(app) = self.apps.get_mut(&app_id) {
+            app.in_flight -= 1;
+        }
+    }
+
+    /// Takes the attempt off its runner.
+    fn leave_runner(&mut self, lease: Lease) {
+        self.unindex(lease.runner);
+        let Some(runner) = self.runners.get_mut(&lease.runner) else { return };
+        runner.in_flight.retain(|held| held.request != lease.request);
+        let last_used = runner.last_used;
+        self.index(last_used, lease.runner);
+    }
+
+    /// Lets a runner that lost a request take the next one, rest, or end.
+    fn release_place(&mut self, now: Timestamp, id: RunnerId) {
+        let Some(runner) = self.runners.get(&id) else { return };
+        let (app, state, empty) = (runner.app, runner.state, runner.in_flight.is_empty());
+        match state {
+            State::Running if empty => {
+                self.apply(now, id, Input::LastFinished);
+                self.dispatch(now, app);
+                self.rest(now, id);
+            }
+            State::Running => self.dispatch(now, app),
+            State::Draining if empty => {
+                self.apply(now, id, Input::LastFinished);
+                self.issue_stop(now, id);
+            }
+            State::Terminated if empty => self.forget(now, id),
+            _ => {}
+        }
+        // What ended was load, so a start or an idle runner may have become superfluous; what is tried
+        // again, or a runner that goes, may be missed.
+        self.grow(now, app);
+        self.shrink(now, app);
+    }
+
+    /// Arms the expiry of a runner that has become idle.
+    pub(super) fn rest(&mut self, now: Timestamp, id: RunnerId) {
+        let Some(runner) = self.runners.get(&id) else { return };
+        if runner.state != State::Idle {
+            return;
+        }
+        let Some(app) = self.apps.get(&runner.app) else { return };
+        let expiry = now + app.time_to_live(runner.served);
+        self.wake_runner_at(id, expiry);
+    }
+
+    pub(super) fn cancelled(&mut self, now: Timestamp, id: RequestId) {
+        let Some(request) = self.requests.get(&id) else { return };
+        match request.progress {
+            Progress::InFlight { runner } => {
+                let lease = Lease { request: id, attempt: request.attempt, runner };
+                self.actions.push_back(Action::Interrupt { lease });
+            }
+            Progress::Waiting | Progress::Delayed { .. } => {
+                self.refuse(now, id, Refusal::Cancelled);
+            }
+        }
+    }
+
+    /// Tells a request that does not run that it never will.
+    pub(super) fn refuse(&mut self, now: Timestamp, id: RequestId, refusal: Refusal) {
+        let Some(mut request) = self.requests.remove(&id) else { return };
+        self.timers.disarm(super::Owner::Request(id), &mut request.wake);
+        if let Some(app) = self.apps.get_mut(&request.app) {
+            app.waiting.remove(request.priority, request.sequence);
+        }
+        let what = What::Refused { refusal: refusal.clone(), waited: now - request.arrived };
+        self.note(now, request.app, None, Some(id), what);
+        self.actions.push_back(Action::Refuse { request: id, mode: request.mode, refusal });
+        self.shrink(now, request.app);
+    }
+
+    /// Refuses everything that waits for an app, or what waits in one mode.
+    pub(super) fn refuse_waiting(
+        &mut self,
+        now: Timestamp,
+        app: AppId,
+        mode: Option<Mode>,
+        refusal: &Refusal,
+    ) {
+        let Some(app) = self.apps.get(&app) else { return };
+        let ids: Vec<RequestId> = app
+            .waiting
+            .requests()
+            .filter(|id| {
+                mode.is_none() || self.requests.get(id).map(|request| request.mode) == mode
+            })
+            .collect();
+        for id in ids {
+            self.refuse(now, id, refusal.clone());
+        }
+    }
+
+    pub(super) fn request_due(&mut self, now: Timestamp, id: RequestId) {
+        let Some(request) = self.requests.get(&id) else { return };
+        let (app, deadline) = (request.app, request.start_deadline);
+        if matches!(request.progress, Progress::InFlight { .. }) {
+            return;
+        }
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            self.refuse(now, id, Refusal::StartDeadline);
+            return;
+        }
+        match request.progress {
+            Progress::Delayed { until } if until > now => self.wake_request_at(id, until),
+            Progress::Delayed { .. } => {
+                self.enqueue(id);
+                self.dispatch(now, app);
+                self.grow(now, app);
+            }
+            _ => {}
+        }
+        let waits = self.requests.get(&id).is_some_and(|r| r.progress == Progress::Waiting);
+        if let Some(deadline) = deadline.filter(|_| waits) {
+            self.wake_request_at(id, deadline);
+        }
+    }
+
+    /// Ends attempts that overran `request_timeout`. Returns whether there were any; if not, when the
+    /// next may be.
+    pub(super) fn end_overdue(&mut self, now: Timestamp, id: RunnerId) -> bool {
+        let Some(runner) = self.runners.get(&id) else { return false };
+        let Some(app) = self.apps.get(&runner.app) else { return false };
+        let limit = app.spec.scaling.request_timeout;
+        let (overdue, rest): (Vec<InFlight>, Vec<InFlight>) =
+            runner.in_flight.iter().partition(|held| held.since + limit <= now);
+        if let Some(next) = rest.iter().map(|held| held.since + limit).min() {
+            self.wake_runner_at(id, next);
+        }
+        let seconds = limit.as_secs();
+        for held in &overdue {
+            let refusal = Refusal::RequestTimeout { seconds };
+            self.withdraw(now, id, *held, refusal, Condition::Timeout);
+        }
+        if let Some(first) = overdue.first() {
+            let reason = StopReason::RequestTimeout { request: first.request, seconds };
+            self.kill(now, id, reason);
+        }
+        !overdue.is_empty()
+    }
+
+    /// Takes an attempt away from its gateway.
+    pub(super) fn withdraw(
+        &mut self,
+        now: Timestamp,
+        runner: RunnerId,
+        held: InFlight,
+        refusal: Refusal,
+        condition: Condition,
+    ) {
+        let lease = Lease { request: held.request, attempt: held.attempt, runner };
+        if self.holds(lease) {
+            self.actions.push_back(Action::Revoke { lease, refusal });
+            self.close_attempt(now, lease, Some(condition));
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The records the engine owns: apps, runners, requests.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::waiting::Waiting;
+use crate::backoff::Backoff;
+use crate::decision::{StartCause, StopReason};
+use crate::ids::{AppId, RequestId, RunnerId};
+use crate::lifecycle::State;
+use crate::request::{Mode, Priority};
+use crate::resources::Allocation;
+use crate::scaler::{self, Load, Target};
+use crate::spec::AppSpec;
+use crate::time::Timestamp;
+
+#[derive(Debug)]
+pub(super) struct App {
+    pub spec: AppSpec,
+    pub waiting: Waiting,
+    /// Requests on runners, over all runners, ended ones included until their gateway has reported.
+    pub in_flight: u32,
+    pub starting: BTreeSet<RunnerId>,
+    pub ready: BTreeSet<RunnerId>,
+    /// Draining, terminating, or ended with reports outstanding.
+    pub ending: BTreeSet<RunnerId>,
+    /// Ready runners with a free place, by (in flight, last used): the last one is taken, so that load
+    /// stays on few runners and the others can expire.
+    pub free: BTreeSet<(usize, Timestamp, RunnerId)>,
+    /// Idle runners, longest idle first.
+    pub idle: BTreeSet<(Timestamp, RunnerId)>,
+    /// Ready or starting runners that end as soon as their replacement is ready.
+    pub to_be_replaced: u32,
+    /// Starting runners without resources: in PENDING or FAILURE_DELAY.
+    pub unplaced: u32,
+    pub backoff: Backoff,
+    pub ever_ready: bool,
+    /// Whether the last warm runner went by expiry.
+    pub last_expired: bool,
+    /// Smoothed time from PENDING to IDLE: what losing a runner costs.
+    pub restart_cost: Option<Duration>,
+    /// Since when runners that are still starting are not needed.
+    pub surplus_since: Option<Timestamp>,
+    /// Why no machine type of it can ever fit, if so.
+    pub unschedulable: Option<String>,
+    /// Gone as soon as its last runner is.
+    pub removed: bool,
+    pub wake: Option<Timestamp>,
+}
+
+/// A restart is assumed to take this long until one was measured.
+const RESTART_COST_UNKNOWN: Duration = Duration::from_secs(1);
+
+impl App {
+    pub(super) fn new(spec: AppSpec) -> Self {
+        Self {
+            spec,
+            waiting: Waiting::default(),
+            in_flight: 0,
+            starting: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            ending: BTreeSet::new(),
+            free: BTreeSet::new(),
+            idle: BTreeSet::new(),
+            to_be_replaced: 0,
+            unplaced: 0,
+            backoff: Backoff::default(),
+            ever_ready: false,
+            last_expired: false,
+            restart_cost: None,
+            surplus_since: None,
+            unschedulable: None,
+            removed: false,
+            wake: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.starting.is_empty()
+            && self.ready.is_empty()
+            && self.ending.is_empty()
+            && self.waiting.is_empty()
+    }
+
+    /// Runners that count against floor, cap and demand.
+    pub(super) fn alive(&self) -> u32 {
+        count(self.starting.len() + self.ready.len()).saturating_sub(self.to_be_replaced)
+    }
+
+    /// The formula over what waits long enough to cause a start.
+    pub(super) fn target_to_start(&self, now: Timestamp) -> (Target, Option<Timestamp>) {
+        let (ripe, next) = self.waiting.ripe(now, self.spec.scaling.scaling_delay);
+        (self.target(count(ripe)), next)
+    }
+
+    /// The formula over everything that waits: what must be kept.
+    pub(super) fn target_to_keep(&self) -> Target {
+        self.target(count(self.waiting.len()))
+    }
+
+    /// What is kept without any load: floor and fixed buffer.
+    pub(super) fn floor(&self) -> u32 {
+        scaler::target(&self.spec.scaling, Load::default()).desired
+    }
+
+    fn target(&self, waiting: u32) -> Target {
+        scaler::target(&self.spec.scaling, Load { in_flight: self.in_flight, waiting })
+    }
+
+    /// How long an idle runner is kept.
+    pub(super) fn time_to_live(&self, served: u64) -> Duration {
+        let scaling = &self.spec.scaling;
+        let nothing_asks_for_it = scaling.min_concurrency == 0
+            && scaling.concurrency_buffer == 0
+            && scaling.concurrency_buffer_perc == 0;
+        match scaling.unused_runner_timeout {
+            Some(unused) if served == 0 && nothing_asks_for_it => unused,
+            _ => scaling.keep_alive,
+        }
+    }
+
+    pub(super) fn restart_cost(&self) -> Duration {
+        self.restart_cost.unwrap_or(RESTART_COST_UNKNOWN)
+    }
+
+    /// Takes a measured start into the estimate: new ones weigh a quarter.
+    pub(super) fn learn_restart_cost(&mut self, took: Duration) {
+        self.restart_cost = Some(match self.restart_cost {
+            Some(known) => (known * 3 + took) / 4,
+            None => took,
+        });
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Runner {
+    pub app: AppId,
+    pub revision: u32,
+    pub state: State,
+    pub cause: StartCause,
+    pub created: Timestamp,
+    /// Set when it was placed; `Start` was issued then.
+    pub allocation: Option<Allocation>,
+    pub placed: Option<Timestamp>,
+    pub setup: Option<Timestamp>,
+    pub ready: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    pub in_flight: Vec<InFlight>,
+    pub served: u64,
+    /// When it last became idle or was given a request.
+    pub last_used: Timestamp,
+    /// Requests that waited when it became ready and that it has not yet worked off.
+    pub batch_left: u32,
+    pub delay_until: Option<Timestamp>,
+    pub stop: Option<Stop>,
+    pub replaces: Option<RunnerId>,
+    pub replaced_by: Option<RunnerId>,
+    pub told_no_room: bool,
+    /// A request waits for it: it is placed before those that only floor or buffer ask for.
+    pub demanded: bool,
+    pub wake: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Stop {
+    pub reason: StopReason,
+    pub at: Timestamp,
+    /// `Action::Stop` was issued (a soft drain waits for the last request first).
+    pub issued: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InFlight {
+    pub request: RequestId,
+    pub attempt: u32,
+    pub since: Timestamp,
+}
+
+impl Runner {
+    pub(super) fn new(app: AppId, revision: u32, cause: StartCause, now: Timestamp) -> Self {
+        Self {
+            app,
+            revision,
+            state: State::Pending,
+            cause,
+            created: now,
+            allocation: None,
+            placed: None,
+            setup: None,
+            ready: None,
+            ended: None,
+            in_flight: Vec::new(),
+            served: 0,
+            last_used: now,
+            batch_left: 0,
+            delay_until: None,
+            stop: None,
+            replaces: None,
+            replaced_by: None,
+            told_no_room: false,
+            demanded: cause.is_demand(),
+            wake: None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Request {
+    pub app: AppId,
+    pub mode: Mode,
+    pub priority: Priority,
+    pub sequence: u64,
+    pub arrived: Timestamp,
+    pub start_deadline: Option<Timestamp>,
+    pub no_retry: bool,
+    /// Attempts begun.
+    pub attempt: u32,
+    pub progress: Progress,
+    pub wake: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Waiting,
+    /// Between two attempts.
+    Delayed {
+        until: Timestamp,
+    },
+    InFlight {
+        runner: RunnerId,
+    },
+}
+
+/// A length as the engine counts: no list of ours comes near the limit.
+pub(super) fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}

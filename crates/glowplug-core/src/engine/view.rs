@@ -1,0 +1,125 @@
+//! Read-only answers for people and for the node's API. Nothing here decides.
+
+use super::Engine;
+use super::state::{App, Progress, Runner};
+use crate::decision::{StartCause, StopReason};
+use crate::ids::{AppId, RequestId, RunnerId};
+use crate::lifecycle::State;
+use crate::resources::{Allocation, Ledger};
+use crate::spec::AppSpec;
+use crate::time::Timestamp;
+
+#[derive(Clone, Debug)]
+pub struct AppView<'a> {
+    pub spec: &'a AppSpec,
+    pub waiting: usize,
+    pub in_flight: u32,
+    pub backoff_until: Option<Timestamp>,
+    pub unschedulable: Option<&'a str>,
+}
+
+#[derive(Clone, Debug)]
+pub struct RunnerView<'a> {
+    pub id: RunnerId,
+    pub app: AppId,
+    pub revision: u32,
+    pub state: State,
+    pub cause: StartCause,
+    pub in_flight: usize,
+    pub served: u64,
+    pub allocation: Option<&'a Allocation>,
+    pub created: Timestamp,
+    pub placed: Option<Timestamp>,
+    pub setup: Option<Timestamp>,
+    pub ready: Option<Timestamp>,
+    /// When it expires, if it is idle and nothing asks for it any more.
+    pub expires: Option<Timestamp>,
+    pub stop: Option<&'a StopReason>,
+}
+
+/// Where a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestView {
+    /// `position`: how many are served before it.
+    Waiting {
+        position: usize,
+    },
+    InFlight {
+        runner: RunnerId,
+        attempt: u32,
+    },
+}
+
+impl Engine {
+    pub fn app(&self, id: AppId, now: Timestamp) -> Option<AppView<'_>> {
+        self.apps.get(&id).map(|app| app_view(app, now))
+    }
+
+    pub fn runner(&self, id: RunnerId) -> Option<RunnerView<'_>> {
+        self.runners.get(&id).map(|runner| self.runner_view(id, runner))
+    }
+
+    pub fn runners(&self) -> impl Iterator<Item = RunnerView<'_>> {
+        self.runners.iter().map(|(id, runner)| self.runner_view(*id, runner))
+    }
+
+    pub fn request(&self, id: RequestId) -> Option<RequestView> {
+        let request = self.requests.get(&id)?;
+        Some(match request.progress {
+            Progress::InFlight { runner } => {
+                RequestView::InFlight { runner, attempt: request.attempt }
+            }
+            Progress::Delayed { .. } => RequestView::Waiting { position: 0 },
+            Progress::Waiting => RequestView::Waiting {
+                position: self
+                    .apps
+                    .get(&request.app)
+                    .and_then(|app| app.waiting.position(request.priority, request.sequence))
+                    .unwrap_or(0),
+            },
+        })
+    }
+
+    /// Requests of an app that wait, in the order in which they will be served.
+    pub fn waiting(&self, app: AppId) -> Vec<RequestId> {
+        self.apps.get(&app).map(|app| app.waiting.requests().collect()).unwrap_or_default()
+    }
+
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn runner_view<'a>(&'a self, id: RunnerId, runner: &'a Runner) -> RunnerView<'a> {
+        let expires = self
+            .apps
+            .get(&runner.app)
+            .filter(|_| runner.state == State::Idle)
+            .map(|app| runner.last_used + app.time_to_live(runner.served));
+        RunnerView {
+            id,
+            app: runner.app,
+            revision: runner.revision,
+            state: runner.state,
+            cause: runner.cause,
+            in_flight: runner.in_flight.len(),
+            served: runner.served,
+            allocation: runner.allocation.as_ref(),
+            created: runner.created,
+            placed: runner.placed,
+            setup: runner.setup,
+            ready: runner.ready,
+            expires,
+            stop: runner.stop.as_ref().map(|stop| &stop.reason),
+        }
+    }
+}
+
+fn app_view(app: &App, now: Timestamp) -> AppView<'_> {
+    AppView {
+        spec: &app.spec,
+        waiting: app.waiting.len(),
+        in_flight: app.in_flight,
+        backoff_until: app.backoff.active(now),
+        unschedulable: app.unschedulable.as_deref(),
+    }
+}

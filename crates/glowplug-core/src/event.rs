@@ -1,0 +1,99 @@
+//! Everything that can wake the engine.
+
+use crate::ids::{AppId, Lease, RequestId, RunnerId};
+use crate::request::{Arrival, Outcome};
+use crate::resources::{Allocation, Capacity};
+use crate::spec::AppSpec;
+use crate::time::Timestamp;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An app was deployed, or its settings changed.
+    AppChanged {
+        app: AppId,
+        spec: AppSpec,
+    },
+    /// An app was removed: its runners end, its waiting requests are refused.
+    AppRemoved {
+        app: AppId,
+    },
+    /// What the node offers changed.
+    CapacityChanged {
+        capacity: Capacity,
+    },
+
+    Arrived(Arrival),
+    /// The caller cancelled, or a direct caller went away.
+    Cancelled {
+        request: RequestId,
+    },
+    /// An attempt ended. Reports with an old lease are ignored.
+    Finished {
+        lease: Lease,
+        outcome: Outcome,
+    },
+
+    /// The backend fetches what the runner's start needs.
+    PullStarted {
+        runner: RunnerId,
+    },
+    /// The runner's program was spawned.
+    SetupStarted {
+        runner: RunnerId,
+    },
+    /// The runner answers.
+    Ready {
+        runner: RunnerId,
+    },
+    /// The backend has no room for the runner after all.
+    NoRoom {
+        runner: RunnerId,
+        detail: String,
+    },
+    /// Nothing is left of the runner. `detail` is for people: exit code and last words.
+    Exited {
+        runner: RunnerId,
+        detail: String,
+    },
+    /// A runner of an earlier life of the node still lives.
+    Adopted(Adopted),
+    /// The runner no longer accepts connections, or failed its health checks.
+    Unhealthy {
+        runner: RunnerId,
+        detail: String,
+    },
+
+    /// Somebody asked to end a runner.
+    StopRequested {
+        runner: RunnerId,
+        how: StopRequest,
+    },
+    /// Somebody asked for warm runners: as many as are missing to `runners` are started now.
+    WarmRequested {
+        app: AppId,
+        runners: u32,
+    },
+    /// The node ends: nothing starts any more, every runner is told to end.
+    ShutDown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopRequest {
+    /// Let what is in flight finish within the grace period.
+    Graceful,
+    /// First start another and wait until it is ready.
+    ReplaceFirst,
+    /// Now; what is in flight is lost (and retried if it came through the queue).
+    Kill,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adopted {
+    pub runner: RunnerId,
+    pub app: AppId,
+    pub revision: u32,
+    pub allocation: Allocation,
+    pub started_at: Timestamp,
+    /// It answers already; else its setup still runs.
+    pub ready: bool,
+}
