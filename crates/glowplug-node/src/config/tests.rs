@@ -1,0 +1,423 @@
+use std::fs;
+use std::time::Duration;
+
+use glowplug_core::spec::Scaling;
+use glowplug_gateway::host::Access;
+use glowplug_runner::Listen;
+use tempfile::TempDir;
+
+use super::*;
+
+/// A directory with a config file, an app to name in it, and the sources that lead to them.
+struct Scene {
+    dir: TempDir,
+    sources: Sources,
+}
+
+impl Scene {
+    fn new(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("hello.py"), "class Hello: ...").unwrap();
+        fs::write(dir.path().join(FILE_NAME), config).unwrap();
+        let sources = Sources {
+            file: FileChoice::Search,
+            flags: Vec::new(),
+            only_app: None,
+            env: BTreeMap::from([("HOME".to_owned(), "/home/me".to_owned())]),
+            cwd: dir.path().to_owned(),
+        };
+        Self { dir, sources }
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.sources.env.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn flag(mut self, flag: FlagSetting) -> Self {
+        self.sources.flags.push(flag);
+        self
+    }
+
+    fn load(&self) -> Result<Loaded, ConfigError> {
+        load(self.sources.clone())
+    }
+
+    fn config(&self) -> Config {
+        self.load().unwrap_or_else(|error| panic!("{error}")).config
+    }
+
+    /// The error, with the temporary directory written as `DIR`.
+    fn error(&self) -> String {
+        let error = self.load().expect_err("this config has a mistake").to_string();
+        error.replace(&self.dir.path().display().to_string(), "DIR")
+    }
+}
+
+fn check_error(config: &str, expected: &str) {
+    assert_eq!(Scene::new(config).error(), expected, "{config}");
+}
+
+#[test]
+fn no_file_is_a_config_too() {
+    let mut scene = Scene::new("");
+    fs::remove_file(scene.dir.path().join(FILE_NAME)).unwrap();
+    let config = scene.config();
+    assert_eq!(config.file, None);
+    assert_eq!(config.node.listen.to_string(), "127.0.0.1:8642");
+    assert_eq!(config.node.data_dir, Path::new("/home/me/.local/share/glowplug"));
+    assert_eq!(config.node.adopt_timeout, Duration::from_mins(1));
+    assert!(config.apps.is_empty());
+
+    scene.sources.env.insert("XDG_DATA_HOME".into(), "/data".into());
+    assert_eq!(scene.config().node.data_dir, Path::new("/data/glowplug"));
+    scene.sources.env.clear();
+    assert_eq!(
+        scene.error(),
+        "there is no place for data: neither HOME nor XDG_DATA_HOME is set\n  \
+         help: name a directory with --data-dir, GLOWPLUG_DATA_DIR or `data_dir` in [node]"
+    );
+}
+
+#[test]
+fn apps_are_read() {
+    let scene = Scene::new(
+        r#"
+        [machine_types.tiny]
+        cpu = 0.25
+        memory = "64MiB"
+        [machine_types.S]
+        price_per_hour = 0.05
+
+        [apps.hello]
+        app = "hello.py::Hello"
+        keep_alive = "5m"
+        machine_type = ["tiny", "S"]
+        access = "public"
+        env = { TOKEN = "t" }
+
+        [apps."team/web--staging"]
+        command = "./serve --port '$PORT'"
+        listen = "unix"
+        health_path = "/health"
+        keep_alive = 1.5
+        max_concurrency = 3
+        termination_grace_period_seconds = 20
+        "#,
+    );
+    let config = scene.config();
+    let [hello, web] = config.apps.as_slice() else { panic!("{:?}", config.apps) };
+    assert_eq!(hello.name.as_str(), "local/hello");
+    assert_eq!(
+        hello.program,
+        Program::Python { file: scene.dir.path().join("hello.py"), class: Some("Hello".into()) }
+    );
+    assert_eq!(hello.cwd, scene.dir.path());
+    assert_eq!(hello.access, Access::Public);
+    assert_eq!(hello.machine_types, ["tiny", "S"]);
+    assert_eq!(hello.env["TOKEN"], "t");
+    assert_eq!(
+        hello.scaling,
+        ScalingOverrides { keep_alive: Some(Duration::from_mins(5)), ..Default::default() }
+    );
+
+    assert_eq!((web.name.owner(), web.name.app()), ("team", "web--staging"));
+    assert_eq!(
+        web.program,
+        Program::Command { argv: ["./serve", "--port", "$PORT"].map(Into::into).into() }
+    );
+    assert_eq!(web.listen, Some(Listen::UnixSocket));
+    let scaling = web.scaling.apply(Scaling::default());
+    assert_eq!(scaling.keep_alive, Duration::from_millis(1_500));
+    assert_eq!(scaling.max_concurrency, Some(3));
+    assert_eq!(scaling.termination_grace_period, Duration::from_secs(20));
+
+    assert_eq!(config.machine_types["tiny"].machine.cpu_millis, 250);
+    let s = &config.machine_types["S"];
+    assert_eq!((s.machine.cpu_millis, s.price_per_hour), (1_000, Some(0.05)));
+    assert!(s.enforce && !config.machine_types[DEFAULT_MACHINE].enforce);
+}
+
+#[test]
+fn stronger_layers_win() {
+    let file = "[node]\nlisten = '127.0.0.1:1'\nadopt_timeout = 1\n[node.limits]\nwaiting_max = 5";
+    let origin = |scene: &Scene, key: &str| {
+        let shown = scene.load().unwrap().shown;
+        let shown = shown.into_iter().find(|shown| shown.key == key).unwrap();
+        format!("{} <- {}", shown.value, shown.origin)
+    };
+    let scene = Scene::new(file);
+    assert_eq!(origin(&scene, "node.listen"), "\"127.0.0.1:1\" <- glowplug.toml:2");
+    assert_eq!(origin(&scene, "node.adopt_timeout"), "\"1s\" <- glowplug.toml:3");
+    assert_eq!(origin(&scene, "node.limits.waiting_max"), "5 <- glowplug.toml:5");
+    assert_eq!(origin(&scene, "node.shutdown_timeout"), "\"30s\" <- default");
+    assert_eq!(
+        scene.config().node.data_dir,
+        scene.dir.path().join("glowplug-data"),
+        "data goes beside the config file"
+    );
+
+    let scene = scene
+        .env("GLOWPLUG_LISTEN", "127.0.0.1:2")
+        .env("GLOWPLUG_NODE__LISTEN", "127.0.0.1:9")
+        .env("GLOWPLUG_NODE__LIMITS__WAITING_MAX", "6");
+    assert_eq!(origin(&scene, "node.listen"), "\"127.0.0.1:2\" <- env GLOWPLUG_LISTEN");
+    assert_eq!(
+        origin(&scene, "node.limits.waiting_max"),
+        "6 <- env GLOWPLUG_NODE__LIMITS__WAITING_MAX"
+    );
+    let scene = scene.flag(FlagSetting::node("--listen", "listen", "127.0.0.1:3"));
+    assert_eq!(origin(&scene, "node.listen"), "\"127.0.0.1:3\" <- flag --listen");
+}
+
+#[test]
+fn one_app_may_come_from_the_command_line_alone() {
+    let mut scene = Scene::new("[node]\nopen = true\n[apps.broken]\napp = 'missing.py::X'");
+    scene.sources.only_app = Some("hello".into());
+    let text = |text: &str| FlagValue::Text(text.into());
+    let scene = scene
+        .flag(FlagSetting::app("hello", "FILE", "app", text("hello.py")))
+        .flag(FlagSetting::app("hello", "--keep-alive", "keep_alive", text("3s")))
+        .flag(FlagSetting::app("hello", "--machine-type", "machine_type", text("XS,S")));
+    let config = scene.config();
+    assert!(config.node.open, "the rest of the file counts");
+    assert_eq!(config.apps.len(), 1);
+    assert_eq!(config.apps[0].scaling.keep_alive, Some(Duration::from_secs(3)));
+    assert_eq!(config.apps[0].machine_types, ["XS", "S"]);
+
+    let scene =
+        scene.flag(FlagSetting::app("hello", "--max-concurrency", "max_concurrency", text("x")));
+    assert_eq!(
+        scene.error(),
+        "flag --max-concurrency: `max_concurrency` in [apps.hello] must be a whole number of 0 or more, \
+         not the text \"x\""
+    );
+}
+
+#[test]
+fn unknown_keys_are_named_with_the_nearest_right_one() {
+    check_error(
+        "[apps.hello]\napp = 'hello.py::Hello'\nkeep_alve = 5",
+        "glowplug.toml:3: unknown key `keep_alve` in [apps.hello]\n  help: did you mean `keep_alive`?",
+    );
+    check_error(
+        "[node]\nmin_concurrency = 5",
+        "glowplug.toml:2: unknown key `min_concurrency` in [node]\n  \
+         help: `min_concurrency` belongs in [apps.NAME]",
+    );
+    check_error(
+        "[node.contention]\ncolour = 5",
+        "glowplug.toml:2: unknown key `colour` in [node.contention]\n  help: its keys are: wait_max",
+    );
+    check_error(
+        "listen = '127.0.0.1:1'",
+        "glowplug.toml:1: unknown key `listen` at the top of the file\n  help: `listen` belongs in [node]",
+    );
+    check_error(
+        "[app.hello]\ncommand = 'x'",
+        "glowplug.toml:1: unknown table `app` at the top of the file\n  help: did you mean `apps`?",
+    );
+    check_error(
+        "[node.limit]\nwaiting_max = 5",
+        "glowplug.toml:1: unknown key `limit` in [node]\n  help: did you mean `limits`?",
+    );
+    let scene = Scene::new("").env("GLOWPLUG_NODE__LISTN", "127.0.0.1:1");
+    assert_eq!(
+        scene.error(),
+        "env GLOWPLUG_NODE__LISTN: no setting has this name\n  help: did you mean `GLOWPLUG_NODE__LISTEN`?"
+    );
+}
+
+#[test]
+fn wrong_types_say_what_was_expected_and_what_was_there() {
+    check_error(
+        "[node]\n\nopen = 'yes'",
+        "glowplug.toml:3: `open` in [node] must be true or false, not the text \"yes\"",
+    );
+    check_error(
+        "[node.resources]\nmemory = '16 gigs'",
+        "glowplug.toml:2: `memory` in [node.resources] must be an amount of memory: a number of bytes, or \
+         text such as \"16GiB\", not the text \"16 gigs\"",
+    );
+    check_error(
+        "[node.resources]\ngpus = [{ kind = 'H100', memry = '80GiB' }]",
+        "glowplug.toml:2: `gpus` in [node.resources] has an entry with the unknown key `memry`\n  \
+         help: did you mean `memory`?",
+    );
+    check_error(
+        "[apps]\nhello = 'hello.py'",
+        "glowplug.toml:2: `apps.hello` must be a table, not the text \"hello.py\"\n  \
+         help: write it as [apps.hello] with its keys below",
+    );
+    check_error(
+        "[apps.hello]\ncommand = 'x'\nenv = { PORT = 80 }",
+        "glowplug.toml:3: `env` in [apps.hello] has a `PORT` that is the number 80, not text\n  \
+         help: put the value of `PORT` in quotes",
+    );
+    check_error(
+        "[apps.hello]\ncommand = 'x'\naccess = 'publik'",
+        "glowplug.toml:3: `access` in [apps.hello] cannot be \"publik\"\n  help: did you mean `public`?",
+    );
+    check_error("[node\n", "glowplug.toml:1: this is not valid TOML: unclosed table, expected `]`");
+}
+
+#[test]
+fn impossible_values_are_refused() {
+    let app = |rest: &str| format!("[apps.hello]\ncommand = 'x'\n{rest}");
+    check_error(
+        &app("min_concurrency = 5\nmax_concurrency = 2"),
+        "glowplug.toml:3: `min_concurrency` is 5, above `max_concurrency` (2) in [apps.hello]",
+    );
+    check_error(
+        &app("concurrency_buffer_perc = -5"),
+        "glowplug.toml:3: `concurrency_buffer_perc` in [apps.hello] is -5; it must be 0 or more",
+    );
+    check_error(
+        &app("keep_alive = -1"),
+        "glowplug.toml:3: `keep_alive` in [apps.hello] is -1 s; it must be between 0 s and 10 years",
+    );
+    check_error(
+        &app("max_multiplexing = 0"),
+        "glowplug.toml:3: `max_multiplexing` is 0; a runner must serve at least 1 request in [apps.hello]",
+    );
+    check_error(
+        &app("health_path = 'ready'"),
+        "glowplug.toml:3: `health_path` in [apps.hello] is \"ready\"\n  \
+         help: begin it with a slash: \"/ready\"",
+    );
+    check_error(
+        &app("machine_type = 'GPU-H10'"),
+        "glowplug.toml:3: unknown machine type `GPU-H10` in [apps.hello]\n  help: did you mean `GPU-H100`?",
+    );
+    check_error(
+        "[node.limits]\nwaiting_max = 0",
+        "glowplug.toml:2: `waiting_max` in [node.limits] is 0; nothing would get through",
+    );
+    check_error(
+        "[machine_types.big]\ngpu_kind = 'H100'",
+        "glowplug.toml:1: [machine_types.big] describes its GPU but has none\n  help: add `gpus = 1`",
+    );
+    check_error(
+        "[node]\ndefault_machine = 'big'",
+        "glowplug.toml:2: unknown machine type `big` in [node]\n  help: declare it under [machine_types], or \
+         take one of: GPU-A100, GPU-B200, GPU-H100, GPU-H200, GPU-L40, GPU-RTXPRO6000, L, M, S, XL, XS, \
+         default",
+    );
+}
+
+#[test]
+fn an_app_runs_exactly_one_thing_that_exists() {
+    check_error(
+        "[apps.hello]\nkeep_alive = 1",
+        "glowplug.toml:1: [apps.hello] does not say what runs\n  \
+         help: add `app = \"file.py::Class\"` or `command = \"…\"`",
+    );
+    check_error(
+        "[apps.hello]\napp = 'hello.py::Hello'\ncommand = 'x'",
+        "glowplug.toml:3: [apps.hello] has both `app` and `command`\n  help: keep exactly one",
+    );
+    check_error(
+        "[apps.hello]\nimage = 'nginx'",
+        "glowplug.toml:2: `image` in [apps.hello] is not supported by this version: it runs no containers\n  \
+         help: run the server inside with `command = …`",
+    );
+    check_error(
+        "[apps.hello]\napp = 'helo.py::Hello'",
+        "glowplug.toml:2: `app` in [apps.hello] names a missing file: DIR/helo.py\n  \
+         help: did you mean `hello.py`?",
+    );
+    check_error(
+        "[apps.hello]\napp = 'hello.Hello'",
+        "glowplug.toml:2: `app` in [apps.hello] is \"hello.Hello\", which names no Python class\n  \
+         help: write the file and the class as in \"app.py::MyApp\"",
+    );
+    check_error(
+        "[apps.hello]\ncommand = []",
+        "glowplug.toml:2: `command` in [apps.hello] names no program",
+    );
+    check_error(
+        "[apps.hello]\ncommand = 'x'\ncwd = 'nowhere'",
+        "glowplug.toml:3: `cwd` in [apps.hello] is not a directory: DIR/nowhere",
+    );
+    check_error(
+        "[apps.hello]\ncommand = 'x'\n[apps.'local/hello']\ncommand = 'y'",
+        "glowplug.toml:3: the app `local/hello` is there twice",
+    );
+    check_error(
+        "[apps.'a/b/c']\ncommand = 'x'",
+        "glowplug.toml:1: `a/b/c` is not a name for an app: letters, digits, `.`, `_` and `-`, as in \
+         `hello`, `team/hello` or `hello--staging`",
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    let error =
+        Scene::new("[apps.b]\ncommand = 1\n[apps.a]\nap = 'x'\n[node]\nlisten = 'here'").error();
+    let places: Vec<&str> =
+        error.lines().filter(|line| line.starts_with("glowplug")).map(|line| &line[..15]).collect();
+    assert_eq!(places, ["glowplug.toml:2", "glowplug.toml:4", "glowplug.toml:6"]);
+
+    let many: String = (0..30).map(|n| format!("key_{n} = 1")).collect::<Vec<_>>().join("\n");
+    assert!(Scene::new(&many).error().ends_with("and 10 more problems"));
+}
+
+#[test]
+fn a_missing_file_is_named_with_the_nearest_one() {
+    let mut scene = Scene::new("");
+    scene.sources.file = FileChoice::Named("glowplg.toml".into());
+    assert_eq!(
+        scene.error(),
+        "cannot read the config file glowplg.toml: No such file or directory (os error 2)\n  \
+         help: did you mean `glowplug.toml`?"
+    );
+    let scene = Scene::new("").env(FILE_ENV, "other.toml");
+    assert!(scene.error().starts_with("cannot read the config file other.toml"));
+}
+
+#[test]
+fn every_default_is_of_its_kind_and_those_of_scaling_are_the_engines() {
+    for section in Section::ALL {
+        for setting in section.settings() {
+            if let setting::Fallback::Value(text) = setting.fallback {
+                let value = setting.kind.read_text(text);
+                assert!(value.is_ok(), "{}.{}: {value:?}", section.path(), setting.key);
+            }
+        }
+    }
+    let scene = Scene::new("[apps.hello]\ncommand = 'x'");
+    let shown = scene.load().unwrap().shown;
+    let default = Scaling::default();
+    for (key, expected) in [
+        ("keep_alive", default.keep_alive),
+        ("scaling_delay", default.scaling_delay),
+        ("startup_timeout", default.startup_timeout),
+        ("request_timeout", default.request_timeout),
+        ("termination_grace_period_seconds", default.termination_grace_period),
+    ] {
+        let shown = shown.iter().find(|s| s.key == format!("apps.hello.{key}")).unwrap();
+        assert_eq!(shown.value, format!("\"{}\"", write_duration(expected)), "{key}");
+    }
+}
+
+#[test]
+fn secrets_of_an_environment_are_not_shown() {
+    let shown =
+        Scene::new("[apps.hello]\ncommand = 'x'\nenv = { TOKEN = 's3cret' }").load().unwrap().shown;
+    let env = shown.iter().find(|shown| shown.key == "apps.hello.env").unwrap();
+    assert_eq!(env.value, "(TOKEN)");
+}
+
+#[test]
+fn the_reference_page_is_current() {
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/config.md");
+    let rendered = render_reference();
+    if std::env::var_os("GLOWPLUG_BLESS").is_some() {
+        fs::write(PAGE, &rendered).unwrap();
+    }
+    let committed = fs::read_to_string(PAGE).unwrap_or_default();
+    assert!(
+        committed == rendered,
+        "docs/reference/config.md is not current: run the tests once with GLOWPLUG_BLESS=1"
+    );
+}
