@@ -1,0 +1,242 @@
+//! Sends one request to one runner and streams the answer back.
+//!
+//! ```text
+//! caller ── hyper server ──► exchange ──► Connection (pooled) ──► runner
+//!        ◄─ RunnerBody (drives the same Connection) ◄────────────
+//! ```
+//!
+//! A runner's connection has no task of its own. Whoever waits for the answer drives it: the future of
+//! [`Forwarder::exchange`] until the head is there, then [`RunnerBody`] until the last byte. So one
+//! request costs one task, its wake-ups are not passed on between tasks, and dropping the waiting side
+//! (the caller went away) closes the connection to the runner at once.
+//!
+//! A [`Forwarder`] belongs to one event loop; the sockets in its pool are registered there. It never
+//! picks a runner and never repeats a request of which the runner may have seen anything.
+
+mod connection;
+mod pool;
+mod runner_body;
+mod stream;
+
+use std::fmt;
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use glowplug_api::ErrorType;
+use glowplug_core::request::{Outcome, Refusal};
+use glowplug_core::{RunnerAddress, Timestamp};
+use http::{Request, Response, StatusCode};
+use tokio::sync::watch;
+
+use crate::answer::Problem;
+use crate::body::RequestBody;
+use crate::options::ForwardOptions;
+
+pub(crate) use connection::Connection;
+use connection::SendError;
+use pool::Pool;
+pub use runner_body::BodyError;
+pub(crate) use runner_body::RunnerBody;
+pub(crate) use stream::Stream;
+
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Connections to runners, for one event loop.
+pub struct Forwarder {
+    options: ForwardOptions,
+    clock: Clock,
+    pool: Mutex<Pool>,
+}
+
+impl fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forwarder").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Why an attempt brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    #[error("no connection to the runner at {address}: {source}")]
+    Connect { address: Arc<RunnerAddress>, source: io::Error },
+    #[error("the runner at {address} did not accept a connection within {seconds} s")]
+    ConnectTimeout { address: Arc<RunnerAddress>, seconds: f64 },
+    #[error("the runner closed the connection before it answered")]
+    Disconnected,
+    #[error("the runner's answer broke off: {reason}")]
+    Incomplete { reason: String },
+    #[error("the runner's answer is not HTTP: {reason}")]
+    Malformed { reason: String },
+    #[error("the app's response headers are too large: {reason}")]
+    HeadersTooLarge { reason: String },
+    #[error("the app's answer is larger than {bytes_max} bytes")]
+    AnswerTooLarge { bytes_max: usize },
+    #[error("the caller's connection broke before its request was complete")]
+    CallerGone,
+    #[error("the request's body is larger than this node allows")]
+    BodyTooLarge,
+    #[error("{0}")]
+    Revoked(Refusal),
+}
+
+impl ForwardError {
+    /// What the engine is told.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Connect { .. } | Self::ConnectTimeout { .. } => Outcome::ConnectFailed,
+            Self::Disconnected
+            | Self::Incomplete { .. }
+            | Self::Malformed { .. }
+            | Self::Revoked(_) => Outcome::Disconnected,
+            // The app did answer, with something nobody can be given: another try would be the same.
+            Self::HeadersTooLarge { .. } | Self::AnswerTooLarge { .. } => {
+                let status = ErrorType::RunnerServerError.status();
+                Outcome::Answered(glowplug_core::request::Answer { status, ..Default::default() })
+            }
+            Self::CallerGone | Self::BodyTooLarge => Outcome::CallerGone,
+        }
+    }
+
+    /// What the caller is told.
+    pub fn problem(&self) -> Problem {
+        let kind = match self {
+            Self::Connect { source, .. } => match source.kind() {
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
+                    ErrorType::RunnerConnectionRefused
+                }
+                _ => ErrorType::RunnerConnectionError,
+            },
+            Self::ConnectTimeout { .. } => ErrorType::RunnerConnectionTimeout,
+            Self::Disconnected => ErrorType::RunnerDisconnected,
+            Self::Incomplete { .. } | Self::Malformed { .. } => ErrorType::RunnerIncompleteResponse,
+            Self::HeadersTooLarge { .. } | Self::AnswerTooLarge { .. } => {
+                ErrorType::RunnerServerError
+            }
+            Self::CallerGone => ErrorType::ClientDisconnected,
+            Self::BodyTooLarge => ErrorType::PayloadTooLarge,
+            Self::Revoked(refusal) => return Problem::from(refusal.clone()),
+        };
+        Problem::new(kind, self.to_string())
+    }
+}
+
+/// An answer's body, as far as it has come.
+#[derive(Debug)]
+pub(crate) enum AnswerBody {
+    /// Came together with the head: the connection is free again already.
+    Whole(Option<Bytes>),
+    Streaming(RunnerBody),
+}
+
+impl Forwarder {
+    pub fn new(options: ForwardOptions, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { options, clock, pool: Mutex::default() })
+    }
+
+    /// Sends a request and waits for the head of the answer. Cancel-safe: dropping closes the
+    /// connection to the runner.
+    pub(crate) async fn exchange(
+        self: &Arc<Self>,
+        address: &Arc<RunnerAddress>,
+        request: Request<RequestBody>,
+    ) -> Result<Response<AnswerBody>, ForwardError> {
+        let mut request = request;
+        let mut pooled = self.checkout(address);
+        // At most twice: once on a pooled connection, once on a fresh one.
+        loop {
+            let reused = pooled.is_some();
+            let connection = match pooled.take() {
+                Some(connection) => connection,
+                None => connection::connect(address, &self.options).await?,
+            };
+            match connection.send(request).await {
+                Ok((_, response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    let reason = "it switched protocols without being asked to".to_owned();
+                    return Err(ForwardError::Malformed { reason });
+                }
+                Ok((connection, response)) => {
+                    let (head, body) = response.into_parts();
+                    let body = RunnerBody::new(body, connection, self.clone(), address.clone());
+                    return Ok(Response::from_parts(head, body.prefetch().await?));
+                }
+                // It was closed before anything was sent, so its siblings are suspects too.
+                Err(SendError::Unsent(unsent)) if reused => {
+                    self.forget(address);
+                    request = *unsent;
+                }
+                Err(SendError::Unsent(_)) => return Err(ForwardError::Disconnected),
+                Err(SendError::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// As [`Forwarder::exchange`], until the attempt is withdrawn.
+    pub(crate) async fn exchange_until(
+        self: &Arc<Self>,
+        address: &Arc<RunnerAddress>,
+        request: Request<RequestBody>,
+        revocation: Option<&mut Revocation>,
+    ) -> Result<Response<AnswerBody>, ForwardError> {
+        let mut exchange = pin!(self.exchange(address, request));
+        let Some(revocation) = revocation else { return exchange.await };
+        tokio::select! {
+            biased;
+            answer = exchange.as_mut() => answer,
+            refusal = revoked(revocation) => Err(ForwardError::Revoked(refusal)),
+        }
+    }
+
+    /// Closes the pooled connections to a runner that is gone.
+    pub fn forget(&self, address: &RunnerAddress) {
+        let forgotten = self.pool().forget(address);
+        drop(forgotten);
+    }
+
+    /// Closes pooled connections that were not used for long enough. To be called now and then.
+    pub fn close_idle(&self) {
+        let closed = self.pool().take_older(self.oldest_kept());
+        drop(closed);
+    }
+
+    fn checkout(&self, address: &RunnerAddress) -> Option<Box<Connection>> {
+        self.pool().checkout(address, self.oldest_kept())
+    }
+
+    pub(crate) fn give_back(&self, address: &RunnerAddress, connection: Box<Connection>) {
+        let max = self.options.idle_per_runner_max;
+        let surplus = self.pool().give_back(address, connection, (self.clock)(), max);
+        drop(surplus);
+    }
+
+    fn oldest_kept(&self) -> Timestamp {
+        let age = self.options.idle_timeout.as_micros();
+        let age = u64::try_from(age).unwrap_or(u64::MAX);
+        Timestamp::from_micros((self.clock)().as_micros().saturating_sub(age))
+    }
+
+    fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
+        // The pool is consistent after every one of its operations, whoever panicked in between.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn options(&self) -> &ForwardOptions {
+        &self.options
+    }
+}
+
+/// How the engine withdraws a slot.
+pub(crate) type Revocation = watch::Receiver<Option<Refusal>>;
+
+/// Waits until the slot is withdrawn; for ever if nobody can any more.
+pub(crate) async fn revoked(revocation: &mut Revocation) -> Refusal {
+    let refusal = match revocation.wait_for(Option::is_some).await {
+        Ok(refusal) => refusal.clone(),
+        Err(_) => None,
+    };
+    match refusal {
+        Some(refusal) => refusal,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,137 @@
+//! One HTTP/1.1 connection to a runner, driven by whoever waits on it.
+
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use glowplug_core::RunnerAddress;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+
+use super::{ForwardError, Stream};
+use crate::body::{RequestBody, RequestBodyError};
+use crate::options::{ForwardOptions, HEADER_COUNT_MAX, RESPONSE_HEADER_BYTES_MAX};
+
+/// Read and write buffer. Large enough that streams move in few system calls.
+const BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// Where the parser gives up on a head. Above [`RESPONSE_HEADER_BYTES_MAX`], so that a block a little
+/// over that limit is still counted exactly and named in the error.
+const HEAD_BYTES_MAX: usize = 2 * RESPONSE_HEADER_BYTES_MAX;
+
+pub(crate) struct Connection {
+    sender: http1::SendRequest<RequestBody>,
+    http: http1::Connection<Stream, RequestBody>,
+    closed: bool,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("closed", &self.closed).finish_non_exhaustive()
+    }
+}
+
+pub(super) enum SendError {
+    /// The connection was closed before anything of the request was written.
+    Unsent(Box<Request<RequestBody>>),
+    Failed(ForwardError),
+}
+
+/// Opens a connection to a runner.
+pub(super) async fn connect(
+    address: &Arc<RunnerAddress>,
+    options: &ForwardOptions,
+) -> Result<Box<Connection>, ForwardError> {
+    let stream = connect_stream(address, options).await?;
+    let (sender, http) = builder().handshake(stream).await.map_err(|error| {
+        ForwardError::Connect { address: address.clone(), source: io::Error::other(error) }
+    })?;
+    Ok(Box::new(Connection { sender, http, closed: false }))
+}
+
+pub(crate) async fn connect_stream(
+    address: &Arc<RunnerAddress>,
+    options: &ForwardOptions,
+) -> Result<Stream, ForwardError> {
+    match tokio::time::timeout(options.connect_timeout, Stream::connect(address)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(source)) => Err(ForwardError::Connect { address: address.clone(), source }),
+        Err(_) => Err(ForwardError::ConnectTimeout {
+            address: address.clone(),
+            seconds: options.connect_timeout.as_secs_f64(),
+        }),
+    }
+}
+
+pub(crate) fn builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(BUFFER_BYTES_MAX).max_header_size(HEAD_BYTES_MAX);
+    builder
+}
+
+impl Connection {
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn send(
+        mut self: Box<Self>,
+        request: Request<RequestBody>,
+    ) -> Result<(Box<Self>, Response<Incoming>), SendError> {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let (http, closed) = (&mut self.http, &mut self.closed);
+        let result = poll_fn(|cx| {
+            *closed = *closed || Pin::new(&mut *http).poll(cx).is_ready();
+            // The answer comes out of the connection just polled, from nowhere else: it needs no waker,
+            // and with one it would wake this very task a second time.
+            match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Pending if *closed => Poll::Ready(None),
+                answer => answer.map(Some),
+            }
+        })
+        .await;
+        match result {
+            Some(Ok(response)) => Ok((self, response)),
+            Some(Err(mut error)) => Err(match error.take_message() {
+                Some(unsent) => SendError::Unsent(Box::new(unsent)),
+                None => SendError::Failed(failure(error.error())),
+            }),
+            None => Err(SendError::Failed(ForwardError::Disconnected)),
+        }
+    }
+
+    /// Moves bytes in both directions as far as they go now.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        self.closed = self.closed || Pin::new(&mut self.http).poll(cx).is_ready();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Both messages of the last exchange are complete, and the runner keeps the connection open.
+    pub(super) fn is_reusable(&self) -> bool {
+        !self.closed && self.sender.is_ready()
+    }
+}
+
+/// What went wrong before there was a head.
+pub(crate) fn failure(error: &hyper::Error) -> ForwardError {
+    if let Some(body) = error.source().and_then(|source| source.downcast_ref::<RequestBodyError>())
+    {
+        return match body {
+            RequestBodyError::Caller(_) => ForwardError::CallerGone,
+            RequestBodyError::TooLarge => ForwardError::BodyTooLarge,
+        };
+    }
+    if error.is_parse_too_large() {
+        let reason =
+            format!("more than {HEADER_COUNT_MAX} fields or {RESPONSE_HEADER_BYTES_MAX} bytes");
+        ForwardError::HeadersTooLarge { reason }
+    } else if error.is_parse() {
+        ForwardError::Malformed { reason: error.to_string() }
+    } else {
+        ForwardError::Disconnected
+    }
+}

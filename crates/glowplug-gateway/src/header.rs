@@ -1,0 +1,213 @@
+//! What the gateway reads from header blocks, and what it takes out of them on the way.
+//!
+//! Two rules hold in both directions. Fields about one connection (`Connection`, `Transfer-Encoding`, …)
+//! end here. Fields named `x-fal-…` are the gateway's: a caller's are read and dropped, so that the app
+//! can believe the ones it gets.
+
+use std::time::Duration;
+
+use glowplug_core::request::{Answer, Priority};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::options::RESPONSE_HEADER_BYTES_MAX;
+
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-fal-request-id");
+pub(crate) const ENDPOINT: HeaderName = HeaderName::from_static("x-fal-endpoint");
+pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-fal-caller-user-id");
+pub(crate) const ERROR_TYPE: HeaderName = HeaderName::from_static("x-fal-error-type");
+pub(crate) const NEEDS_RETRY: HeaderName = HeaderName::from_static("x-fal-needs-retry");
+pub(crate) const TIMEOUT_TYPE: HeaderName = HeaderName::from_static("x-fal-request-timeout-type");
+pub(crate) const TARGET_URL: HeaderName = HeaderName::from_static("x-fal-target-url");
+
+const FAL_PREFIX: &str = "x-fal-";
+/// A start timeout of this or less is a mistake: no app could start within it.
+const START_TIMEOUT_SECONDS_MIN: f64 = 0.1;
+/// What HTTP adds to each field beyond its name and value: `: ` and the line end.
+const FIELD_OVERHEAD_BYTES: usize = 4;
+
+/// What a caller's headers ask of the gateway.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CallerControl {
+    pub(crate) start_timeout: Option<Duration>,
+    pub(crate) priority: Priority,
+    pub(crate) no_retry: bool,
+    /// The protocol of an `Upgrade` the caller wants on this connection.
+    pub(crate) upgrade: Option<HeaderValue>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeaderError {
+    #[error("the request's headers take {bytes} bytes; at most {max} are allowed")]
+    TooLarge { bytes: usize, max: usize },
+    #[error("`{name}: {value}` is not a number of seconds above {START_TIMEOUT_SECONDS_MIN}")]
+    StartTimeout { name: &'static str, value: String },
+}
+
+/// Why an app's response headers cannot be passed on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the app's response headers take {bytes} bytes; at most {RESPONSE_HEADER_BYTES_MAX} are allowed"
+)]
+pub(crate) struct ResponseHeadersTooLarge {
+    bytes: usize,
+}
+
+/// Reads a caller's headers and leaves in them what the app should see.
+pub(crate) fn receive(
+    headers: &mut HeaderMap,
+    bytes_max: usize,
+) -> Result<CallerControl, HeaderError> {
+    let mut bytes = 0;
+    let mut dropped = Vec::new();
+    let mut ours = false;
+    for (name, value) in &*headers {
+        bytes += field_bytes(name, value);
+        if name.as_str().starts_with(FAL_PREFIX) {
+            ours = true;
+            dropped.push(name.clone());
+        } else if is_hop_by_hop(name) || *name == header::EXPECT {
+            dropped.push(name.clone());
+        }
+    }
+    if bytes > bytes_max {
+        return Err(HeaderError::TooLarge { bytes, max: bytes_max });
+    }
+    let mut control = CallerControl {
+        start_timeout: None,
+        priority: Priority::Normal,
+        no_retry: false,
+        upgrade: None,
+    };
+    if dropped.is_empty() {
+        return Ok(control);
+    }
+    if ours {
+        control.start_timeout = start_timeout(headers)?;
+        control.priority = priority(headers);
+        control.no_retry = headers.get("x-fal-no-retry").and_then(flag) == Some(true);
+    }
+    control.upgrade = upgrade(headers);
+    drop_fields(headers, dropped);
+    Ok(control)
+}
+
+/// Reads an app's headers and leaves in them what the caller should see.
+pub(crate) fn answer(
+    status: u16,
+    headers: &mut HeaderMap,
+) -> Result<Answer, ResponseHeadersTooLarge> {
+    let mut answer = Answer { status, ..Answer::default() };
+    let mut bytes = 0;
+    let mut dropped = Vec::new();
+    for (name, value) in &*headers {
+        bytes += field_bytes(name, value);
+        match name.as_str() {
+            "x-fal-needs-retry" => answer.needs_retry = flag(value),
+            "x-fal-stop-runner" => answer.stop_runner = flag(value),
+            "x-fal-runner-health-check" => answer.check_health = flag(value) == Some(true),
+            _ if is_hop_by_hop(name) => {}
+            _ => continue,
+        }
+        dropped.push(name.clone());
+    }
+    if bytes > RESPONSE_HEADER_BYTES_MAX {
+        return Err(ResponseHeadersTooLarge { bytes });
+    }
+    if !dropped.is_empty() {
+        drop_fields(headers, dropped);
+    }
+    Ok(answer)
+}
+
+fn field_bytes(name: &HeaderName, value: &HeaderValue) -> usize {
+    name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES
+}
+
+/// Fields that mean this connection only (RFC 9110 §7.6.1). `Trailer` is not one of them.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+fn drop_fields(headers: &mut HeaderMap, dropped: Vec<HeaderName>) {
+    let named: Vec<HeaderName> = connection_tokens(headers)
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+        // Without these two the message would mean something else.
+        .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
+        .collect();
+    let trailers = headers.get(header::TE).is_some_and(|value| {
+        value.to_str().is_ok_and(|te| te.split(',').any(|coding| coding.trim() == "trailers"))
+    });
+    for name in dropped.into_iter().chain(named) {
+        headers.remove(name);
+    }
+    if trailers {
+        // The one coding that a gateway which passes trailers on may announce itself.
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let protocol = headers.get(header::UPGRADE)?;
+    connection_tokens(headers)
+        .any(|token| token.eq_ignore_ascii_case("upgrade"))
+        .then(|| protocol.clone())
+}
+
+/// The newer name wins over the deprecated one, which the clients still send.
+fn start_timeout(headers: &HeaderMap) -> Result<Option<Duration>, HeaderError> {
+    let names = ["x-fal-request-start-timeout", "x-fal-request-timeout"];
+    let found = names.into_iter().find_map(|name| Some((name, headers.get(name)?)));
+    let Some((name, value)) = found else { return Ok(None) };
+    let seconds = value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
+    match seconds {
+        // A length of time that cannot be represented never ends.
+        Some(seconds) if seconds > START_TIMEOUT_SECONDS_MIN => {
+            Ok(Duration::try_from_secs_f64(seconds).ok())
+        }
+        _ => {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            Err(HeaderError::StartTimeout { name, value })
+        }
+    }
+}
+
+/// Callers can only lower their priority; anything unknown is normal.
+fn priority(headers: &HeaderMap) -> Priority {
+    match headers.get("x-fal-queue-priority") {
+        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"low") => Priority::Low,
+        _ => Priority::Normal,
+    }
+}
+
+fn flag(value: &HeaderValue) -> Option<bool> {
+    let is = |word: &str| value.as_bytes().eq_ignore_ascii_case(word.as_bytes());
+    if is("1") || is("true") || is("yes") {
+        Some(true)
+    } else if is("0") || is("false") || is("no") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

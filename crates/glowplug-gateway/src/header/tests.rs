@@ -1,0 +1,164 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const BYTES_MAX: usize = 4_096;
+
+fn block(fields: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        headers.append(name, HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+fn shown(headers: &HeaderMap) -> Vec<String> {
+    let mut fields: Vec<_> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+        .collect();
+    fields.sort();
+    fields
+}
+
+#[test]
+fn the_app_sees_the_callers_own_headers_only() {
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+    let cases: &[(Fields, &[&str])] = &[
+        (&[], &[]),
+        (&[("host", "a"), ("accept", "*/*")], &["accept: */*", "host: a"]),
+        (&[("x-fal-request-id", "forged"), ("x-other", "1")], &["x-other: 1"]),
+        (&[("X-Fal-Caller-User-Id", "root"), ("x-fal-target-url", "u")], &[]),
+        (&[("x-fal-runner-hint", "a"), ("x-fal-runner-hint", "b"), ("x-fal", "c")], &["x-fal: c"]),
+        (&[("x-app-fal-disable-fallback", "1")], &["x-app-fal-disable-fallback: 1"]),
+        (&[("connection", "keep-alive, x-hop"), ("keep-alive", "5"), ("x-hop", "1")], &[]),
+        (&[("connection", "host, content-length"), ("host", "a")], &["host: a"]),
+        (&[("transfer-encoding", "chunked"), ("trailer", "x-sum")], &["trailer: x-sum"]),
+        (&[("te", "gzip, trailers"), ("expect", "100-continue")], &["te: trailers"]),
+        (&[("te", "gzip"), ("proxy-authorization", "Basic x")], &[]),
+        (&[("upgrade", "h2c"), ("connection", "Upgrade")], &[]),
+        (&[("authorization", "Bearer x")], &["authorization: Bearer x"]),
+    ];
+    for (fields, expected) in cases {
+        let mut headers = block(fields);
+        receive(&mut headers, BYTES_MAX).unwrap();
+        assert_eq!(shown(&headers), *expected, "{fields:?}");
+    }
+}
+
+#[test]
+fn control_headers_are_read() {
+    let normal = CallerControl {
+        start_timeout: None,
+        priority: Priority::Normal,
+        no_retry: false,
+        upgrade: None,
+    };
+    let seconds = |seconds| CallerControl {
+        start_timeout: Some(Duration::from_secs_f64(seconds)),
+        ..normal.clone()
+    };
+    let low = CallerControl { priority: Priority::Low, ..normal.clone() };
+    let no_retry = CallerControl { no_retry: true, ..normal.clone() };
+    let websocket =
+        CallerControl { upgrade: Some(HeaderValue::from_static("websocket")), ..normal.clone() };
+    let start = "x-fal-request-start-timeout";
+    let deprecated = "x-fal-request-timeout";
+    let cases: &[(&[(&str, &str)], CallerControl)] = &[
+        (&[], normal.clone()),
+        (&[(start, "2.5")], seconds(2.5)),
+        (&[(deprecated, "30.0")], seconds(30.0)),
+        (&[(deprecated, "30.0"), (start, "5")], seconds(5.0)),
+        (&[(start, "inf")], normal.clone()),
+        (&[(start, "1e30")], normal.clone()),
+        (&[("x-fal-queue-priority", "low")], low),
+        (&[("x-fal-queue-priority", "high")], normal.clone()),
+        (&[("x-fal-queue-priority", "?")], normal.clone()),
+        (&[("x-fal-no-retry", "1")], no_retry.clone()),
+        (&[("x-fal-no-retry", "Yes")], no_retry.clone()),
+        (&[("x-fal-no-retry", "true")], no_retry),
+        (&[("x-fal-no-retry", "0")], normal.clone()),
+        (&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")], websocket),
+        (&[("upgrade", "websocket")], normal),
+    ];
+    for (fields, expected) in cases {
+        assert_eq!(receive(&mut block(fields), BYTES_MAX).as_ref(), Ok(expected), "{fields:?}");
+    }
+}
+
+#[test]
+fn impossible_start_timeouts_are_named() {
+    for value in ["0", "0.1", "-3", "soon", "", "NaN"] {
+        let mut headers = block(&[("x-fal-request-timeout", value)]);
+        let name = "x-fal-request-timeout";
+        let expected = HeaderError::StartTimeout { name, value: value.to_owned() };
+        assert_eq!(receive(&mut headers, BYTES_MAX), Err(expected), "{value}");
+    }
+}
+
+#[test]
+fn header_blocks_have_a_limit() {
+    let long = "v".repeat(BYTES_MAX);
+    let expected = HeaderError::TooLarge { bytes: BYTES_MAX + 5, max: BYTES_MAX };
+    assert_eq!(receive(&mut block(&[("a", &long)]), BYTES_MAX), Err(expected));
+
+    let long = "v".repeat(RESPONSE_HEADER_BYTES_MAX);
+    let error = answer(200, &mut block(&[("a", &long)])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the app's response headers take 16389 bytes; at most 16384 are allowed"
+    );
+}
+
+#[test]
+fn an_apps_orders_to_the_gateway_stop_here() {
+    let mut headers = block(&[
+        ("content-type", "text/plain"),
+        ("x-fal-billable-units", "3"),
+        ("X-Fal-Needs-Retry", "0"),
+        ("x-fal-stop-runner", "true"),
+        ("x-fal-runner-health-check", "true"),
+        ("connection", "close, x-hop"),
+        ("x-hop", "1"),
+        ("transfer-encoding", "chunked"),
+    ]);
+    let expected = Answer {
+        status: 503,
+        needs_retry: Some(false),
+        stop_runner: Some(true),
+        check_health: true,
+    };
+    assert_eq!(answer(503, &mut headers), Ok(expected));
+    assert_eq!(shown(&headers), ["content-type: text/plain", "x-fal-billable-units: 3"]);
+
+    let unsure = &[("x-fal-needs-retry", "maybe"), ("x-fal-stop-runner", ""), ("a", "b")];
+    let mut headers = block(unsure);
+    assert_eq!(answer(200, &mut headers), Ok(Answer { status: 200, ..Answer::default() }));
+    assert_eq!(shown(&headers), ["a: b"]);
+}
+
+proptest! {
+    #[test]
+    fn no_header_block_panics_or_lets_a_forged_field_through(
+        fields in prop::collection::vec(
+            ("(x-fal-[a-z-]{0,12}|connection|te|upgrade|keep-alive|[a-z]{1,8})", "[ -~\u{80}-\u{ff}]{0,20}"),
+            0..20,
+        )
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                headers.append(name, value);
+            }
+        }
+        let mut response = headers.clone();
+        if receive(&mut headers, BYTES_MAX).is_ok() {
+            prop_assert!(headers.keys().all(|name| !name.as_str().starts_with(FAL_PREFIX)));
+            prop_assert!(!headers.contains_key(header::CONNECTION));
+        }
+        answer(200, &mut response).unwrap();
+        prop_assert!(!response.contains_key(NEEDS_RETRY));
+    }
+}

@@ -1,0 +1,93 @@
+//! The gateway's limits, each with its default and what happens beyond it.
+
+use std::time::Duration;
+
+/// Header fields of one message, either way. More of them answer 431 (caller) or fail the attempt (app).
+pub const HEADER_COUNT_MAX: usize = 100;
+/// Response headers of an app together, as fal limits them. More fail the request.
+pub const RESPONSE_HEADER_BYTES_MAX: usize = 16 * 1024;
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads that carry connections, each with its own event loop and its own pool of runner
+    /// connections.
+    pub workers: usize,
+    /// Open connections of callers. Beyond it new ones wait in the kernel's backlog.
+    pub connections_max: usize,
+    /// Bytes of a caller's header block. Beyond it: 431.
+    pub header_bytes_max: usize,
+    /// Bytes of a direct request's body, which is streamed. Beyond it: 413.
+    pub run_body_bytes_max: u64,
+    /// Bytes of a queued request's body, which is held in memory and stored. Beyond it: 413.
+    pub queue_body_bytes_max: usize,
+    /// From accept until the protocol is known, TLS handshake included. Beyond it the connection closes.
+    pub handshake_timeout: Duration,
+    /// From the end of one exchange until the head of the next is complete, so it bounds idle
+    /// connections and slowly written headers alike. Beyond it the connection closes.
+    pub idle_timeout: Duration,
+    /// Between two events of the stream of a queued request's status: a comment keeps it alive.
+    pub stream_comment_interval: Duration,
+    pub forward: ForwardOptions,
+    /// Which web pages may use `/proxy` from a browser.
+    pub proxy_origins: ProxyOrigins,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            workers: cores.min(16),
+            connections_max: 16_384,
+            header_bytes_max: 64 * 1024,
+            run_body_bytes_max: 16 * 1024 * 1024 * 1024,
+            queue_body_bytes_max: 64 * 1024 * 1024,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            stream_comment_interval: Duration::from_secs(15),
+            forward: ForwardOptions::default(),
+            proxy_origins: ProxyOrigins::None,
+        }
+    }
+}
+
+/// Limits of the connections to runners.
+#[derive(Clone, Debug)]
+pub struct ForwardOptions {
+    /// Until the runner accepts. Beyond it the attempt has not been sent.
+    pub connect_timeout: Duration,
+    /// Idle connections kept to one runner by one worker. Beyond it they close after use.
+    pub idle_per_runner_max: usize,
+    /// How long an unused connection is kept. Shorter than the keep-alive of common app servers (2 s
+    /// and more), so that ours closes first and no request meets a connection that is being closed.
+    pub idle_timeout: Duration,
+}
+
+impl Default for ForwardOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            idle_per_runner_max: 64,
+            idle_timeout: Duration::from_millis(1_500),
+        }
+    }
+}
+
+/// The `Origin`s that get CORS headers from `/proxy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxyOrigins {
+    /// No CORS headers: browsers refuse to use the route from another page.
+    None,
+    Any,
+    /// Compared exactly, such as `http://localhost:3000`.
+    Only(Vec<String>),
+}
+
+impl ProxyOrigins {
+    pub(crate) fn allow(&self, origin: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::Any => true,
+            Self::Only(origins) => origins.iter().any(|allowed| allowed == origin),
+        }
+    }
+}

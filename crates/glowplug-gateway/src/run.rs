@@ -1,0 +1,225 @@
+//! A direct request: waits for a runner with its caller, and carries the bytes between the two.
+
+use std::sync::Arc;
+
+use glowplug_api::ErrorType;
+use glowplug_core::request::{Outcome, Refusal};
+use glowplug_core::{Lease, RequestId};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri, Version, request};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use crate::answer::Problem;
+use crate::auth;
+use crate::body::{Body, RequestBody};
+use crate::dispatch::Exchange;
+use crate::forward::{AnswerBody, ForwardError, Revocation};
+use crate::header::{CALLER, ENDPOINT, REQUEST_ID, receive};
+use crate::host::{Admission, AppProblem, AppRoute, Caller, DirectArrival, Host, Slot};
+use crate::listener::Worker;
+use crate::path::AppPath;
+
+/// Serves `/run/{owner}/{app}[/{path}]`.
+pub(crate) async fn direct(
+    exchange: &Exchange,
+    target: AppPath<'_>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    let worker = &exchange.worker;
+    let (mut parts, body) = request.into_parts();
+    let control = receive(&mut parts.headers, worker.options.header_bytes_max)
+        .map_err(|error| Problem::from(&error))?;
+    let app = find_app(&*worker.host, target.app, &parts.headers).await?;
+    let caller = auth::admit(&*worker.host, app.access, &mut parts.headers, None)?;
+    let body = RequestBody::from_caller(body, worker.options.run_body_bytes_max)
+        .ok_or_else(|| ForwardError::BodyTooLarge.problem())?;
+    let start_deadline = control.start_timeout.map(|timeout| worker.host.now() + timeout);
+    let arrival = DirectArrival { request: exchange.id, app: app.id, start_deadline };
+    let mut slot = admitted(worker, arrival).await?;
+    let attempt = Attempt::new(worker.clone(), slot.lease);
+    to_runner(&mut parts, exchange, target, &caller);
+    let request = Request::from_parts(parts, body);
+    let answered =
+        worker.forwarder.exchange_until(&slot.address, request, slot.revoked.as_mut()).await;
+    match answered {
+        Ok(response) => to_caller(response, attempt, slot.revoked),
+        Err(error) => {
+            attempt.end(error.outcome());
+            Err(error.problem())
+        }
+    }
+}
+
+/// The app of that name, once it can be called.
+pub(crate) async fn find_app(
+    host: &dyn Host,
+    name: &str,
+    headers: &HeaderMap,
+) -> Result<Arc<AppRoute>, Problem> {
+    if let Some(app) = host.app(name) {
+        return Ok(app);
+    }
+    host.prepared_app(name).await.map_err(|problem| match problem {
+        AppProblem::Unknown { nearest } => {
+            // What other apps there are is not for everyone to know.
+            let nearest = nearest.filter(|_| auth::knows_node(host, headers));
+            let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            Problem::new(ErrorType::AppNotFound, format!("there is no app `{name}`{hint}"))
+        }
+        AppProblem::Broken { reason } => {
+            Problem::new(ErrorType::AppBroken, format!("the app `{name}` cannot start: {reason}"))
+        }
+    })
+}
+
+/// Announces a request and waits for its slot.
+pub(crate) async fn admitted(worker: &Worker, arrival: DirectArrival) -> Result<Slot, Problem> {
+    let request = arrival.request;
+    match worker.host.arrive(arrival) {
+        Admission::Now(slot) => Ok(slot),
+        Admission::Refused(refusal) => Err(refusal.into()),
+        Admission::Wait(answer) => Waiting { worker, request, answer: Some(answer) }.slot().await,
+    }
+}
+
+/// A request that waits. Dropped before its answer came, it says so to the host.
+struct Waiting<'a> {
+    worker: &'a Worker,
+    request: RequestId,
+    answer: Option<oneshot::Receiver<Result<Slot, Refusal>>>,
+}
+
+impl Waiting<'_> {
+    async fn slot(mut self) -> Result<Slot, Problem> {
+        let answer = match &mut self.answer {
+            Some(answer) => answer.await,
+            None => return Err(shutting_down()),
+        };
+        self.answer = None;
+        match answer {
+            Ok(admission) => admission.map_err(Problem::from),
+            Err(_) => Err(shutting_down()),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let Some(mut answer) = self.answer.take() else { return };
+        let host = &self.worker.host;
+        answer.close();
+        match answer.try_recv() {
+            // The slot was on its way when the caller went.
+            Ok(Ok(slot)) => host.finished(slot.lease, Outcome::CallerGone),
+            Ok(Err(_)) => {}
+            Err(_) => host.abandoned(self.request),
+        }
+    }
+}
+
+fn shutting_down() -> Problem {
+    Problem::new(ErrorType::ShuttingDown, "this node is shutting down")
+}
+
+/// An attempt that has its slot. However it ends, panic and cancellation included, the host hears of it
+/// exactly once.
+pub(crate) struct Attempt {
+    worker: Arc<Worker>,
+    lease: Option<Lease>,
+}
+
+impl Attempt {
+    pub(crate) fn new(worker: Arc<Worker>, lease: Lease) -> Self {
+        Self { worker, lease: Some(lease) }
+    }
+
+    pub(crate) fn end(mut self, outcome: Outcome) {
+        self.report(outcome);
+    }
+
+    fn report(&mut self, outcome: Outcome) {
+        if let Some(lease) = self.lease.take() {
+            self.worker.host.finished(lease, outcome);
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.report(Outcome::CallerGone);
+    }
+}
+
+/// Rewrites a caller's request into the one its app gets.
+pub(crate) fn to_runner(
+    parts: &mut request::Parts,
+    exchange: &Exchange,
+    target: AppPath<'_>,
+    caller: &Caller,
+) {
+    let headers = &mut parts.headers;
+    if !headers.contains_key(header::HOST) {
+        let authority = parts.uri.authority().map_or("localhost", |authority| authority.as_str());
+        let host = HeaderValue::from_str(authority);
+        headers.insert(header::HOST, host.unwrap_or(HeaderValue::from_static("localhost")));
+    }
+    headers.insert(REQUEST_ID, exchange.id_header.clone());
+    headers.insert(ENDPOINT, endpoint(target));
+    if !caller.key_id.is_empty()
+        && let Ok(key_id) = HeaderValue::from_str(&caller.key_id)
+    {
+        headers.insert(CALLER, key_id);
+    }
+    parts.uri = runner_uri(target.rest, parts.uri.query());
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+}
+
+/// `x-fal-endpoint`: the app and the path below it, as called.
+fn endpoint(target: AppPath<'_>) -> HeaderValue {
+    let value = match target.rest {
+        "" | "/" => HeaderValue::from_str(target.app),
+        rest => HeaderValue::from_str(&[target.app, rest].concat()),
+    };
+    value.expect("a path that was parsed is a valid header value")
+}
+
+/// The path and query as the app sees them.
+fn runner_uri(rest: &str, query: Option<&str>) -> Uri {
+    let path = if rest.is_empty() { "/" } else { rest };
+    let target = match query {
+        None if path == "/" => return Uri::from_static("/"),
+        None => PathAndQuery::try_from(path),
+        Some(query) => PathAndQuery::try_from([path, "?", query].concat()),
+    };
+    Uri::from(target.expect("a part of a path that was parsed is a path"))
+}
+
+/// Rewrites an app's answer into the one its caller gets.
+pub(crate) fn to_caller(
+    response: Response<AnswerBody>,
+    attempt: Attempt,
+    revocation: Option<Revocation>,
+) -> Result<Response<Body>, Problem> {
+    let (mut parts, body) = response.into_parts();
+    let answer = match crate::header::answer(parts.status.as_u16(), &mut parts.headers) {
+        Ok(answer) => answer,
+        Err(error) => {
+            let error = ForwardError::HeadersTooLarge { reason: error.to_string() };
+            attempt.end(error.outcome());
+            return Err(error.problem());
+        }
+    };
+    let body = match body {
+        AnswerBody::Whole(bytes) => {
+            attempt.end(Outcome::Answered(answer));
+            bytes.map_or_else(Body::empty, Body::full)
+        }
+        AnswerBody::Streaming(body) => Body::runner(body.carry(attempt, answer, revocation)),
+    };
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    Ok(Response::from_parts(parts, body))
+}

@@ -1,0 +1,270 @@
+//! Runners: a real HTTP server with a few routes, and one that writes whatever bytes it is given.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use glowplug_core::RunnerAddress;
+use http::header::HeaderValue;
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Notify;
+
+pub(crate) type UpstreamBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// What a runner has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) connections: AtomicUsize,
+    pub(crate) requests: AtomicUsize,
+    /// Bodies of `/hang` that were dropped because the gateway closed the connection.
+    pub(crate) dropped: AtomicUsize,
+    pub(crate) bytes_made: AtomicUsize,
+    pub(crate) go_on: Notify,
+}
+
+pub(crate) struct Upstream {
+    pub(crate) address: RunnerAddress,
+    pub(crate) seen: Arc<Seen>,
+}
+
+impl Upstream {
+    pub(crate) async fn tcp() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = RunnerAddress::Tcp(listener.local_addr().unwrap());
+        let seen = Arc::new(Seen::default());
+        let shared = seen.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
+                serve(stream, &shared);
+            }
+        });
+        Self { address, seen }
+    }
+
+    pub(crate) fn unix(path: &Path) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let seen = Arc::new(Seen::default());
+        let shared = seen.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                serve(stream, &shared);
+            }
+        });
+        Self { address: RunnerAddress::Unix(path.to_owned()), seen }
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
+    }
+}
+
+fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, seen: &Arc<Seen>) {
+    seen.connections.fetch_add(1, Ordering::SeqCst);
+    let seen = seen.clone();
+    let service = service_fn(move |request| answer(seen.clone(), request));
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    tokio::spawn(connection.with_upgrades());
+}
+
+async fn answer(
+    seen: Arc<Seen>,
+    request: Request<Incoming>,
+) -> Result<Response<UpstreamBody>, Infallible> {
+    seen.requests.fetch_add(1, Ordering::SeqCst);
+    let path = request.uri().path().to_owned();
+    let number = |name: &str| -> usize {
+        let query = request.uri().query().unwrap_or_default();
+        let value = query.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}=")));
+        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+    };
+    Ok(match path.as_str() {
+        "/upload" => upload(request).await,
+        "/big" => chunks(seen, number("chunks"), number("bytes")),
+        "/length" => whole(&vec![b'x'; number("bytes")]),
+        "/events" => events(seen),
+        "/hang" => hang(seen).await,
+        "/trailers" => trailers(request).await,
+        "/duplex" => {
+            Response::new(request.into_body().map_err(std::io::Error::other).boxed_unsync())
+        }
+        "/early" => whole(b"early"),
+        "/websocket" => websocket(request),
+        "/orders" => orders(number("status")),
+        "/headers" => many_headers(number("bytes")),
+        _ => echo(request).await,
+    })
+}
+
+fn whole(bytes: &[u8]) -> Response<UpstreamBody> {
+    let body = Full::new(Bytes::copy_from_slice(bytes)).map_err(|never| match never {});
+    Response::new(body.boxed_unsync())
+}
+
+/// Says what it was asked, as JSON.
+async fn echo(request: Request<Incoming>) -> Response<UpstreamBody> {
+    let (head, body) = request.into_parts();
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => return whole(error.to_string().as_bytes()),
+    };
+    let mut headers: Vec<_> = head
+        .headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+        .collect();
+    headers.sort();
+    let seen = json!({
+        "method": head.method.as_str(),
+        "uri": head.uri.to_string(),
+        "headers": headers,
+        "body": String::from_utf8_lossy(&body),
+    });
+    let mut response = whole(seen.to_string().as_bytes());
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+    response
+}
+
+/// Counts a body without keeping it.
+async fn upload(request: Request<Incoming>) -> Response<UpstreamBody> {
+    let mut body = request.into_body();
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => bytes += frame.data_ref().map_or(0, Bytes::len),
+            Err(_) => break,
+        }
+    }
+    whole(bytes.to_string().as_bytes())
+}
+
+/// `chunks` pieces of `bytes` each, counted as they are made.
+fn chunks(seen: Arc<Seen>, chunks: usize, bytes: usize) -> Response<UpstreamBody> {
+    let piece = Bytes::from(vec![b'x'; bytes]);
+    let pieces = stream::iter(0..chunks).map(move |_| {
+        seen.bytes_made.fetch_add(piece.len(), Ordering::SeqCst);
+        Ok(Frame::data(piece.clone()))
+    });
+    Response::new(StreamBody::new(pieces).boxed_unsync())
+}
+
+/// Two events, the second after [`Seen::go_on`].
+fn events(seen: Arc<Seen>) -> Response<UpstreamBody> {
+    let events = stream::unfold((0, seen), |(sent, seen)| async move {
+        match sent {
+            0 => {}
+            1 => seen.go_on.notified().await,
+            _ => return None,
+        }
+        let event = Bytes::from(format!("data: {{\"n\":{sent}}}\n\n"));
+        Some((Ok(Frame::data(event)), (sent + 1, seen)))
+    });
+    let mut response = Response::new(StreamBody::new(events).boxed_unsync());
+    let kind = HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
+}
+
+struct CountDrop(Arc<Seen>);
+
+impl Drop for CountDrop {
+    fn drop(&mut self) {
+        self.0.dropped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Answers only after [`Seen::go_on`].
+async fn hang(seen: Arc<Seen>) -> Response<UpstreamBody> {
+    let noticed = CountDrop(seen);
+    noticed.0.go_on.notified().await;
+    std::mem::forget(noticed);
+    whole(b"at last")
+}
+
+/// The request's trailers as the response's.
+async fn trailers(request: Request<Incoming>) -> Response<UpstreamBody> {
+    let collected = request.into_body().collect().await.unwrap();
+    let trailers = collected.trailers().cloned().unwrap_or_default();
+    let frames = [Ok(Frame::data(Bytes::from_static(b"body"))), Ok(Frame::trailers(trailers))];
+    let body = StreamBody::new(stream::iter(frames));
+    let mut response = Response::new(body.boxed_unsync());
+    response.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
+    response
+}
+
+/// Echoes raw bytes after the upgrade.
+fn websocket(request: Request<Incoming>) -> Response<UpstreamBody> {
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(request).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+        let _ = write.shutdown().await;
+    });
+    let mut response = whole(b"");
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert("connection", HeaderValue::from_static("upgrade"));
+    headers.insert("upgrade", HeaderValue::from_static("websocket"));
+    headers.insert("sec-websocket-accept", HeaderValue::from_static("abc"));
+    response
+}
+
+/// Everything an app may tell the gateway.
+fn orders(status: usize) -> Response<UpstreamBody> {
+    let mut response = whole(b"orders");
+    *response.status_mut() = StatusCode::from_u16(u16::try_from(status).unwrap()).unwrap();
+    let headers = response.headers_mut();
+    headers.insert("x-fal-needs-retry", HeaderValue::from_static("1"));
+    headers.insert("x-fal-stop-runner", HeaderValue::from_static("0"));
+    headers.insert("x-fal-runner-health-check", HeaderValue::from_static("true"));
+    headers.insert("x-fal-billable-units", HeaderValue::from_static("2"));
+    headers.insert("x-fal-request-id", HeaderValue::from_static("forged"));
+    response
+}
+
+fn many_headers(bytes: usize) -> Response<UpstreamBody> {
+    let mut response = whole(b"headers");
+    let value = HeaderValue::from_str(&"v".repeat(bytes)).unwrap();
+    response.headers_mut().insert("x-long", value);
+    response
+}
+
+/// A runner that reads one request's head, writes `answer` and closes, for each connection.
+pub(crate) async fn raw(answer: &'static [u8]) -> RunnerAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.windows(4).any(|window| window == b"\r\n\r\n") {
+                match stream.read_buf(&mut head).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(_) => {}
+                }
+            }
+            let _ = stream.write_all(answer).await;
+        }
+    });
+    RunnerAddress::Tcp(address)
+}
+
+/// An address at which nobody listens.
+pub(crate) fn nobody() -> RunnerAddress {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    RunnerAddress::Tcp(address)
+}
