@@ -10,7 +10,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use glowplug_core::{RunnerId, Timestamp};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+
+/// The node's clock, as backends see it.
+pub type Clock = std::sync::Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Object-safe, shared by the executor and the control API.
 pub trait Backend: Send + Sync + 'static {
@@ -54,7 +58,8 @@ pub struct RunnerSpec {
     pub revision: u32,
     /// Opaque to the backend, handed back by `observe`: what the node needs to adopt the runner.
     pub labels: BTreeMap<String, String>,
-    /// Program and arguments. `$PORT` and `${PORT}` in an argument are replaced by the port.
+    /// Program and arguments. `$PORT` and `${PORT}` in an argument are replaced by the port,
+    /// `$GLOWPLUG_SOCKET` and `${GLOWPLUG_SOCKET}` by the socket's path.
     pub argv: Vec<String>,
     pub cwd: PathBuf,
     /// Added to a minimal environment (PATH, HOME, LANG, TMPDIR), not to the node's own.
@@ -82,7 +87,7 @@ pub enum Listen {
     UnixSocket,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Hard CPU limit in thousandths of a core. `None`: unlimited.
     pub cpu_millis: Option<u64>,
@@ -102,7 +107,8 @@ pub enum StopMode {
     Kill,
 }
 
-/// What a backend tells, in order per runner.
+/// What a backend tells, in order per runner. A runner that was found (by [`Backend::observe`], or by an
+/// `ensure` that came second) is told anew: `Ready` at once if it is ready, never `Spawned`.
 #[derive(Clone, Debug)]
 pub enum Notice {
     /// The program (or what prepares it) is running: SETUP has begun.
@@ -120,7 +126,7 @@ pub struct Exit {
     pub log_tail: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExitCause {
     Code(i32),
     Signal(i32),
@@ -150,7 +156,7 @@ pub enum ObservedState {
     Stopping,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
     /// 0-based since the start of the runner; a gap says that lines were dropped by the cap.
     pub number: u64,
@@ -160,7 +166,7 @@ pub struct LogLine {
     pub text: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogStream {
     Stdout,
@@ -173,6 +179,8 @@ pub enum LogStream {
 pub enum BackendError {
     #[error("runner {0} is not known to this backend")]
     UnknownRunner(RunnerId),
+    #[error("runner {0} still runs: stop it before forgetting it")]
+    StillRunning(RunnerId),
     #[error("cannot prepare runner {runner}: {problem}")]
     Prepare { runner: RunnerId, problem: String },
     #[error("cannot {operation}")]

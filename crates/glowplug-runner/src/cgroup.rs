@@ -1,0 +1,331 @@
+//! Control groups: where a runner's limits can be set on this host, and the groups of one runner.
+//!
+//! Both layouts are known, also side by side: version 1, with one hierarchy per controller, and version
+//! 2. A controller that is missing or not writable means no limit of that kind, with a note for the
+//! runner's log; nothing fails for it. Groups are made below the group that the node itself is in, so
+//! limits on the node hold for its runners too.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::backend::Limits;
+use crate::proc_table::{group_members, kill_if};
+
+/// The controllers that limits are made of.
+pub(crate) const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+/// The span over which the CPU limit is enforced.
+const CPU_PERIOD_MICROS: u64 = 100_000;
+
+/// Where groups can be made on this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CgroupPlan {
+    /// The version 2 group to make groups in, writable, and the controllers that it passes on.
+    pub(crate) unified: Option<Unified>,
+    /// Version 1: controller and the group to make groups in.
+    pub(crate) legacy: Vec<(String, PathBuf)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unified {
+    pub(crate) base: PathBuf,
+    pub(crate) controllers: Vec<String>,
+}
+
+impl CgroupPlan {
+    /// What this process may use.
+    pub(crate) fn discover() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mut plan = Self::default();
+        for hierarchy in parse_hierarchies(&mounts, &own) {
+            if hierarchy.controllers.is_empty() {
+                plan.unified = usable_unified(&hierarchy);
+            } else if is_writable(&hierarchy.own) {
+                let wanted = hierarchy.controllers.iter().filter(|c| CONTROLLERS.contains(&&***c));
+                plan.legacy.extend(wanted.map(|c| (c.clone(), hierarchy.own.clone())));
+            }
+        }
+        plan
+    }
+
+    /// The groups that a runner with these limits gets.
+    pub(crate) fn dirs(&self, name: &str, limits: &Limits) -> Vec<PathBuf> {
+        let mut dirs: Vec<PathBuf> = Vec::new();
+        if let Some(unified) = &self.unified {
+            dirs.push(unified.base.join(name));
+        }
+        for (controller, base) in &self.legacy {
+            let dir = base.join(name);
+            if wanted(limits, controller).is_some() && !dirs.contains(&dir) {
+                dirs.push(dir);
+            }
+        }
+        dirs
+    }
+
+    /// Where the limit of this controller goes.
+    pub(crate) fn home(&self, controller: &str) -> Option<Home<'_>> {
+        let unified =
+            self.unified.as_ref().filter(|u| u.controllers.iter().any(|c| c == controller));
+        if let Some(unified) = unified {
+            return Some(Home { base: &unified.base, is_unified: true });
+        }
+        let legacy = self.legacy.iter().find(|(name, _)| name == controller);
+        legacy.map(|(_, base)| Home { base, is_unified: false })
+    }
+}
+
+pub(crate) struct Home<'a> {
+    pub(crate) base: &'a Path,
+    pub(crate) is_unified: bool,
+}
+
+fn wanted(limits: &Limits, controller: &str) -> Option<u64> {
+    match controller {
+        "cpu" => limits.cpu_millis,
+        "memory" => limits.memory_bytes,
+        "pids" => limits.pids_max,
+        _ => None,
+    }
+}
+
+/// One mounted hierarchy and the group of this process in it. Version 2 has no controllers here.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Hierarchy {
+    pub(crate) controllers: Vec<String>,
+    pub(crate) mount: PathBuf,
+    pub(crate) own: PathBuf,
+}
+
+/// From the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.
+pub(crate) fn parse_hierarchies(mounts: &str, own: &str) -> Vec<Hierarchy> {
+    let own_path = |controller: Option<&str>| {
+        own.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (names, path) = (fields.next()?, fields.next()?);
+            let is_this = match controller {
+                None => names.is_empty(),
+                Some(controller) => names.split(',').any(|name| name == controller),
+            };
+            is_this.then_some(path)
+        })
+    };
+    let parse = |line: &str| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut left = left.split(' ').skip(3);
+        let (root, mount) = (left.next()?, left.next()?);
+        let mut right = right.split(' ');
+        let kind = right.next()?;
+        let options = right.nth(1)?;
+        let controllers: Vec<String> = match kind {
+            "cgroup2" => Vec::new(),
+            "cgroup" => options
+                .split(',')
+                .filter(|option| !matches!(*option, "rw" | "ro") && !option.contains('='))
+                .map(str::to_owned)
+                .collect(),
+            _ => return None,
+        };
+        if kind == "cgroup" && controllers.is_empty() {
+            return None;
+        }
+        let path = own_path(controllers.first().map(String::as_str))?;
+        // In a container the mount shows a part of the hierarchy only.
+        let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
+        let mount = PathBuf::from(mount);
+        let own = mount.join(below);
+        Some(Hierarchy { controllers, mount, own })
+    };
+    mounts.lines().filter_map(parse).collect()
+}
+
+/// The group of this process, or else its parent (where a service manager delegates a subtree and starts
+/// the service in a group below): a group with processes in it cannot pass on controllers.
+fn usable_unified(hierarchy: &Hierarchy) -> Option<Unified> {
+    let parent = (hierarchy.own != hierarchy.mount).then(|| hierarchy.own.parent()).flatten();
+    for base in [Some(hierarchy.own.as_path()), parent].into_iter().flatten() {
+        let controllers = if is_writable(base) { pass_on(base) } else { Vec::new() };
+        if !controllers.is_empty() {
+            return Some(Unified { base: base.to_owned(), controllers });
+        }
+    }
+    // Without controllers a group still holds a runner's processes together.
+    is_writable(&hierarchy.own)
+        .then(|| Unified { base: hierarchy.own.clone(), controllers: Vec::new() })
+}
+
+/// Asks the group to pass on the controllers; returns those that it does.
+fn pass_on(base: &Path) -> Vec<String> {
+    let file = base.join("cgroup.subtree_control");
+    for controller in CONTROLLERS {
+        // A controller that is not there, or a group with processes, refuses: read back below.
+        let _ = fs::write(&file, format!("+{controller}"));
+    }
+    let enabled = fs::read_to_string(&file).unwrap_or_default();
+    let enabled = enabled.split_ascii_whitespace().filter(|name| CONTROLLERS.contains(name));
+    enabled.map(str::to_owned).collect()
+}
+
+pub(crate) fn is_writable(dir: &Path) -> bool {
+    rustix::fs::access(dir, Access::WRITE_OK).is_ok()
+}
+
+/// The groups of one runner, made.
+#[derive(Debug, Default)]
+pub(crate) struct RunnerGroups {
+    dirs: Vec<PathBuf>,
+    /// Open `cgroup.procs` files, for the program to enter before it starts.
+    pub(crate) entrances: Vec<OwnedFd>,
+    memory: Option<PathBuf>,
+}
+
+impl RunnerGroups {
+    /// Makes the groups and sets the limits; tells what could not be done, for the runner's log.
+    pub(crate) fn create(plan: &CgroupPlan, name: &str, limits: &Limits) -> (Self, Vec<String>) {
+        let mut groups = Self::default();
+        let mut notes = Vec::new();
+        for dir in plan.dirs(name, limits) {
+            match make(&dir) {
+                Ok(entrance) => {
+                    groups.entrances.push(entrance);
+                    groups.dirs.push(dir);
+                }
+                Err(error) => notes.push(format!("cannot make group {}: {error}", dir.display())),
+            }
+        }
+        for controller in CONTROLLERS {
+            let Some(limit) = wanted(limits, controller) else { continue };
+            let Some(home) = plan.home(controller) else {
+                notes.push(format!("no {controller} limit: this host has no {controller} group"));
+                continue;
+            };
+            let dir = home.base.join(name);
+            if let Err(error) = set_limit(&dir, home.is_unified, controller, limit) {
+                notes.push(format!("no {controller} limit: {error}"));
+            } else if controller == "memory" {
+                groups.memory = Some(dir);
+            }
+        }
+        (groups, notes)
+    }
+
+    /// How many of the runner's processes the kernel has killed for want of memory.
+    pub(crate) fn memory_kills(&self) -> u64 {
+        let Some(dir) = &self.memory else { return 0 };
+        let events = ["memory.events", "memory.oom_control"]
+            .iter()
+            .find_map(|file| fs::read_to_string(dir.join(file)).ok())
+            .unwrap_or_default();
+        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
+    pub(crate) fn kill(&self) {
+        kill_groups(&self.dirs);
+    }
+
+    pub(crate) fn remove(&self) -> bool {
+        remove_groups(&self.dirs)
+    }
+}
+
+fn make(dir: &Path) -> io::Result<OwnedFd> {
+    match fs::create_dir(dir) {
+        // Left by a runner of the same id: its counters must not be taken for this one's.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            kill_groups(std::slice::from_ref(&dir.to_owned()));
+            fs::remove_dir(dir)?;
+            fs::create_dir(dir)?;
+        }
+        other => other?,
+    }
+    let procs = dir.join("cgroup.procs");
+    Ok(rustix::fs::open(procs, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn set_limit(dir: &Path, is_unified: bool, controller: &str, limit: u64) -> io::Result<()> {
+    let write = |file: &str, value: String| fs::write(dir.join(file), value);
+    let quota = limit.saturating_mul(CPU_PERIOD_MICROS) / 1_000;
+    match (controller, is_unified) {
+        ("cpu", true) => write("cpu.max", format!("{quota} {CPU_PERIOD_MICROS}")),
+        ("cpu", false) => {
+            write("cpu.cfs_period_us", CPU_PERIOD_MICROS.to_string())?;
+            write("cpu.cfs_quota_us", quota.to_string())
+        }
+        ("memory", true) => {
+            // Hosts without swap accounting have no such files; the limit itself must be there.
+            let _ = write("memory.swap.max", "0".to_owned());
+            let _ = write("memory.oom.group", "1".to_owned());
+            write("memory.max", limit.to_string())
+        }
+        ("memory", false) => {
+            write("memory.limit_in_bytes", limit.to_string())?;
+            let _ = write("memory.memsw.limit_in_bytes", limit.to_string());
+            Ok(())
+        }
+        _ => write("pids.max", limit.to_string()),
+    }
+}
+
+/// SIGKILL to all that is in these groups.
+pub(crate) fn kill_groups(dirs: &[PathBuf]) {
+    for dir in dirs {
+        if fs::write(dir.join("cgroup.kill"), "1").is_ok() {
+            continue;
+        }
+        for pid in group_members(dir) {
+            kill_if(pid, || group_members(dir).contains(&pid));
+        }
+    }
+}
+
+/// Removes empty groups. `false` if one is still in use.
+pub(crate) fn remove_groups(dirs: &[PathBuf]) -> bool {
+    let mut removed = true;
+    for dir in dirs {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => removed = false,
+            _ => {}
+        }
+    }
+    removed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_layouts_are_read() {
+        let mounts = "\
+24 1 0:22 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+25 24 0:23 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+26 24 0:24 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+27 24 0:25 /docker/abc /sys/fs/cgroup/memory rw shared:5 - cgroup cgroup rw,memory
+28 24 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate
+";
+        let own = "4:memory:/docker/abc/node\n3:cpu,cpuacct:/a\n1:name=systemd:/a\n0::/b\n";
+        let found = parse_hierarchies(mounts, own);
+        let dirs: Vec<&str> = found.iter().map(|h| h.own.to_str().unwrap()).collect();
+        assert!(dirs.contains(&"/sys/fs/cgroup/cpu,cpuacct/a"), "{dirs:?}");
+        assert!(dirs.contains(&"/sys/fs/cgroup/memory/node"), "{dirs:?}");
+        assert!(dirs.contains(&"/sys/fs/cgroup/unified/b"), "{dirs:?}");
+        assert!(found.iter().any(|h| h.controllers == ["cpu", "cpuacct"]));
+    }
+
+    #[test]
+    fn only_wanted_limits_make_version_1_groups() {
+        let plan = CgroupPlan {
+            unified: Some(Unified { base: "/u".into(), controllers: Vec::new() }),
+            legacy: vec![("cpu".into(), "/c".into()), ("memory".into(), "/m".into())],
+        };
+        let limits = Limits { memory_bytes: Some(1), ..Limits::default() };
+        assert_eq!(plan.dirs("x", &limits), [PathBuf::from("/u/x"), PathBuf::from("/m/x")]);
+        assert_eq!(plan.dirs("x", &Limits::default()), [PathBuf::from("/u/x")]);
+    }
+}

@@ -1,0 +1,189 @@
+//! Reads captured logs: all of it, its end, or as it grows.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream, StreamExt};
+use tokio::sync::watch;
+
+use super::RunnerState;
+use crate::backend::{LogLine, LogStream};
+use crate::protocol::{LOG_FILE, OLDER_LOG_FILE};
+
+/// Lines of an exit report.
+pub(crate) const TAIL_LINES_MAX: usize = 20;
+/// A line of an exit report is cut to this many characters.
+const TAIL_LINE_CHARS_MAX: usize = 500;
+const READ_BYTES: usize = 64 << 10;
+/// How soon a follower sees a new line.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(50);
+
+/// Streams the log from line `from`; with a state to follow, until the runner has ended.
+pub(super) fn read(
+    dir: PathBuf,
+    from: u64,
+    follow: Option<watch::Receiver<RunnerState>>,
+) -> BoxStream<'static, LogLine> {
+    let start = Follower { reader: LogReader::new(dir), lines: VecDeque::new(), follow };
+    let lines = stream::unfold(start, |mut follower| async {
+        let line = follower.next().await?;
+        Some((line, follower))
+    });
+    lines.filter(move |line| std::future::ready(line.number >= from)).boxed()
+}
+
+/// The last lines, for an exit report. Blocks.
+pub(super) fn tail(dir: &Path) -> Vec<String> {
+    let mut reader = LogReader::new(dir.to_owned());
+    let mut tail = VecDeque::new();
+    while let Some(lines) = reader.read_more() {
+        for line in lines {
+            if tail.len() == TAIL_LINES_MAX {
+                tail.pop_front();
+            }
+            tail.push_back(line.text.chars().take(TAIL_LINE_CHARS_MAX).collect());
+        }
+    }
+    tail.into()
+}
+
+struct Follower {
+    reader: LogReader,
+    lines: VecDeque<LogLine>,
+    follow: Option<watch::Receiver<RunnerState>>,
+}
+
+impl Follower {
+    async fn next(&mut self) -> Option<LogLine> {
+        loop {
+            if let Some(line) = self.lines.pop_front() {
+                return Some(line);
+            }
+            // Looked at before reading, so that the last lines are not missed.
+            let is_over =
+                self.follow.as_ref().is_none_or(|state| *state.borrow() == RunnerState::Ended);
+            let mut reader = std::mem::take(&mut self.reader);
+            let reading = tokio::task::spawn_blocking(move || {
+                let lines = reader.read_more();
+                (reader, lines)
+            });
+            let (reader, lines) = reading.await.ok()?;
+            self.reader = reader;
+            match lines {
+                Some(lines) => self.lines.extend(lines),
+                None if is_over => return None,
+                None => tokio::time::sleep(FOLLOW_PAUSE).await,
+            }
+        }
+    }
+}
+
+/// Reads the two files of a log in order, over rotations.
+#[derive(Default)]
+struct LogReader {
+    dir: PathBuf,
+    file: Option<(u64, File)>,
+    partial: Vec<u8>,
+}
+
+impl LogReader {
+    fn new(dir: PathBuf) -> Self {
+        Self { dir, file: None, partial: Vec::new() }
+    }
+
+    /// The next lines; `None` if there are none now.
+    fn read_more(&mut self) -> Option<Vec<LogLine>> {
+        loop {
+            if let Some((_, file)) = &mut self.file {
+                let mut chunk = vec![0; READ_BYTES];
+                let count = file.read(&mut chunk).unwrap_or(0);
+                if count > 0 {
+                    self.partial.extend_from_slice(&chunk[..count]);
+                    return Some(self.take_lines());
+                }
+            }
+            self.open_next()?;
+        }
+    }
+
+    /// The file after the one that is read to its end: the older one first, and again if a rotation has
+    /// passed this reader by.
+    fn open_next(&mut self) -> Option<()> {
+        let current = self.file.as_ref().map(|(inode, _)| *inode);
+        let inode_of = |name| fs::metadata(self.dir.join(name)).ok().map(|data| data.ino());
+        let (older, newer) = (inode_of(OLDER_LOG_FILE), inode_of(LOG_FILE));
+        let name = match current {
+            Some(inode) if newer == Some(inode) => return None,
+            Some(inode) if older == Some(inode) => LOG_FILE,
+            _ if older.is_some() => OLDER_LOG_FILE,
+            _ => LOG_FILE,
+        };
+        let file = File::open(self.dir.join(name)).ok()?;
+        let inode = file.metadata().ok()?.ino();
+        if current == Some(inode) {
+            return None;
+        }
+        self.file = Some((inode, file));
+        self.partial.clear();
+        Some(())
+    }
+
+    fn take_lines(&mut self) -> Vec<LogLine> {
+        let Some(end) = self.partial.iter().rposition(|byte| *byte == b'\n') else {
+            return Vec::new();
+        };
+        let whole: Vec<u8> = self.partial.drain(..=end).collect();
+        String::from_utf8_lossy(&whole).lines().filter_map(parse).collect()
+    }
+}
+
+/// `NUMBER MICROSECONDS STREAM TEXT`
+fn parse(line: &str) -> Option<LogLine> {
+    let mut fields = line.splitn(4, ' ');
+    let number = fields.next()?.parse().ok()?;
+    let at_micros = fields.next()?.parse().ok()?;
+    let stream = match fields.next()? {
+        "o" => LogStream::Stdout,
+        "e" => LogStream::Stderr,
+        _ => LogStream::Supervisor,
+    };
+    Some(LogLine { number, at_micros, stream, text: fields.next()?.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_files_are_read_in_order_and_torn_lines_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(OLDER_LOG_FILE), "0 5 o a b\n1 6 e \n").unwrap();
+        fs::write(dir.path().join(LOG_FILE), "2 7 s note\n3 8 o to").unwrap();
+        let mut reader = LogReader::new(dir.path().to_owned());
+        let mut texts = Vec::new();
+        while let Some(lines) = reader.read_more() {
+            texts.extend(lines.into_iter().map(|line| (line.number, line.text)));
+        }
+        let expected = [(0, "a b".to_owned()), (1, String::new()), (2, "note".to_owned())];
+        assert_eq!(texts, expected);
+        assert_eq!(tail(dir.path()), ["a b", "", "note"]);
+    }
+
+    #[test]
+    fn a_rotation_under_the_reader_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, older) = (dir.path().join(LOG_FILE), dir.path().join(OLDER_LOG_FILE));
+        fs::write(&log, "0 0 o first\n").unwrap();
+        let mut reader = LogReader::new(dir.path().to_owned());
+        assert_eq!(reader.read_more().unwrap().len(), 1);
+        assert!(reader.read_more().is_none());
+        fs::rename(&log, &older).unwrap();
+        fs::write(&log, "1 0 o second\n").unwrap();
+        assert_eq!(reader.read_more().unwrap()[0].text, "second");
+        assert!(reader.read_more().is_none());
+    }
+}

@@ -1,0 +1,267 @@
+//! One task per runner: listens to its shim, probes readiness, passes on stops, tells the end.
+//!
+//! ```text
+//! starting ──probe ok──► ready ──stop──► stopping ──► ended
+//!     └──────────stop─────────────────────▲   ▲
+//!                     shim gone: remains are killed and buried
+//! ```
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::{SinkExt, StreamExt};
+use glowplug_core::RunnerId;
+use tokio::net::UnixStream;
+use tokio::process::Child;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::codec::{Framed, LinesCodec};
+
+use super::layout::Ownership;
+use super::{CONTACT_PAUSE, CONTACT_TIMEOUT, Inner, Runner, RunnerState, adopt, logs};
+use crate::backend::{Exit, ExitCause, Notice};
+use crate::probe;
+use crate::protocol::{
+    FromShim, MESSAGE_BYTES_MAX, REPORTED_FILE, RunnerRecord, SHIM_ERRORS_FILE, ToShim,
+};
+
+/// Stops that wait for the shim; more than two say nothing new.
+const COMMANDS_MAX: usize = 4;
+/// Of what a broken shim says, this much is passed on.
+const SHIM_ERROR_BYTES_MAX: usize = 2_000;
+
+type Connection = Framed<UnixStream, LinesCodec>;
+
+pub(super) struct Watcher {
+    inner: Arc<Inner>,
+    id: RunnerId,
+    dir: PathBuf,
+    record: Arc<RunnerRecord>,
+    commands: mpsc::Receiver<ToShim>,
+    state: Arc<watch::Sender<RunnerState>>,
+}
+
+/// A watcher that has found its runner alive.
+pub(super) struct Attached {
+    watcher: Watcher,
+    connection: Connection,
+}
+
+/// Waits for the shim, so that it leaves no zombie even after the backend has let go of it.
+pub(super) fn reap(mut shim: Child) -> oneshot::Receiver<()> {
+    let (sender, receiver) = oneshot::channel();
+    tokio::spawn(async move {
+        // Its status says nothing that its exit report does not.
+        let _ = shim.wait().await;
+        let _ = sender.send(());
+    });
+    receiver
+}
+
+fn framed(stream: UnixStream) -> Connection {
+    Framed::new(stream, LinesCodec::new_with_max_length(MESSAGE_BYTES_MAX))
+}
+
+/// The next message; `None` once the shim is gone or cannot be understood.
+async fn receive(connection: &mut Connection) -> Option<FromShim> {
+    let line = connection.next().await?.ok()?;
+    serde_json::from_str(&line).ok()
+}
+
+impl Watcher {
+    pub(super) fn new(
+        inner: &Arc<Inner>,
+        id: RunnerId,
+        record: RunnerRecord,
+        state: RunnerState,
+    ) -> (Runner, Self) {
+        let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let state = Arc::new(watch::Sender::new(state));
+        let record = Arc::new(record);
+        let runner = Runner {
+            record: Arc::clone(&record),
+            commands: command_sender,
+            state: Arc::clone(&state),
+        };
+        let dir = inner.layout.dir(id);
+        (runner, Self { inner: Arc::clone(inner), id, dir, record, commands, state })
+    }
+
+    /// Watches a runner that this backend has started.
+    pub(super) async fn run(self, connection: UnixStream, shim: Option<oneshot::Receiver<()>>) {
+        self.watch(framed(connection), shim, false).await;
+    }
+
+    /// Learns what the runner does now. `None` if it ended in this moment.
+    pub(super) async fn attach(self, connection: UnixStream) -> Option<Attached> {
+        let mut connection = framed(connection);
+        let hello = tokio::time::timeout(CONTACT_TIMEOUT, receive(&mut connection)).await;
+        let Ok(Some(FromShim::Attached { ready, stopping })) = hello else { return None };
+        let state = match (stopping, ready) {
+            (true, _) => RunnerState::Stopping,
+            (false, true) => RunnerState::Ready,
+            (false, false) => RunnerState::Starting,
+        };
+        self.state.send_replace(state);
+        Some(Attached { watcher: self, connection })
+    }
+
+    async fn watch(
+        mut self,
+        mut connection: Connection,
+        shim: Option<oneshot::Receiver<()>>,
+        is_spawned: bool,
+    ) {
+        let detach = self.inner.detach.clone();
+        let cause = tokio::select! {
+            biased;
+            () = detach.cancelled() => return,
+            cause = self.follow(&mut connection, is_spawned) => cause,
+        };
+        if let Some(cause) = cause {
+            // The end of the connection is the end of the shim, for whoever started it.
+            let gone = async {
+                while connection.next().await.is_some() {}
+                if let Some(shim) = shim {
+                    let _ = shim.await;
+                }
+            };
+            let _ = tokio::time::timeout(CONTACT_TIMEOUT, gone).await;
+            self.report(cause).await;
+        } else {
+            self.bury_when_unlocked().await;
+        }
+    }
+
+    /// Until the runner has ended. `None`: its shim is gone without a word.
+    async fn follow(
+        &mut self,
+        connection: &mut Connection,
+        mut is_spawned: bool,
+    ) -> Option<ExitCause> {
+        let record = Arc::clone(&self.record);
+        let mut probe = pin!(probe::until_ready(&record.address, record.health_path.as_deref()));
+        let mut commands_open = true;
+        loop {
+            let is_starting = *self.state.borrow() == RunnerState::Starting;
+            tokio::select! {
+                biased;
+                message = receive(connection) => match message? {
+                    FromShim::Spawned => {
+                        is_spawned = true;
+                        self.tell(Notice::Spawned { runner: self.id, at: self.inner.now() }).await;
+                    }
+                    FromShim::Exited(cause) => return Some(cause),
+                    FromShim::Attached { .. } => {}
+                },
+                command = self.commands.recv(), if commands_open => match command {
+                    Some(command) => pass_on(connection, &command).await,
+                    None => commands_open = false,
+                },
+                () = &mut probe, if is_starting && is_spawned => {
+                    let became_ready = self.state.send_if_modified(|state| {
+                        let is_starting = *state == RunnerState::Starting;
+                        if is_starting {
+                            *state = RunnerState::Ready;
+                        }
+                        is_starting
+                    });
+                    if became_ready {
+                        pass_on(connection, &ToShim::Ready).await;
+                        self.tell_ready().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The shim was killed: its lock comes free when the kernel has cleared it away.
+    async fn bury_when_unlocked(self) {
+        let deadline = Instant::now() + CONTACT_TIMEOUT;
+        loop {
+            match self.inner.layout.own(self.id) {
+                Ok(Ownership::Ours(lock)) => return self.bury(lock).await,
+                Ok(Ownership::Taken) if Instant::now() < deadline => {}
+                // Another node has found it first, or this host is in trouble. Either way nothing
+                // answers any more under this id.
+                _ => return self.report(ExitCause::Unknown).await,
+            }
+            tokio::time::sleep(CONTACT_PAUSE).await;
+        }
+    }
+
+    /// Ends what is left of a runner without a shim, and reports it.
+    pub(super) async fn bury(self, lock: std::os::fd::OwnedFd) {
+        let deadline = Instant::now() + CONTACT_TIMEOUT;
+        loop {
+            let (dir, record) = (self.dir.clone(), Arc::clone(&self.record));
+            let killing = tokio::task::spawn_blocking(move || adopt::kill_remains(&dir, &record));
+            match killing.await {
+                Ok(true) => break,
+                _ if Instant::now() >= deadline => {
+                    tracing::warn!(runner = %self.id, "some of its processes cannot be killed");
+                    break;
+                }
+                _ => tokio::time::sleep(CONTACT_PAUSE).await,
+            }
+        }
+        let _ = std::fs::remove_file(&self.record.control_path);
+        if let Some(dir) = &self.record.socket_dir {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+        let cause = match adopt::recorded_cause(&self.dir) {
+            ExitCause::Unknown => self.shim_error().unwrap_or(ExitCause::Unknown),
+            known => known,
+        };
+        drop(lock);
+        self.report(cause).await;
+    }
+
+    /// A shim that could not do its work says why before it ends.
+    fn shim_error(&self) -> Option<ExitCause> {
+        let mut said = std::fs::read_to_string(self.dir.join(SHIM_ERRORS_FILE)).ok()?;
+        let cut = said.char_indices().nth(SHIM_ERROR_BYTES_MAX).map_or(said.len(), |(at, _)| at);
+        said.truncate(cut);
+        let said = said.trim();
+        (!said.is_empty()).then(|| ExitCause::SpawnFailed(said.to_owned()))
+    }
+
+    async fn report(self, cause: ExitCause) {
+        let dir = self.dir.clone();
+        let tail = tokio::task::spawn_blocking(move || logs::tail(&dir)).await;
+        let exit = Exit { cause, log_tail: tail.unwrap_or_default() };
+        // Marked before it is told: a node that dies in between finds the runner missing when it comes
+        // back, which says the same, whereas a second notice could be taken for a second end.
+        let _ = std::fs::File::create(self.dir.join(REPORTED_FILE));
+        self.state.send_replace(RunnerState::Ended);
+        self.tell(Notice::Exited { runner: self.id, at: self.inner.now(), exit }).await;
+    }
+
+    async fn tell_ready(&self) {
+        let (runner, address) = (self.id, self.record.address.clone());
+        self.tell(Notice::Ready { runner, at: self.inner.now(), address }).await;
+    }
+
+    async fn tell(&self, notice: Notice) {
+        // Nobody listens any more: the node is on its way out.
+        let _ = self.inner.notices.send(notice).await;
+    }
+}
+
+impl Attached {
+    /// Watches a runner that another has started.
+    pub(super) async fn resume(self) {
+        if *self.watcher.state.borrow() == RunnerState::Ready {
+            self.watcher.tell_ready().await;
+        }
+        self.watcher.watch(self.connection, None, true).await;
+    }
+}
+
+/// A shim that no longer reads is found out by the end of its connection.
+async fn pass_on(connection: &mut Connection, message: &ToShim) {
+    if let Ok(line) = serde_json::to_string(message) {
+        let _ = connection.send(line).await;
+    }
+}

@@ -1,0 +1,189 @@
+//! What the node and a runner's shim tell each other: on the control connection, and in the files of
+//! the runner's directory.
+//!
+//! The environment of the program travels on the connection only, so secrets never reach the disk.
+//! Messages are JSON, one a line. Files are written under another name and renamed, so a reader sees
+//! either nothing or the whole; they are not synced, since they matter only while the machine is up.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{ExitCause, Limits, RunnerAddress};
+use crate::cgroup::CgroupPlan;
+use crate::proc_table::ProcessMark;
+
+/// The longest launch order (above all the environment) that a shim reads.
+pub(crate) const ORDER_BYTES_MAX: usize = 4 << 20;
+/// The longest of all other messages.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 10;
+/// The environment variable by which every process of a runner can be told from all others.
+pub(crate) const MARKER_VARIABLE: &str = "GLOWPLUG_RUNNER";
+
+/// Written by the node before the start: all that a later node needs to take the runner over.
+pub(crate) const RECORD_FILE: &str = "runner.json";
+/// Written by the shim once the program runs.
+pub(crate) const PROCESSES_FILE: &str = "processes.json";
+/// Written at the end: by the shim, or by a node that found the shim gone.
+pub(crate) const EXIT_FILE: &str = "exit.json";
+/// Exists once a node has told the engine of the end.
+pub(crate) const REPORTED_FILE: &str = "reported";
+/// What the shim itself says when it breaks.
+pub(crate) const SHIM_ERRORS_FILE: &str = "shim-errors";
+pub(crate) const LOG_FILE: &str = "log";
+/// The part of the log before [`LOG_FILE`], replaced at each rotation.
+pub(crate) const OLDER_LOG_FILE: &str = "log.older";
+
+/// How much of a runner's log is kept, and how fast it may grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCaps {
+    /// A longer line is cut.
+    pub line_bytes_max: usize,
+    /// On disk, both files together. The oldest half goes when they are full.
+    pub total_bytes_max: u64,
+    /// Sustained rate; lines above it are dropped and counted. One second's worth may come at once.
+    pub bytes_per_second_max: u64,
+}
+
+impl Default for LogCaps {
+    fn default() -> Self {
+        Self { line_bytes_max: 16 << 10, total_bytes_max: 8 << 20, bytes_per_second_max: 4 << 20 }
+    }
+}
+
+/// All that the shim must know to start and end a program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LaunchOrder {
+    pub(crate) argv: Vec<String>,
+    pub(crate) cwd: PathBuf,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) limits: Limits,
+    pub(crate) cgroups: CgroupPlan,
+    pub(crate) cgroup_name: String,
+    pub(crate) grace: Duration,
+    pub(crate) orphan_timeout: Duration,
+    pub(crate) log_caps: LogCaps,
+    pub(crate) control_path: PathBuf,
+    /// The directory of the program's own socket, removed at the end.
+    pub(crate) socket_dir: Option<PathBuf>,
+}
+
+/// The user that a program runs as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum ToShim {
+    /// The first message, on the connection that the shim was started with.
+    Launch(Box<LaunchOrder>),
+    /// The node has found the runner ready; told to nodes that attach later.
+    Ready,
+    Stop {
+        grace: Duration,
+    },
+    Kill,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum FromShim {
+    /// The answer to attaching.
+    Attached {
+        ready: bool,
+        stopping: bool,
+    },
+    Spawned,
+    /// The last message: nothing of the runner is left but the shim, which ends now.
+    Exited(ExitCause),
+}
+
+/// [`RECORD_FILE`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RunnerRecord {
+    pub(crate) app: String,
+    pub(crate) revision: u32,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) started_at_micros: u64,
+    #[serde(with = "AddressRecord")]
+    pub(crate) address: RunnerAddress,
+    pub(crate) health_path: Option<String>,
+    /// The value of [`MARKER_VARIABLE`] in the runner's processes.
+    pub(crate) marker: String,
+    pub(crate) cgroups: Vec<PathBuf>,
+    pub(crate) control_path: PathBuf,
+    pub(crate) socket_dir: Option<PathBuf>,
+}
+
+/// How a [`RunnerAddress`] is written.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "RunnerAddress")]
+enum AddressRecord {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// [`PROCESSES_FILE`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ProcessesRecord {
+    pub(crate) shim: ProcessMark,
+    pub(crate) program: ProcessMark,
+}
+
+/// [`EXIT_FILE`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ExitRecord {
+    pub(crate) cause: ExitCause,
+}
+
+/// `message` as one line of JSON.
+pub(crate) fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Writes `content` to `dir/name`, readable by this user only; a reader never sees a part of it.
+pub(crate) fn write_file(dir: &Path, name: &str, content: &impl Serialize) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.new"));
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(&serde_json::to_vec(content)?)?;
+    std::fs::rename(temporary, dir.join(name))
+}
+
+/// The content of `dir/name`; `None` if there is no such file or it is not what it should be.
+pub(crate) fn read_file<T: DeserializeOwned>(dir: &Path, name: &str) -> Option<T> {
+    let bytes = std::fs::read(dir.join(name)).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_file_reads_as_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let exit = ExitRecord { cause: ExitCause::Code(3) };
+        write_file(dir.path(), EXIT_FILE, &exit).unwrap();
+        let back: ExitRecord = read_file(dir.path(), EXIT_FILE).unwrap();
+        assert_eq!(back.cause, exit.cause);
+        std::fs::write(dir.path().join(EXIT_FILE), b"{\"cau").unwrap();
+        assert!(read_file::<ExitRecord>(dir.path(), EXIT_FILE).is_none());
+        assert!(read_file::<ExitRecord>(dir.path(), RECORD_FILE).is_none());
+    }
+}

@@ -1,0 +1,397 @@
+//! The shim: one small process per runner that outlives the node.
+//!
+//! ```text
+//! order read → program runs ─┬─ program ends ────────────┬→ everything killed and reaped → exit written
+//!                            ├─ stop: SIGTERM, grace, SIGKILL ┤
+//!                            └─ no node for too long: as stop ┘
+//! ```
+//!
+//! It starts the program, captures its log, ends it, and sees to it that nothing of it is left: it is the
+//! foster parent of whatever the program leaves behind, and the program dies with it should it be killed.
+//! It decides nothing else: readiness, timeouts and restarts belong to the node, which talks to it over a
+//! unix socket, as any later node can. It has one thread and no runtime, so that it starts in a
+//! millisecond and weighs little. Limits: [`LogCaps`](crate::LogCaps) on the log, `PEERS_MAX` nodes.
+
+mod finish;
+mod launch;
+mod log_file;
+mod peers;
+mod signals;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
+use rustix::io::dup;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
+use rustix::time::{ClockId, clock_gettime};
+
+use self::log_file::{LineCutter, LogFile};
+use self::peers::{PEERS_MAX, Peer};
+use self::signals::Signals;
+use crate::backend::{ExitCause, LogStream};
+use crate::cgroup::RunnerGroups;
+use crate::proc_table::{ProcessMark, own_children};
+use crate::protocol::{
+    EXIT_FILE, ExitRecord, FromShim, LaunchOrder, PROCESSES_FILE, ProcessesRecord, ToShim,
+    write_file,
+};
+
+/// Read from one output at a time, so that no output starves the rest.
+const OUTPUT_BYTES_PER_TURN: usize = 16 << 10;
+
+/// Runs as the shim of the runner whose directory is the first argument.
+///
+/// The node starts this program with its end of a socket pair as standard input, and with the runner's
+/// locked lock file as standard output: the lock is held for as long as this process lives.
+pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(dir) = arguments.next().map(PathBuf::from) else {
+        return complain("the directory of the runner is missing", None);
+    };
+    match run(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain("the shim failed", Some(&error)),
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the node keeps this stream in a file for the error message"
+)]
+fn complain(problem: &str, error: Option<&io::Error>) -> ExitCode {
+    match error {
+        Some(error) => eprintln!("{problem}: {error}"),
+        None => eprintln!("{problem}"),
+    }
+    ExitCode::FAILURE
+}
+
+fn run(dir: PathBuf) -> io::Result<()> {
+    let control = UnixStream::from(dup(rustix::stdio::stdin())?);
+    rustix::io::fcntl_setfd(&control, rustix::io::FdFlags::CLOEXEC)?;
+    let lock = dup(rustix::stdio::stdout())?;
+    rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::CLOEXEC)?;
+    launch::detach_standard_streams()?;
+    // Fails only for the leader of a session, which is as well.
+    let _ = rustix::process::setsid();
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let signals = Signals::take_over()?;
+    let (peer, order) = Peer::with_order(control)?;
+
+    let mut log = LogFile::create(dir.clone(), order.log_caps, monotonic());
+    let (groups, notes) = RunnerGroups::create(&order.cgroups, &order.cgroup_name, &order.limits);
+    for note in notes {
+        log.say(&note);
+    }
+    let started = launch::start(&order, &groups);
+    let mut shim = Shim {
+        dir,
+        order,
+        groups,
+        log,
+        signals,
+        peers: vec![peer],
+        listener: None,
+        outputs: Vec::new(),
+        program: None,
+        ready: false,
+        stop: Stop::NotAsked,
+        alone_since: None,
+        _lock: lock,
+    };
+    match started {
+        Ok(program) => {
+            shim.program = Some(program.pid);
+            shim.outputs = vec![
+                Output::new(LogStream::Stdout, program.stdout),
+                Output::new(LogStream::Stderr, program.stderr),
+            ];
+            shim.broadcast(&FromShim::Spawned);
+            let watched = shim.settle_in().and_then(|()| shim.watch());
+            let problem = watched.err().map(|error| format!("the supervisor failed: {error}"));
+            shim.finish(problem);
+        }
+        Err(problem) => shim.finish(Some(problem)),
+    }
+    Ok(())
+}
+
+/// Since an arbitrary moment.
+fn monotonic() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
+}
+
+/// Since the Unix epoch.
+fn wall_clock() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default()
+}
+
+struct Shim {
+    dir: PathBuf,
+    order: LaunchOrder,
+    groups: RunnerGroups,
+    log: LogFile,
+    signals: Signals,
+    peers: Vec<Peer>,
+    listener: Option<UnixListener>,
+    outputs: Vec<Output>,
+    /// Not reaped before the end, so that its pid and its group's stay its own.
+    program: Option<Pid>,
+    ready: bool,
+    stop: Stop,
+    alone_since: Option<Duration>,
+    /// Held as long as this process lives.
+    _lock: OwnedFd,
+}
+
+/// How far the end has been asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    NotAsked,
+    /// SIGTERM was sent; SIGKILL follows at this moment.
+    KillAt(Duration),
+    /// SIGKILL was sent by the shim, not by the kernel.
+    Killed,
+}
+
+struct Output {
+    stream: LogStream,
+    pipe: Option<OwnedFd>,
+    cutter: LineCutter,
+}
+
+impl Output {
+    fn new(stream: LogStream, pipe: OwnedFd) -> Self {
+        Self { stream, pipe: Some(pipe), cutter: LineCutter::default() }
+    }
+
+    /// Reads what is there, up to one turn's worth. `true` if there may be more.
+    fn read(&mut self, log: &mut LogFile, line_bytes_max: usize) -> bool {
+        let Some(pipe) = &self.pipe else { return false };
+        let mut buffer = [0; OUTPUT_BYTES_PER_TURN];
+        let (stream, now) = (self.stream, monotonic());
+        let count = match rustix::io::read(pipe, &mut buffer) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return false,
+            Err(_) => 0,
+        };
+        let each = |text: &[u8], cut| log.line(stream, text, cut, now);
+        if count == 0 {
+            self.pipe = None;
+            self.cutter.finish(each);
+        } else {
+            self.cutter.feed(&buffer[..count], line_bytes_max, each);
+        }
+        count > 0
+    }
+}
+
+/// Which descriptor of the poll set belongs to what.
+enum Source {
+    Signals,
+    Listener,
+    Peer(usize),
+    Output(usize),
+}
+
+impl Shim {
+    /// What need not be done before the program runs: the way in for later nodes, and who runs.
+    fn settle_in(&mut self) -> io::Result<()> {
+        rustix::process::umask(Mode::from_raw_mode(0o077));
+        // Only the holder of the runner's lock may replace the socket of a shim that is gone.
+        let _ = std::fs::remove_file(&self.order.control_path);
+        let listener = UnixListener::bind(&self.order.control_path)?;
+        listener.set_nonblocking(true)?;
+        self.listener = Some(listener);
+        let own = ProcessMark::of(rustix::process::getpid().as_raw_nonzero().get());
+        let program = self.program.and_then(|pid| ProcessMark::of(pid.as_raw_nonzero().get()));
+        if let (Some(shim), Some(program)) = (own, program) {
+            write_file(&self.dir, PROCESSES_FILE, &ProcessesRecord { shim, program })?;
+        }
+        Ok(())
+    }
+
+    /// Serves the nodes and captures the log until the program has ended.
+    fn watch(&mut self) -> io::Result<()> {
+        // What came right behind the launch order is read already, so no event will tell of it.
+        let early = self.peers.first_mut().and_then(|peer| peer.receive().ok());
+        early.into_iter().flatten().for_each(|message| self.obey(&message));
+        loop {
+            let ready = self.poll(self.time_to_next_deadline())?;
+            let mut gone = Vec::new();
+            for source in ready {
+                match source {
+                    Source::Signals => self.handle_signals(),
+                    Source::Listener => self.accept(),
+                    Source::Peer(index) => match self.peers[index].receive() {
+                        Ok(messages) => messages.into_iter().for_each(|m| self.obey(&m)),
+                        Err(_) => gone.push(index),
+                    },
+                    Source::Output(index) => {
+                        self.outputs[index].read(&mut self.log, self.order.log_caps.line_bytes_max);
+                    }
+                }
+            }
+            for index in gone.into_iter().rev() {
+                self.peers.remove(index);
+            }
+            self.keep_deadlines();
+            self.log.flush();
+            if self.has_ended() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn poll(&self, timeout: Option<Duration>) -> io::Result<Vec<Source>> {
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        let mut sources = vec![Source::Signals];
+        for (index, peer) in self.peers.iter().enumerate() {
+            fds.push(PollFd::new(peer, PollFlags::IN));
+            sources.push(Source::Peer(index));
+        }
+        for (index, output) in self.outputs.iter().enumerate() {
+            if let Some(pipe) = &output.pipe {
+                fds.push(PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN));
+                sources.push(Source::Output(index));
+            }
+        }
+        // After the peers, so that a node that takes over is told what the one before it has said last.
+        if let Some(listener) = &self.listener {
+            fds.push(PollFd::new(listener, PollFlags::IN));
+            sources.push(Source::Listener);
+        }
+        let timeout = timeout.and_then(|span| Timespec::try_from(span).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let hit = fds.iter().map(|fd| !fd.revents().is_empty());
+        Ok(sources.into_iter().zip(hit).filter_map(|(source, hit)| hit.then_some(source)).collect())
+    }
+
+    fn handle_signals(&mut self) {
+        for signal in self.signals.read() {
+            if signal == Signal::CHILD.as_raw() {
+                self.reap_strays();
+            } else if signal != Signal::HUP.as_raw() {
+                self.log.say("the supervisor was told to end");
+                self.begin_stop(self.order.grace);
+            }
+        }
+    }
+
+    /// Reaps what the program has left behind and what has ended since.
+    fn reap_strays(&self) {
+        let program = self.program.map(|pid| pid.as_raw_nonzero().get());
+        for child in own_children() {
+            if Some(child) != program
+                && let Some(pid) = Pid::from_raw(child)
+            {
+                // It may still run; then its own end brings the next signal.
+                let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+            }
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        self.program.is_none_or(|pid| {
+            !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None))
+        })
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        let Ok((stream, _)) = listener.accept() else { return };
+        if self.peers.len() >= PEERS_MAX {
+            return;
+        }
+        let attached =
+            FromShim::Attached { ready: self.ready, stopping: self.stop != Stop::NotAsked };
+        if let Ok(mut peer) = Peer::new(stream)
+            && peer.send(&attached).is_ok()
+        {
+            self.peers.push(peer);
+        }
+    }
+
+    fn obey(&mut self, message: &ToShim) {
+        match message {
+            // Only ever the first message, which is read elsewhere.
+            ToShim::Launch(_) => {}
+            ToShim::Ready => self.ready = true,
+            ToShim::Stop { grace } => self.begin_stop(*grace),
+            ToShim::Kill => self.kill_now(),
+        }
+    }
+
+    /// A second stop can bring the kill forward, never put it off.
+    fn begin_stop(&mut self, grace: Duration) {
+        let kill_at = monotonic().saturating_add(grace);
+        match self.stop {
+            Stop::NotAsked => {
+                self.signal_group(Signal::TERM);
+                self.stop = Stop::KillAt(kill_at);
+            }
+            Stop::KillAt(earlier) => self.stop = Stop::KillAt(earlier.min(kill_at)),
+            Stop::Killed => {}
+        }
+    }
+
+    fn kill_now(&mut self) {
+        self.groups.kill();
+        self.signal_group(Signal::KILL);
+        self.stop = Stop::Killed;
+    }
+
+    fn signal_group(&self, signal: Signal) {
+        if let Some(pid) = self.program {
+            // An error means that the group is empty already.
+            let _ = rustix::process::kill_process_group(pid, signal);
+        }
+    }
+
+    fn keep_deadlines(&mut self) {
+        let now = monotonic();
+        if let Stop::KillAt(moment) = self.stop
+            && now >= moment
+        {
+            self.log.say("the program did not end in its time of grace and was killed");
+            self.kill_now();
+        }
+        if !self.peers.is_empty() {
+            self.alone_since = None;
+            return;
+        }
+        let since = *self.alone_since.get_or_insert(now);
+        if self.stop == Stop::NotAsked && now.saturating_sub(since) >= self.order.orphan_timeout {
+            self.log.say("no node has come back for this runner: stopping it");
+            self.begin_stop(self.order.grace);
+        }
+    }
+
+    fn time_to_next_deadline(&self) -> Option<Duration> {
+        let deadline = match (self.stop, self.alone_since) {
+            (Stop::KillAt(moment), _) => moment,
+            (Stop::NotAsked, Some(since)) => since.saturating_add(self.order.orphan_timeout),
+            _ => return None,
+        };
+        Some(deadline.saturating_sub(monotonic()))
+    }
+
+    fn broadcast(&mut self, message: &FromShim) {
+        self.peers.retain_mut(|peer| peer.send(message).is_ok());
+    }
+
+    fn record_exit(&self, cause: &ExitCause) {
+        // With no room on the disk, attached nodes still hear of the end.
+        let _ = write_file(&self.dir, EXIT_FILE, &ExitRecord { cause: cause.clone() });
+    }
+}

@@ -1,0 +1,156 @@
+//! Starts the program: in a group of its own, with lowered limits, as its user, dying with the shim.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Gid, OFlags, Uid};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+
+use super::signals;
+use crate::cgroup::RunnerGroups;
+use crate::protocol::{Identity, LaunchOrder};
+
+/// A program that has been started, and what it writes.
+pub(super) struct Program {
+    pub(super) pid: Pid,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// Starts it, or says why that is not possible, in words for the app's owner.
+pub(super) fn start(order: &LaunchOrder, groups: &RunnerGroups) -> Result<Program, String> {
+    let Some((name, arguments)) = order.argv.split_first() else {
+        return Err("the command is empty".to_owned());
+    };
+    let (stdout, stdout_writer) = output_pipe(order.identity.as_ref())?;
+    let (stderr, stderr_writer) = output_pipe(order.identity.as_ref())?;
+    #[expect(clippy::disallowed_methods, reason = "the shim is the owner of this child")]
+    let mut command = Command::new(name);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(&order.env)
+        .current_dir(&order.cwd)
+        .stdin(Stdio::null())
+        .stdout(stdout_writer)
+        .stderr(stderr_writer)
+        .process_group(0);
+    let restrictions = Restrictions::new(order, groups);
+    #[expect(unsafe_code, reason = "the child must restrict itself before it becomes the program")]
+    // SAFETY: `apply` makes system calls only: it allocates nothing, takes no lock, and runs no code of
+    // others. The shim has one thread, so the child is a complete copy of it.
+    unsafe {
+        command.pre_exec(move || restrictions.apply());
+    }
+    let child = command.spawn().map_err(|error| explain(order, &error))?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| "the kernel gave the program no usable pid".to_owned())?;
+    Ok(Program { pid, stdout, stderr })
+}
+
+/// A pipe whose reading end does not block.
+fn output_pipe(identity: Option<&Identity>) -> Result<(OwnedFd, Stdio), String> {
+    let make = || {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::fs::fcntl_setfl(&reader, OFlags::NONBLOCK)?;
+        if let Some(identity) = identity {
+            // Programs that open /dev/stdout anew need the right to.
+            let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+            rustix::fs::fchown(&writer, Some(uid), Some(gid))?;
+        }
+        Ok((reader, Stdio::from(writer)))
+    };
+    make().map_err(|error: io::Error| format!("cannot make a pipe for the log: {error}"))
+}
+
+fn explain(order: &LaunchOrder, error: &io::Error) -> String {
+    let program = order.argv.first().map_or("", String::as_str);
+    if !order.cwd.is_dir() {
+        return format!("the working directory {} does not exist", order.cwd.display());
+    }
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "the program `{program}` was not found: give its full path, or install it where PATH finds it"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                "`{program}` may not be run: is it executable, and may its user enter its folder?"
+            )
+        }
+        _ => format!("`{program}` could not be started: {error}"),
+    }
+}
+
+/// Everything the child needs between fork and exec, prepared so that it need not allocate.
+struct Restrictions {
+    entrances: Vec<RawFd>,
+    rlimits: Vec<(Resource, Rlimit)>,
+    identity: Option<(Uid, Gid, Vec<Gid>)>,
+    shim: Pid,
+}
+
+impl Restrictions {
+    fn new(order: &LaunchOrder, groups: &RunnerGroups) -> Self {
+        let mut rlimits = vec![(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })];
+        if let Some(wanted) = order.limits.open_files_max {
+            rlimits.push((Resource::Nofile, lowered(Resource::Nofile, wanted)));
+        }
+        let identity = order.identity.as_ref().map(|identity| {
+            let groups = identity.groups.iter().copied().map(Gid::from_raw).collect();
+            (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid), groups)
+        });
+        Self {
+            entrances: groups.entrances.iter().map(|fd| fd.as_fd().as_raw_fd()).collect(),
+            rlimits,
+            identity,
+            shim: rustix::process::getpid(),
+        }
+    }
+
+    /// Runs in the child. The order matters: groups and limits while it still has the right to, then the
+    /// user, and the tie to the shim last because a change of user cuts it.
+    fn apply(&self) -> io::Result<()> {
+        signals::unblock_all();
+        for entrance in &self.entrances {
+            #[expect(unsafe_code, reason = "the descriptor is borrowed over a fork")]
+            // SAFETY: the descriptors stay open in the shim until the start is over, and the child has
+            // copies of all of them.
+            let entrance = unsafe { std::os::fd::BorrowedFd::borrow_raw(*entrance) };
+            rustix::io::write(entrance, b"0")?;
+        }
+        for (resource, limit) in &self.rlimits {
+            rustix::process::setrlimit(*resource, *limit)?;
+        }
+        if let Some((uid, gid, groups)) = &self.identity {
+            rustix::thread::set_thread_groups(groups)?;
+            rustix::thread::set_thread_gid(*gid)?;
+            rustix::thread::set_thread_uid(*uid)?;
+            rustix::thread::set_no_new_privs(true)?;
+        }
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        if rustix::process::getppid() != Some(self.shim) {
+            // The shim died before the tie was made.
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        }
+        Ok(())
+    }
+}
+
+/// Neither the soft nor the hard limit is ever raised: that is refused even to root on some hosts.
+fn lowered(resource: Resource, wanted: u64) -> Rlimit {
+    let now = rustix::process::getrlimit(resource);
+    let lower = |limit: Option<u64>| Some(limit.map_or(wanted, |limit| limit.min(wanted)));
+    Rlimit { current: lower(now.current), maximum: lower(now.maximum) }
+}
+
+/// Points the standard streams of the shim away from what the node gave it to start with.
+pub(super) fn detach_standard_streams() -> io::Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    Ok(())
+}
