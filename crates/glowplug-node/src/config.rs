@@ -20,6 +20,7 @@ mod unit;
 mod value;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use app::{APP_NAME_BYTES_MAX, AppConfig, AppName, DEFAULT_OWNER, Program, ScalingOverrides};
@@ -108,18 +109,11 @@ impl Sources {
 
 /// Reads and checks a config.
 pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
-    let file = choose_file(&sources);
-    let text = match &file {
-        Some(path) => read_file(&sources.cwd, path)?,
-        None => String::new(),
-    };
-    let mut top = document::parse(file.as_deref().unwrap_or(Path::new("")), &text)
-        .map_err(|problem| ConfigError::Invalid(vec![problem]))?;
+    let (file, mut top, mut layers) = open(&sources)?;
     if let Some(app) = sources.only_app {
         top.retain(|entry| entry.key != "apps");
         top.push(app_of_flags(app));
     }
-    let mut layers = Layers::new(file.clone(), sources.cwd.clone(), sources.env, sources.flags);
     layers.refuse_unknown_env();
     refuse_unknown_tables(&mut layers, &top);
 
@@ -147,6 +141,28 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
     }
 }
 
+/// Where the node of this config listens. Mistakes anywhere else do not matter: who wants to talk to a
+/// node that runs already must not be kept from it by an app that is just being edited.
+pub fn node_address(sources: &Sources) -> Result<SocketAddr, ConfigError> {
+    let (_, top, mut layers) = open(sources)?;
+    let node = top_table(&mut layers, &top, "node");
+    let address = layers.section(Section::Node, Section::Node.path(), node).address("listen");
+    address.ok_or_else(|| ConfigError::Invalid(layers.into_problems()))
+}
+
+/// The config file's path and content, and the layers around it.
+fn open(sources: &Sources) -> Result<(Option<PathBuf>, Vec<Entry>, Layers), ConfigError> {
+    let file = choose_file(sources);
+    let text = match &file {
+        Some(path) => read_file(&sources.cwd, path)?,
+        None => String::new(),
+    };
+    let top = document::parse(file.as_deref().unwrap_or(Path::new("")), &text)
+        .map_err(|problem| ConfigError::Invalid(vec![problem]))?;
+    let (cwd, env, flags) = (sources.cwd.clone(), sources.env.clone(), sources.flags.clone());
+    Ok((file.clone(), top, Layers::new(file, cwd, env, flags)))
+}
+
 fn choose_file(sources: &Sources) -> Option<PathBuf> {
     let by_env = || sources.env.get(FILE_ENV).map(PathBuf::from);
     match &sources.file {
@@ -161,10 +177,10 @@ fn choose_file(sources: &Sources) -> Option<PathBuf> {
 
 fn read_file(cwd: &Path, path: &Path) -> Result<String, ConfigError> {
     let full = cwd.join(path);
-    let failed = |source| ConfigError::Read {
+    let failed = |problem| ConfigError::Read {
         path: path.to_owned(),
         nearest: app::similar_file(&full),
-        source,
+        problem,
     };
     let bytes = std::fs::metadata(&full).map_err(failed)?.len();
     if bytes > FILE_BYTES_MAX {

@@ -57,8 +57,8 @@ impl fmt::Display for Problem {
 /// Why there is no config.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read the config file {path}: {source}{}", nearest_note(.nearest.as_deref()))]
-    Read { path: PathBuf, nearest: Option<String>, source: std::io::Error },
+    #[error("cannot read the config file {path}: {problem}{}", nearest_note(.nearest.as_deref()))]
+    Read { path: PathBuf, nearest: Option<String>, problem: std::io::Error },
     #[error("the config file {path} has {bytes} bytes; at most {bytes_max} are read")]
     TooLarge { path: PathBuf, bytes: u64, bytes_max: u64 },
     #[error("the config file {path} is not UTF-8 text")]

@@ -171,6 +171,17 @@ fn stronger_layers_win() {
 }
 
 #[test]
+fn the_address_of_a_node_is_known_in_spite_of_other_mistakes() {
+    let scene =
+        Scene::new("[node]\nlisten = '127.0.0.1:7'\nopenn = 1\n[apps.x]\napp = 'missing.py'");
+    assert!(scene.load().is_err());
+    assert_eq!(node_address(&scene.sources).unwrap().port(), 7);
+    assert_eq!(node_address(&Scene::new("[node]").sources).unwrap().port(), 8642);
+    let error = node_address(&Scene::new("[node]\nlisten = 5").sources).unwrap_err();
+    assert!(error.to_string().contains("`listen` in [node] must be an IP address"), "{error}");
+}
+
+#[test]
 fn one_app_may_come_from_the_command_line_alone() {
     let mut scene = Scene::new("[node]\nopen = true\n[apps.broken]\napp = 'missing.py::X'");
     scene.sources.only_app = Some("hello".into());

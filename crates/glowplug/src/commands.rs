@@ -1,0 +1,12 @@
+//! The commands, one file each.
+
+pub(crate) mod apps;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod keys;
+pub(crate) mod man;
+pub(crate) mod queue;
+pub(crate) mod runners;
+pub(crate) mod scaling;
+pub(crate) mod version;
+pub(crate) mod why;

@@ -1,0 +1,8 @@
+//! The real binary, run as a user runs it: exit code, standard output and standard error.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene must fail")]
+
+mod binary;
+mod client;
+mod config;
+mod stub_node;
