@@ -1,1 +1,21 @@
-//! Placeholder.
+//! What a start needs on disk: Python environments now; images, weights, caches and snapshots to come.
+//!
+//! This crate prepares and caches, and never chooses: which app starts when is the engine's business.
+
+mod command;
+mod description;
+mod environment;
+mod progress;
+mod python_app;
+mod source_tree;
+mod toolchain;
+
+pub use description::{
+    AppDescription, AppFiles, AppInput, Endpoint, HealthCheck, LocalProject, ScalingOverrides,
+};
+pub use environment::{
+    Environment, EnvironmentError, EnvironmentInfo, EnvironmentSpec, Environments,
+};
+pub use progress::{Progress, ProgressSender, Stage};
+pub use python_app::{AppError, AppProblem, Launch, ProblemKind, PythonApps};
+pub use toolchain::{Interpreter, ToolError};
