@@ -155,6 +155,15 @@ impl Node {
         }
     }
 
+    /// The end of a runner that may still have been seen as ready.
+    pub async fn exited_at_last(&mut self, id: RunnerId) -> Exit {
+        match self.next(id).await {
+            Notice::Ready { .. } => self.exited(id).await,
+            Notice::Exited { exit, .. } => exit,
+            other @ Notice::Spawned { .. } => panic!("{id} should have ended: {other:?}"),
+        }
+    }
+
     /// Starts the runner and waits until it is ready.
     pub async fn bring_up(&mut self, spec: &RunnerSpec) -> RunnerAddress {
         self.ensure(spec).await;

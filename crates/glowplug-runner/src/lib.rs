@@ -4,6 +4,7 @@ mod backend;
 mod cgroup;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod fake;
 pub mod host;
 mod probe;
 mod proc_table;
@@ -14,6 +15,10 @@ pub mod shim;
 pub use backend::{
     Backend, BackendError, Clock, Exit, ExitCause, Limits, Listen, LogLine, LogStream, Notice,
     ObservedRunner, ObservedState, RunnerAddress, RunnerSpec, StopMode,
+};
+pub use fake::{
+    FAKE_LINE_BYTES_MAX, FAKE_LOG_BYTES_MAX, FakeBackend, FakeBehaviour, FakeStop, FakeWorld,
+    SetupTime,
 };
 pub use process::{ProcessBackend, ProcessOptions, ShimCommand};
 pub use protocol::LogCaps;

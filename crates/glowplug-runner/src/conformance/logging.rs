@@ -1,22 +1,40 @@
 //! The log: kept, followed, and never larger than it may be.
 
 use futures::StreamExt;
+use glowplug_core::RunnerId;
 use tokio::time::timeout;
 
-use super::{Fixture, Node, PATIENCE, Program, get};
+use super::{Fixture, Node, PATIENCE, POLL_PAUSE, Program, get};
 use crate::backend::{LogLine, LogStream};
 
-async fn whole_log(node: &Node, id: glowplug_core::RunnerId) -> Vec<LogLine> {
+async fn whole_log(node: &Node, id: RunnerId) -> Vec<LogLine> {
     let lines = node.backend.logs(id, 0, false).await.expect("the log can be read");
     timeout(PATIENCE, lines.collect()).await.expect("a log that is not followed ends")
+}
+
+/// The log, once it holds such a line: a program may be ready before its words have arrived.
+async fn log_with(
+    node: &Node,
+    id: RunnerId,
+    wanted: fn(&LogLine) -> bool,
+) -> (Vec<LogLine>, LogLine) {
+    let waiting = async {
+        loop {
+            let log = whole_log(node, id).await;
+            if let Some(line) = log.iter().find(|line| wanted(line)).cloned() {
+                return (log, line);
+            }
+            tokio::time::sleep(POLL_PAUSE).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("the line comes")
 }
 
 pub async fn keeps_the_log(fixture: &dyn Fixture) {
     let mut node = Node::start(fixture);
     let spec = fixture.spec(1, Program::Serves);
     let address = node.bring_up(&spec).await;
-    let log = whole_log(&node, spec.id).await;
-    let hello = log.iter().find(|line| line.text == "hello").expect("what it says is kept");
+    let (_, hello) = log_with(&node, spec.id, |line| line.text == "hello").await;
     assert_eq!(hello.stream, LogStream::Stdout);
     assert!(hello.at_micros > 0);
     let later = node.backend.logs(spec.id, hello.number + 1, false).await.expect("is known");
@@ -48,8 +66,7 @@ pub async fn cuts_long_lines(fixture: &dyn Fixture) {
     let length = fixture.line_bytes_max() * 3 + 11;
     let spec = fixture.spec(1, Program::LongLine(length));
     node.bring_up(&spec).await;
-    let log = whole_log(&node, spec.id).await;
-    let long = log.iter().find(|line| line.text.starts_with("xxx")).expect("it is there");
+    let (_, long) = log_with(&node, spec.id, |line| line.text.starts_with("xxx")).await;
     let kept = long.text.chars().take_while(|character| *character == 'x').count();
     assert_eq!(kept, fixture.line_bytes_max());
     assert!(long.text.contains("more bytes"), "the cut is said");
@@ -63,11 +80,9 @@ pub async fn contains_a_flood(fixture: &dyn Fixture) {
     let address = node.bring_up(&spec).await;
     assert_eq!(get(&address, "/").await.map(|(status, _)| status), Some(200));
     assert!(fixture.log_bytes(spec.id) <= fixture.log_bytes_max());
-    let log = whole_log(&node, spec.id).await;
-    let said = log
-        .iter()
-        .any(|line| line.stream == LogStream::Supervisor && line.text.contains("dropped"));
-    assert!(said, "that lines are missing must be said: {:?}", log.first());
+    let is_note =
+        |line: &LogLine| line.stream == LogStream::Supervisor && line.text.contains("dropped");
+    let (log, _) = log_with(&node, spec.id, is_note).await;
     assert!(log.windows(2).all(|pair| pair[0].number < pair[1].number), "numbers ascend");
     node.clear(spec.id).await;
 }

@@ -74,7 +74,7 @@ pub async fn tells_once_of_an_end_without_a_node(fixture: &dyn Fixture) {
 
     let mut node = Node::start(fixture);
     node.observe().await;
-    let exit = node.exited(spec.id).await;
+    let exit = node.exited_at_last(spec.id).await;
     assert_eq!(exit.cause, ExitCause::Code(3));
     assert!(exit.log_tail.iter().any(|line| line == "hello"), "{:?}", exit.log_tail);
     assert!(node.observe().await.is_empty());

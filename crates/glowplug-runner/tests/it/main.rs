@@ -2,4 +2,5 @@
 
 #![expect(clippy::unwrap_used, reason = "a fixture that does not come up fails its test")]
 
+mod fake;
 mod process;

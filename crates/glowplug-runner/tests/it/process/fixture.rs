@@ -14,25 +14,25 @@ use tempfile::TempDir;
 const FIXTURE_VARIABLE: &str = "TEST_FIXTURE";
 const RUNNER_VARIABLE: &str = "TEST_RUNNER";
 
-pub struct ProcessFixture {
+pub(super) struct ProcessFixture {
     dir: TempDir,
 }
 
 impl ProcessFixture {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn runner_dir(&self, id: RunnerId) -> PathBuf {
+    pub(super) fn runner_dir(&self, id: RunnerId) -> PathBuf {
         self.path().join("runners").join(id.to_string())
     }
 
     /// A runner that does these things in turn.
-    pub fn spec_of(&self, number: u32, words: &[&str]) -> RunnerSpec {
+    pub(super) fn spec_of(&self, number: u32, words: &[&str]) -> RunnerSpec {
         // The process id keeps the control groups of tests that run side by side apart.
         let id = RunnerId { boot: std::process::id(), sequence: number };
         let mut spec = plain_spec(id);
@@ -44,7 +44,7 @@ impl ProcessFixture {
     }
 
     /// A backend that runs this program as its shim.
-    pub fn open_with_shim(&self, program: &str) -> Arc<dyn Backend> {
+    pub(super) fn open_with_shim(&self, program: &str) -> Arc<dyn Backend> {
         let options = ProcessOptions {
             runners_dir: self.path().join("runners"),
             socket_dir: self.path().join("sockets"),
@@ -60,7 +60,7 @@ impl ProcessFixture {
     }
 
     /// A copy of a program that every user may run.
-    pub fn public_copy(&self, program: &str) -> PathBuf {
+    pub(super) fn public_copy(&self, program: &str) -> PathBuf {
         let dir = self.path().join("public");
         fs::create_dir_all(&dir).unwrap();
         for open in [self.path(), &dir] {
@@ -74,7 +74,7 @@ impl ProcessFixture {
     }
 
     /// Pids of the processes of this runner, or of all runners of this fixture; no zombies.
-    pub fn processes(&self, id: Option<RunnerId>) -> Vec<i32> {
+    pub(super) fn processes(&self, id: Option<RunnerId>) -> Vec<i32> {
         let fixture = format!("{FIXTURE_VARIABLE}={}", self.path().display());
         let runner = id.map(|id| format!("{RUNNER_VARIABLE}={id}"));
         let has = |pid: i32, wanted: &str| {
@@ -88,7 +88,7 @@ impl ProcessFixture {
     }
 
     /// Pids of the shims of this fixture.
-    pub fn shims(&self) -> Vec<i32> {
+    pub(super) fn shims(&self) -> Vec<i32> {
         let own = self.path().as_os_str().as_encoded_bytes().to_vec();
         let is_shim = |pid: &i32| {
             let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -104,7 +104,7 @@ fn environ_has(environment: &[u8], wanted: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
 }
 
-pub fn pids() -> impl Iterator<Item = i32> {
+pub(super) fn pids() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
