@@ -2,6 +2,7 @@
 //!
 //! This crate prepares and caches, and never chooses: which app starts when is the engine's business.
 
+mod app_error;
 mod command;
 mod description;
 mod environment;
@@ -10,6 +11,8 @@ mod python_app;
 mod source_tree;
 mod toolchain;
 
+pub use app_error::{AppError, AppProblem, ProblemKind};
+pub use command::ToolRunError;
 pub use description::{
     AppDescription, AppFiles, AppInput, Endpoint, HealthCheck, LocalProject, ScalingOverrides,
 };
@@ -17,5 +20,5 @@ pub use environment::{
     Environment, EnvironmentError, EnvironmentInfo, EnvironmentSpec, Environments,
 };
 pub use progress::{Progress, ProgressSender, Stage};
-pub use python_app::{AppError, AppProblem, Launch, ProblemKind, PythonApps};
+pub use python_app::{Launch, PythonApps};
 pub use toolchain::{Interpreter, ToolError};

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OnceCell};
@@ -94,12 +95,14 @@ impl Toolchain {
     /// Installs uv with pip: in a virtual environment of its own, or, where Python lacks that (Debian
     /// without python3-venv), into a plain folder.
     async fn install_uv(&self, own: &Path) -> Result<PathBuf, ToolError> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
         let missing = |problem: String| ToolError::UvMissing { problem };
         let python =
             on_path("python3").ok_or_else(|| missing("there is no python3 on PATH".into()))?;
         fs::create_dir_all(&self.tools_dir)
             .map_err(|e| missing(format!("cannot create {}: {e}", self.tools_dir.display())))?;
-        let staging = self.tools_dir.join(format!(".uv-{}", std::process::id()));
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let staging = self.tools_dir.join(format!(".uv-{}-{count}", std::process::id()));
         // A leftover of a killed process with our number, if anything.
         let _ = fs::remove_dir_all(&staging);
         let package = format!("uv=={UV_VERSION}");
