@@ -1,5 +1,20 @@
-//! What must survive a crash.
+//! What must survive a crash, behind one trait: [`Store`].
+//!
+//! - [`SqliteStore`] keeps everything in one SQLite file and needs nothing else installed. A write is
+//!   answered after it is on the disk; writes that arrive together share one commit.
+//! - [`MemoryStore`] behaves the same and forgets everything when it is dropped.
+//!
+//! The store remembers and never decides: which request runs next, when it is retried and how long an
+//! answer is kept is for its callers to say. Times come from them too, in the records.
 
+pub mod limits;
+mod memory;
+mod records;
+mod sqlite;
 mod store;
 
-pub use store::*;
+pub use limits::Bounds;
+pub use memory::MemoryStore;
+pub use records::*;
+pub use sqlite::{Durability, SqliteOptions, SqliteStore};
+pub use store::{Result, Store, StoreError};

@@ -1,10 +1,20 @@
-//! What must survive a crash, behind one trait.
+//! The trait that every store implements, and how a store fails.
 
 use futures::future::BoxFuture;
 use glowplug_core::{RequestId, Timestamp};
 
-/// Every write is answered only after it is durable (fsync for SQLite). Writes from many callers are
-/// grouped into one transaction by the implementation.
+use crate::limits;
+use crate::records::{
+    Completed, Completion, JournalRecord, KeyRecord, QueuedRequest, RequestLogLine, RequestRecord,
+    StoredResponse,
+};
+
+/// Everything the node must not forget.
+///
+/// A write is answered only after it is durable (fsync for SQLite), and a read that starts after the
+/// answer sees it. Writes from many callers are grouped into one transaction by the implementation;
+/// one that is refused leaves the others alone. A write whose future is dropped before the answer may
+/// or may not happen.
 pub trait Store: Send + Sync + 'static {
     /// Counts this start of the node and returns the count, from 1. Runner ids carry it.
     fn begin_boot(&self) -> BoxFuture<'_, Result<u32>>;
@@ -15,7 +25,9 @@ pub trait Store: Send + Sync + 'static {
     fn submit(&self, request: QueuedRequest) -> BoxFuture<'_, Result<()>>;
     /// Records the first answer of a request. Later calls for the same id change nothing and say so.
     fn complete(&self, id: RequestId, completion: Completion) -> BoxFuture<'_, Result<Completed>>;
-    /// Every accepted request that is not complete, in order of acceptance (bodies included), at most `limit`, after `after`.
+    /// Every accepted request that is not complete, in order of acceptance (bodies included), at most
+    /// `limit`, after `after`. The request named by `after` may have been completed meanwhile; if it
+    /// has been purged or never was, the list starts at the beginning.
     fn pending(
         &self,
         after: Option<RequestId>,
@@ -24,141 +36,58 @@ pub trait Store: Send + Sync + 'static {
     fn request(&self, id: RequestId) -> BoxFuture<'_, Result<Option<RequestRecord>>>;
     /// Status code, headers and body of the answer of a complete request.
     fn response(&self, id: RequestId) -> BoxFuture<'_, Result<Option<StoredResponse>>>;
-    /// Adds to the log lines that belong to a request (bounded by [`limits::REQUEST_LOG_LINES_MAX`]; the rest is dropped and counted).
+    /// Adds to the log lines that belong to a request, complete or not. Lines of a request that the
+    /// store does not hold are dropped, and so are lines beyond [`limits::REQUEST_LOG_LINES_MAX`].
     fn append_request_logs(
         &self,
         id: RequestId,
         lines: Vec<RequestLogLine>,
     ) -> BoxFuture<'_, Result<()>>;
+    /// The log lines of a request in the order of their arrival. Where lines were dropped, one more
+    /// line at the end says how many.
     fn request_logs(&self, id: RequestId) -> BoxFuture<'_, Result<Vec<RequestLogLine>>>;
-    /// Drops complete requests that ended before `before`, at most `limit`; returns how many.
+    /// Drops complete requests that ended before `before`, with their answers and logs, the first
+    /// that ended first, at most `limit`; returns how many. Their ids may then be used again.
     fn purge(&self, before: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize>>;
 
     // Settings changed at run time, surviving restarts and deploys. Value: JSON text.
+
+    /// Sets or replaces one setting of an app.
     fn put_setting(&self, app: String, key: String, json: String) -> BoxFuture<'_, Result<()>>;
     fn delete_setting(&self, app: String, key: String) -> BoxFuture<'_, Result<()>>;
+    /// All settings as `(app, key, json)`, sorted.
     fn settings(&self) -> BoxFuture<'_, Result<Vec<(String, String, String)>>>;
 
     // Keys: `id:secret`, the secret kept only as SHA-256.
+
+    /// Adds a key, or replaces the one with the same id.
     fn put_key(&self, key: KeyRecord) -> BoxFuture<'_, Result<()>>;
+    /// Says whether there was such a key.
     fn delete_key(&self, id: String) -> BoxFuture<'_, Result<bool>>;
+    /// All keys, the oldest first.
     fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyRecord>>>;
 
-    // Decision records, for `why`: a bounded journal, oldest dropped ([`limits::JOURNAL_RECORDS_MAX`]).
+    /// Adds decision records, for `why`, to a bounded journal: beyond
+    /// [`limits::JOURNAL_RECORDS_MAX`] the oldest are dropped.
     fn append_journal(&self, records: Vec<JournalRecord>) -> BoxFuture<'_, Result<()>>;
-    /// Records about a subject (`request:<uuid>`, `runner:r1-2`, `app:owner/name`), oldest first, the newest `limit`.
+    /// Records about a subject (`request:<uuid>`, `runner:r1-2`, `app:owner/name`): the newest
+    /// `limit`, oldest first.
     fn journal(&self, subject: String, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRecord>>>;
 
     /// Proves that the store can still write and read (for `/readyz` and `doctor`).
     fn check(&self) -> BoxFuture<'_, Result<()>>;
 }
 
-pub type Result<T> = std::result::Result<T, StoreError>;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QueuedRequest {
-    pub id: RequestId,
-    /// `owner/app[--env]`.
-    pub app: String,
-    /// Below the app, without a leading slash; may be empty. Includes the query, if any.
-    pub path: String,
-    pub method: String,
-    /// Headers to hand to the app, gateway control headers already taken out.
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    pub priority: Priority,
-    pub submitted_at: Timestamp,
-    /// The request must start before this moment.
-    pub start_deadline: Option<Timestamp>,
-    pub no_retry: bool,
-    pub webhook_url: Option<String>,
-    /// Key id of the caller, or empty.
-    pub caller: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Priority {
-    Normal,
-    Low,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Completion {
-    pub at: Timestamp,
-    pub response: StoredResponse,
-    /// Message and type when the request failed (shown in the status).
-    pub error: Option<(String, String)>,
-    /// Seconds the app took for the attempt that answered.
-    pub inference_seconds: Option<f64>,
-    pub attempts: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredResponse {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Completed {
-    Recorded,
-    AlreadyComplete,
-    UnknownRequest,
-}
-
-/// What is known of a request without its bodies.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RequestRecord {
-    pub id: RequestId,
-    pub app: String,
-    pub path: String,
-    pub submitted_at: Timestamp,
-    pub completed: Option<CompletedSummary>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct CompletedSummary {
-    pub at: Timestamp,
-    pub status: u16,
-    pub error: Option<(String, String)>,
-    pub inference_seconds: Option<f64>,
-    pub attempts: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestLogLine {
-    pub at: Timestamp,
-    pub level: String,
-    pub source: String,
-    pub message: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyRecord {
-    pub id: String,
-    pub secret_sha256: [u8; 32],
-    pub alias: String,
-    /// `ADMIN` or `API`.
-    pub scope: String,
-    pub created_at: Timestamp,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JournalRecord {
-    pub at: Timestamp,
-    pub subjects: Vec<String>,
-    /// The decision as one sentence, and as JSON for programs.
-    pub sentence: String,
-    pub json: String,
-}
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("request {0} exists already")]
     Duplicate(RequestId),
+    #[error("the {what} has {bytes} bytes, and the store keeps at most {bytes_max}; send less")]
+    TooLarge { what: &'static str, bytes: usize, bytes_max: usize },
     #[error(
-        "the database at {path} is damaged ({problem}); move it away or restore a backup, then start again"
+        "the database at {path} cannot be used ({problem}); move it away or restore a backup, then start again"
     )]
     Corrupt { path: String, problem: String },
     #[error(
@@ -169,9 +98,11 @@ pub enum StoreError {
     Unavailable { operation: &'static str, problem: String },
 }
 
-pub mod limits {
-    /// Log lines kept per request; further ones are dropped and the last line says how many.
-    pub const REQUEST_LOG_LINES_MAX: usize = 1_000;
-    /// Decision records kept in the journal.
-    pub const JOURNAL_RECORDS_MAX: usize = 200_000;
+/// Refuses a body that no store would keep.
+pub(crate) fn check_body(what: &'static str, body: &[u8]) -> Result<()> {
+    let (bytes, bytes_max) = (body.len(), limits::BODY_BYTES_MAX);
+    if bytes > bytes_max {
+        return Err(StoreError::TooLarge { what, bytes, bytes_max });
+    }
+    Ok(())
 }

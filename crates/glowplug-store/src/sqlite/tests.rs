@@ -1,0 +1,296 @@
+//! What cannot be seen from outside: groups, faults of the disk, migrations.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, JoinAll, join_all, poll_immediate};
+use glowplug_core::{RequestId, Timestamp};
+use rusqlite::Connection;
+use tokio::task::unconstrained;
+
+use super::schema::{MIGRATIONS, migrate, version};
+use super::{Durability, SqliteOptions, SqliteStore, writer};
+use crate::records::{JournalRecord, Priority, QueuedRequest};
+use crate::store::{Result, Store, StoreError};
+
+fn fast() -> SqliteOptions {
+    SqliteOptions { durability: Durability::ProcessCrash, ..SqliteOptions::default() }
+}
+
+fn open(directory: &Path) -> Arc<SqliteStore> {
+    SqliteStore::open(&directory.join("store.db"), fast()).unwrap()
+}
+
+fn request(number: u128, body: Vec<u8>) -> QueuedRequest {
+    QueuedRequest {
+        id: RequestId(number),
+        app: "local/ocr".to_owned(),
+        path: String::new(),
+        method: "POST".to_owned(),
+        headers: Vec::new(),
+        body,
+        priority: Priority::Normal,
+        submitted_at: Timestamp::from_secs(1),
+        start_deadline: None,
+        no_retry: false,
+        webhook_url: None,
+        caller: String::new(),
+    }
+}
+
+/// Keeps the writer busy until the sender is dropped.
+async fn hold_writer(store: &SqliteStore) -> (SyncSender<()>, BoxFuture<'_, Result<()>>) {
+    let (release, released) = sync_channel::<()>(0);
+    let (started, start) = sync_channel(0);
+    let mut held = store.write("hold the writer", move |_| {
+        started.send(()).unwrap();
+        assert!(released.recv().is_err());
+        Ok(())
+    });
+    assert!(poll_immediate(&mut held).await.is_none());
+    start.recv().unwrap();
+    (release, held)
+}
+
+/// Sends all of them to the writer, which is held. Tokio would make the sender pause now and then.
+async fn send_all<F: Future>(writes: &mut JoinAll<F>) {
+    assert!(poll_immediate(unconstrained(writes)).await.is_none());
+}
+
+/// Sends all writes while the writer is held, so that they meet in its queue.
+async fn together<T>(store: &SqliteStore, writes: Vec<BoxFuture<'_, Result<T>>>) -> Vec<Result<T>> {
+    let (release, held) = hold_writer(store).await;
+    let mut writes = join_all(writes);
+    send_all(&mut writes).await;
+    drop(release);
+    held.await.unwrap();
+    writes.await
+}
+
+#[tokio::test]
+async fn waiting_writes_share_a_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let before = store.commit_count();
+    let writes = 600;
+    let submits = (0..writes).map(|number| store.submit(request(number, vec![1; 100]))).collect();
+    let outcomes = together(&store, submits).await;
+    assert!(outcomes.iter().all(Result::is_ok));
+    let groups = u64::try_from(writes).unwrap().div_ceil(writer::GROUP_WRITES_MAX as u64);
+    assert_eq!(store.commit_count() - before, 1 + groups, "one for the writer that was held");
+    assert_eq!(store.pending(None, usize::MAX).await.unwrap().len(), 600);
+}
+
+#[tokio::test]
+async fn a_refused_write_leaves_its_group_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let before = store.commit_count();
+    let outcomes = together(
+        &store,
+        vec![
+            store.submit(request(1, Vec::new())),
+            store.submit(request(1, b"again".to_vec())),
+            store.write("change and then fail", |conn| {
+                conn.execute("UPDATE node SET boots = 1000", [])?;
+                conn.execute("INSERT INTO pending (place) VALUES ('not a number')", [])?;
+                Ok(())
+            }),
+            store.submit(request(2, Vec::new())),
+        ],
+    )
+    .await;
+    let [Ok(()), Err(StoreError::Duplicate(_)), Err(failed), Ok(())] = &outcomes[..] else {
+        panic!("{outcomes:?}")
+    };
+    assert!(failed.to_string().starts_with("cannot change and then fail: "), "{failed}");
+    assert_eq!(store.commit_count() - before, 2);
+    assert_eq!(store.begin_boot().await.unwrap(), 1, "the failed write left no trace");
+    let pending = store.pending(None, 10).await.unwrap();
+    assert_eq!(pending, [request(1, Vec::new()), request(2, Vec::new())]);
+}
+
+#[tokio::test]
+async fn a_lost_transaction_fails_its_whole_group() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.submit(request(1, Vec::new())).await.unwrap();
+    let outcomes = together(
+        &store,
+        vec![
+            store.submit(request(2, Vec::new())),
+            store.submit(request(1, Vec::new())),
+            // As SQLite does by itself when the disk fails.
+            store.write("lose the transaction", |conn| Ok(conn.execute_batch("ROLLBACK")?)),
+            store.submit(request(3, Vec::new())),
+        ],
+    )
+    .await;
+    for outcome in outcomes {
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    }
+    assert_eq!(store.pending(None, 10).await.unwrap(), [request(1, Vec::new())]);
+    store.submit(request(2, Vec::new())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_passes() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.submit(request(1, Vec::new())).await.unwrap();
+    let limit_pages = |pages: u32| {
+        store.write("limit the size of the file", move |conn| {
+            Ok(conn.pragma_update(None, "max_page_count", pages)?)
+        })
+    };
+    limit_pages(1).await.unwrap();
+    let big = || vec![7; 1_000_000];
+    let error = store.submit(request(2, big())).await.unwrap_err();
+    let expected = "cannot accept the request: database or disk is full; free some space on the disk \
+                    of the database";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(store.pending(None, 10).await.unwrap(), [request(1, Vec::new())]);
+
+    limit_pages(u32::MAX >> 1).await.unwrap();
+    store.submit(request(2, big())).await.unwrap();
+    let pending = store.pending(None, 10).await.unwrap();
+    assert_eq!(pending, [request(1, Vec::new()), request(2, big())]);
+}
+
+#[tokio::test]
+async fn a_lock_of_another_program_passes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let options = SqliteOptions { busy_timeout: Duration::ZERO, ..fast() };
+    let store = SqliteStore::open(&path, options).unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = store.submit(request(1, Vec::new())).await.unwrap_err();
+    let expected = "cannot accept the request: database is locked; close the other program that has \
+                    the database open";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(store.pending(None, 10).await.unwrap(), [], "reading is still possible");
+    other.execute_batch("ROLLBACK").unwrap();
+    store.submit(request(1, Vec::new())).await.unwrap();
+}
+
+#[tokio::test]
+async fn commits_are_synced_by_default() {
+    let directory = tempfile::tempdir().unwrap();
+    let full = 2;
+    let store =
+        SqliteStore::open(&directory.path().join("a.db"), SqliteOptions::default()).unwrap();
+    let synchronous = store
+        .write("read a setting of SQLite", |conn| {
+            Ok(conn.pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0))?)
+        })
+        .await;
+    assert_eq!(synchronous.unwrap(), full);
+}
+
+#[tokio::test]
+async fn closing_does_what_was_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let (release, held) = hold_writer(&store).await;
+    let mut submits = join_all((0..300).map(|number| store.submit(request(number, Vec::new()))));
+    send_all(&mut submits).await;
+    let mut close = Box::pin(store.close());
+    assert_eq!(futures::poll!(&mut close), Poll::Pending);
+    drop(release);
+    close.await;
+    held.await.unwrap();
+    assert!(submits.await.iter().all(Result::is_ok));
+
+    let error = store.submit(request(1_000, Vec::new())).await.unwrap_err();
+    let expected = "cannot accept the request: the database is closed; start the node again";
+    assert_eq!(error.to_string(), expected);
+    let error = store.settings().await.unwrap_err();
+    assert!(error.to_string().starts_with("cannot read the settings: "), "{error}");
+    store.close().await;
+    drop(store);
+    assert_eq!(open(directory.path()).pending(None, usize::MAX).await.unwrap().len(), 300);
+}
+
+#[tokio::test]
+async fn a_write_nobody_waits_for_still_happens() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let (release, held) = hold_writer(&store).await;
+    let mut submit = store.submit(request(1, Vec::new()));
+    assert!(poll_immediate(&mut submit).await.is_none());
+    drop(submit);
+    drop(release);
+    held.await.unwrap();
+    drop(store);
+    assert_eq!(open(directory.path()).pending(None, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_of_every_older_version_is_migrated() {
+    for old in 0..MIGRATIONS.len() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut conn = Connection::open(directory.path().join("store.db")).unwrap();
+        migrate(&mut conn, &MIGRATIONS[..old]).unwrap();
+        if old > 0 {
+            super::queue::submit(&conn, &request(1, b"old".to_vec())).unwrap();
+        }
+        conn.close().unwrap();
+
+        let store = open(directory.path());
+        let pending = store.pending(None, 10).await.unwrap();
+        assert_eq!(pending.len(), usize::from(old > 0), "from version {old}");
+        store.put_setting("a".to_owned(), "b".to_owned(), "1".to_owned()).await.unwrap();
+        let record = JournalRecord {
+            at: Timestamp::ZERO,
+            subjects: vec!["app:a".to_owned()],
+            sentence: String::new(),
+            json: String::new(),
+        };
+        store.append_journal(vec![record.clone()]).await.unwrap();
+        assert_eq!(store.journal("app:a".to_owned(), 1).await.unwrap(), [record]);
+    }
+}
+
+#[test]
+fn a_migration_that_fails_changes_nothing() {
+    let mut conn = Connection::open_in_memory().unwrap();
+    let migrations = ["CREATE TABLE one (x)", "CREATE TABLE two (x); CREATE TABLE one (x)"];
+    migrate(&mut conn, &migrations).unwrap_err();
+    assert_eq!(version(&conn).unwrap(), 1);
+    assert!(!conn.table_exists(None, "two").unwrap());
+    migrate(&mut conn, &["CREATE TABLE one (x)", "CREATE TABLE two (x)"]).unwrap();
+    assert_eq!(version(&conn).unwrap(), 2);
+}
+
+#[test]
+fn queries_use_their_indexes() {
+    let mut conn = Connection::open_in_memory().unwrap();
+    migrate(&mut conn, MIGRATIONS).unwrap();
+    let plan = |sql: &str| {
+        let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        // The values are left out: the plan does not depend on them.
+        let steps = statement.raw_query().mapped(|row| row.get::<_, String>(3));
+        steps.map(|step| step.unwrap()).collect::<Vec<_>>().join("; ")
+    };
+    let check = |sql: &str, expected: &str| assert_eq!(plan(sql), expected, "{sql}");
+    check(
+        super::queue::SELECT_PENDING,
+        "SEARCH pending USING INTEGER PRIMARY KEY (rowid>?); \
+         SEARCH requests USING INTEGER PRIMARY KEY (rowid=?)",
+    );
+    check(
+        super::queue::SELECT_ENDED,
+        "SEARCH completions USING COVERING INDEX completions_by_time (at<?)",
+    );
+    check(
+        super::journal::SELECT_ABOUT,
+        "CO-ROUTINE (subquery-1); SEARCH journal_subjects USING PRIMARY KEY (subject=?); \
+         SCAN (subquery-1); SEARCH journal USING INTEGER PRIMARY KEY (rowid=?); \
+         USE TEMP B-TREE FOR ORDER BY",
+    );
+}
