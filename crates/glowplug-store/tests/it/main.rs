@@ -1,0 +1,9 @@
+//! What both stores promise, and what the one on the disk keeps when the process or the file suffers.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod conformance;
+mod crash;
+mod damage;
+mod model;
+mod samples;
