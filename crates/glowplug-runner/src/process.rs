@@ -31,6 +31,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use glowplug_core::{RunnerId, Timestamp};
 use tokio::sync::{mpsc, watch as watch_channel};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::layout::{Layout, Ownership};
@@ -100,6 +101,30 @@ enum Slot {
     /// An `ensure` is at work.
     Claimed,
     Known(Runner),
+}
+
+/// A reservation, given back when it is dropped unless a runner has taken its place.
+struct Claim {
+    inner: Arc<Inner>,
+    id: RunnerId,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut runners = self.inner.runners();
+        if matches!(runners.get(&self.id), Some(Slot::Claimed)) {
+            runners.remove(&self.id);
+        }
+    }
+}
+
+/// What becomes of a runner whose end an earlier node has told already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// It is deleted without a word.
+    Once,
+    /// Its end is told again, to one who just asked for it to run.
+    Again,
 }
 
 /// A runner that has a watcher, or has ended and is not forgotten yet.
@@ -173,50 +198,64 @@ impl Inner {
         }
     }
 
-    /// Reserves the id for one start. `false`: it is taken.
-    fn claim(&self, id: RunnerId) -> bool {
+    /// Reserves the id for one start or adoption. `None`: it is taken.
+    fn claim(self: &Arc<Self>, id: RunnerId) -> Option<Claim> {
         let mut runners = self.runners();
-        let is_free = !runners.contains_key(&id);
-        if is_free {
-            runners.insert(id, Slot::Claimed);
+        if runners.contains_key(&id) {
+            return None;
         }
-        is_free
+        runners.insert(id, Slot::Claimed);
+        Some(Claim { inner: Arc::clone(self), id })
     }
 
-    fn unclaim(&self, id: RunnerId) {
-        let mut runners = self.runners();
-        if matches!(runners.get(&id), Some(Slot::Claimed)) {
-            runners.remove(&id);
+    /// The runner once no start or adoption of it is under way.
+    async fn settled(&self, id: RunnerId) -> Option<Runner> {
+        let deadline = Instant::now() + CONTACT_TIMEOUT;
+        loop {
+            match self.runners().get(&id) {
+                Some(Slot::Known(runner)) => return Some(runner.clone()),
+                Some(Slot::Claimed) if Instant::now() < deadline => {}
+                _ => return None,
+            }
+            tokio::time::sleep(CONTACT_PAUSE).await;
         }
     }
 
     async fn ensure(self: &Arc<Self>, spec: &RunnerSpec) -> Result<(), BackendError> {
-        if !self.claim(spec.id) {
-            return Ok(());
-        }
-        let started = self.start_or_adopt(spec).await;
-        // A runner that was started or found has taken the claim's place.
-        self.unclaim(spec.id);
-        started
+        let Some(claim) = self.claim(spec.id) else { return Ok(()) };
+        let (inner, spec, id) = (Arc::clone(self), spec.clone(), spec.id);
+        // A task of its own: a caller that gives up must not leave half a start behind.
+        let starting = tokio::spawn(async move {
+            let started = inner.start_or_adopt(spec).await;
+            drop(claim);
+            started
+        });
+        let problem = |error: tokio::task::JoinError| BackendError::Prepare {
+            runner: id,
+            problem: error.to_string(),
+        };
+        starting.await.map_err(problem).and_then(|started| started)
     }
 
-    async fn start_or_adopt(self: &Arc<Self>, spec: &RunnerSpec) -> Result<(), BackendError> {
+    async fn start_or_adopt(self: &Arc<Self>, spec: RunnerSpec) -> Result<(), BackendError> {
         match self.layout.own(spec.id)? {
-            Ownership::Taken => self.adopt(spec.id).await.map(drop),
+            Ownership::Taken => self.adopt(spec.id, Told::Again).await.map(drop),
             Ownership::Ours(lock) if self.layout.dir(spec.id).exists() => {
                 drop(lock);
-                self.adopt(spec.id).await.map(drop)
+                self.adopt(spec.id, Told::Again).await.map(drop)
             }
-            Ownership::Ours(lock) => self.launch(spec.clone(), lock).await,
+            Ownership::Ours(lock) => self.launch(spec, lock).await,
         }
     }
 
     async fn stop(self: &Arc<Self>, id: RunnerId, mode: StopMode) -> Result<(), BackendError> {
-        let runner = match self.runner(id) {
-            Some(runner) => Some(runner),
-            None if self.layout.dir(id).exists() => self.adopt(id).await?,
-            None => None,
-        };
+        let mut runner = self.settled(id).await;
+        if runner.is_none()
+            && self.layout.dir(id).exists()
+            && let Some(_claim) = self.claim(id)
+        {
+            runner = self.adopt(id, Told::Once).await?;
+        }
         let Some(runner) = runner else { return Ok(()) };
         let lives = runner.state.send_if_modified(|state| {
             let lives = *state != RunnerState::Ended;
@@ -239,13 +278,11 @@ impl Inner {
 
     async fn observe(self: &Arc<Self>) -> Result<Vec<ObservedRunner>, BackendError> {
         for id in self.layout.list()? {
-            if self.claim(id) {
-                let adopted = self.adopt(id).await;
-                self.unclaim(id);
-                if let Err(error) = adopted {
-                    // One broken directory must not hide the other runners.
-                    tracing::warn!(runner = %id, %error, "cannot take over a runner");
-                }
+            if let Some(_claim) = self.claim(id)
+                && let Err(error) = self.adopt(id, Told::Once).await
+            {
+                // One broken directory must not hide the other runners.
+                tracing::warn!(runner = %id, %error, "cannot take over a runner");
             }
         }
         let runners = self.runners();
@@ -262,12 +299,12 @@ impl Inner {
         if self.runner(id).is_some_and(|runner| !runner.has_ended()) {
             return Err(BackendError::StillRunning(id));
         }
-        let deadline = tokio::time::Instant::now() + CONTACT_TIMEOUT;
+        let deadline = Instant::now() + CONTACT_TIMEOUT;
         let lock = loop {
             match self.layout.own(id)? {
                 Ownership::Ours(lock) => break lock,
                 // The shim is on its way out, or was never ours.
-                Ownership::Taken if tokio::time::Instant::now() < deadline => {
+                Ownership::Taken if Instant::now() < deadline => {
                     tokio::time::sleep(CONTACT_PAUSE).await;
                 }
                 Ownership::Taken => return Err(BackendError::StillRunning(id)),

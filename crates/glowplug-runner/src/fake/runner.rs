@@ -291,8 +291,11 @@ impl FakeRunner {
                 let _ = notices.send(Notice::Ready { runner, at, address }).await;
             }
             if let Some(exit) = exit {
-                self.reported.store(true, Ordering::Release);
-                let _ = notices.send(Notice::Exited { runner, at: world.now(), exit }).await;
+                // Where nobody listens any more, the end is left for the next backend to tell.
+                if let Ok(permit) = notices.reserve().await {
+                    self.reported.store(true, Ordering::Release);
+                    permit.send(Notice::Exited { runner, at: world.now(), exit });
+                }
                 return;
             }
             if life.changed().await.is_err() {

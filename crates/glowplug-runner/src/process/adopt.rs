@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::layout::Ownership;
-use super::{CONTACT_PAUSE, CONTACT_TIMEOUT, Inner, Runner, RunnerState, Slot, watch};
+use super::{CONTACT_PAUSE, CONTACT_TIMEOUT, Inner, Runner, RunnerState, Slot, Told, watch};
 use crate::backend::{BackendError, ExitCause, RunnerAddress};
 use crate::cgroup::{kill_groups, remove_groups};
 use crate::proc_table::{kill_if, kill_marked};
@@ -20,9 +20,11 @@ use crate::protocol::{
 
 impl Inner {
     /// Attaches to the runner, or reports its end if it has ended. `None` if nothing is left to say.
+    /// The caller holds a claim on it.
     pub(super) async fn adopt(
         self: &Arc<Self>,
         id: RunnerId,
+        told: Told,
     ) -> Result<Option<Runner>, BackendError> {
         let dir = self.layout.dir(id);
         let deadline = Instant::now() + CONTACT_TIMEOUT;
@@ -31,7 +33,8 @@ impl Inner {
                 return Ok(Some(runner));
             }
             if let Ownership::Ours(lock) = self.layout.own(id)? {
-                if !dir.exists() || dir.join(REPORTED_FILE).exists() {
+                let is_told = told == Told::Once && dir.join(REPORTED_FILE).exists();
+                if is_told || !dir.exists() {
                     self.layout.remove(id, lock)?;
                     return Ok(None);
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +18,8 @@ use crate::protocol::{LOG_FILE, OLDER_LOG_FILE};
 pub(crate) const TAIL_LINES_MAX: usize = 20;
 /// A line of an exit report is cut to this many characters.
 const TAIL_LINE_CHARS_MAX: usize = 500;
+/// The part of a file in which those lines are looked for.
+const TAIL_BYTES_MAX: u64 = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
 /// How soon a follower sees a new line.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(50);
@@ -38,17 +40,32 @@ pub(super) fn read(
 
 /// The last lines, for an exit report. Blocks.
 pub(super) fn tail(dir: &Path) -> Vec<String> {
-    let mut reader = LogReader::new(dir.to_owned());
-    let mut tail = VecDeque::new();
-    while let Some(lines) = reader.read_more() {
-        for line in lines {
-            if tail.len() == TAIL_LINES_MAX {
-                tail.pop_front();
-            }
-            tail.push_back(line.text.chars().take(TAIL_LINE_CHARS_MAX).collect());
-        }
+    let mut tail = last_lines(&dir.join(LOG_FILE));
+    if tail.len() < TAIL_LINES_MAX {
+        let mut older = last_lines(&dir.join(OLDER_LOG_FILE));
+        older.append(&mut tail);
+        tail = older;
     }
-    tail.into()
+    let skipped = tail.len().saturating_sub(TAIL_LINES_MAX);
+    let cut = |line: LogLine| line.text.chars().take(TAIL_LINE_CHARS_MAX).collect();
+    tail.into_iter().skip(skipped).map(cut).collect()
+}
+
+/// The lines in the last part of a file; none if there is no such file.
+fn last_lines(path: &Path) -> Vec<LogLine> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let start = file.metadata()?.len().saturating_sub(TAIL_BYTES_MAX);
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
+        // The first line of a part is cut, unless the part is all.
+        let whole =
+            if start == 0 { 0 } else { bytes.iter().position(|b| *b == b'\n').unwrap_or(0) };
+        Ok::<_, std::io::Error>(bytes.split_off(whole))
+    };
+    let bytes = read().unwrap_or_default();
+    String::from_utf8_lossy(&bytes).lines().filter_map(parse).collect()
 }
 
 struct Follower {
@@ -170,7 +187,8 @@ mod tests {
         }
         let expected = [(0, "a b".to_owned()), (1, String::new()), (2, "note".to_owned())];
         assert_eq!(texts, expected);
-        assert_eq!(tail(dir.path()), ["a b", "", "note"]);
+        // After the end of the runner a torn line is all there will ever be of it.
+        assert_eq!(tail(dir.path()), ["a b", "", "note", "to"]);
     }
 
     #[test]

@@ -23,7 +23,8 @@ use super::{CONTACT_PAUSE, CONTACT_TIMEOUT, Inner, Runner, RunnerState, adopt, l
 use crate::backend::{Exit, ExitCause, Notice};
 use crate::probe;
 use crate::protocol::{
-    FromShim, MESSAGE_BYTES_MAX, REPORTED_FILE, RunnerRecord, SHIM_ERRORS_FILE, ToShim,
+    FromShim, MESSAGE_BYTES_MAX, PROCESSES_FILE, REPORTED_FILE, RunnerRecord, SHIM_ERRORS_FILE,
+    ToShim,
 };
 
 /// Stops that wait for the shim; more than two say nothing new.
@@ -218,8 +219,11 @@ impl Watcher {
         self.report(cause).await;
     }
 
-    /// A shim that could not do its work says why before it ends.
+    /// A shim that could not even start the program says why before it ends.
     fn shim_error(&self) -> Option<ExitCause> {
+        if self.dir.join(PROCESSES_FILE).exists() {
+            return None;
+        }
         let mut said = std::fs::read_to_string(self.dir.join(SHIM_ERRORS_FILE)).ok()?;
         let cut = said.char_indices().nth(SHIM_ERROR_BYTES_MAX).map_or(said.len(), |(at, _)| at);
         said.truncate(cut);
@@ -231,11 +235,13 @@ impl Watcher {
         let dir = self.dir.clone();
         let tail = tokio::task::spawn_blocking(move || logs::tail(&dir)).await;
         let exit = Exit { cause, log_tail: tail.unwrap_or_default() };
+        // Where nobody listens any more, the end is left for the next node to tell.
+        let Ok(permit) = self.inner.notices.reserve().await else { return };
         // Marked before it is told: a node that dies in between finds the runner missing when it comes
         // back, which says the same, whereas a second notice could be taken for a second end.
         let _ = std::fs::File::create(self.dir.join(REPORTED_FILE));
         self.state.send_replace(RunnerState::Ended);
-        self.tell(Notice::Exited { runner: self.id, at: self.inner.now(), exit }).await;
+        permit.send(Notice::Exited { runner: self.id, at: self.inner.now(), exit });
     }
 
     async fn tell_ready(&self) {

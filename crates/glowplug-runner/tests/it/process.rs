@@ -2,6 +2,7 @@
 
 mod ending;
 mod fixture;
+mod overhead;
 mod start;
 
 use fixture::ProcessFixture;
