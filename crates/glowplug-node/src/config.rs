@@ -23,6 +23,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use glowplug_gateway::host::Access;
+
 pub use app::{APP_NAME_BYTES_MAX, AppConfig, AppName, DEFAULT_OWNER, Program, ScalingOverrides};
 pub use layers::{FlagSetting, FlagValue};
 pub use machine::{DEFAULT_MACHINE, MachineTypeConfig, built_in as built_in_machine_types};

@@ -16,7 +16,7 @@ pub enum Origin {
     },
     /// An environment variable.
     Env(String),
-    /// An argument of the command line, for example `--listen`.
+    /// An argument of the command line: a flag such as `--listen`, or the name of another.
     Flag(String),
     Default,
 }
@@ -26,7 +26,8 @@ impl fmt::Display for Origin {
         match self {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Env(name) => write!(f, "env {name}"),
-            Self::Flag(name) => write!(f, "flag {name}"),
+            Self::Flag(name) if name.starts_with("--") => write!(f, "flag {name}"),
+            Self::Flag(name) => write!(f, "argument {name}"),
             Self::Default => f.write_str("default"),
         }
     }
