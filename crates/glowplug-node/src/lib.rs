@@ -1,3 +1,27 @@
-//! Placeholder.
+//! A node: config, the desk around the engine, the executor of its actions, the control API, metrics.
+//!
+//! The only crate that knows all others. It decides nothing itself.
 
+mod apps;
+mod clock;
 pub mod config;
+mod control;
+mod deploy;
+mod desk;
+mod executor;
+mod host;
+mod journal;
+mod keys;
+mod launch;
+mod metrics;
+mod node;
+mod probe;
+mod queue;
+mod records;
+mod runner_task;
+mod scale;
+mod settings;
+mod shared;
+mod views;
+
+pub use node::{Node, NodeEvent, NodeOptions};

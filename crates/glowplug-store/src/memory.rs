@@ -112,6 +112,11 @@ impl State {
         places.filter_map(|place| self.requests.get(place)).map(|e| e.request.clone()).collect()
     }
 
+    fn pending_request(&self, id: RequestId) -> Option<QueuedRequest> {
+        let place = self.places.get(&id).filter(|place| self.pending.contains(place))?;
+        self.requests.get(place).map(|entry| entry.request.clone())
+    }
+
     fn append_logs(&mut self, id: RequestId, lines: Vec<RequestLogLine>, lines_max: usize) {
         let place = self.places.get(&id);
         let Some(entry) = place.and_then(|place| self.requests.get_mut(place)) else { return };
@@ -196,6 +201,10 @@ impl Store for MemoryStore {
         self.with_state(move |state| Ok(state.pending(after, limit)))
     }
 
+    fn pending_request(&self, id: RequestId) -> BoxFuture<'_, Result<Option<QueuedRequest>>> {
+        self.with_state(move |state| Ok(state.pending_request(id)))
+    }
+
     fn request(&self, id: RequestId) -> BoxFuture<'_, Result<Option<RequestRecord>>> {
         self.with_state(move |state| Ok(state.entry(id).map(Entry::record)))
     }
@@ -275,6 +284,10 @@ impl Store for MemoryStore {
 
     fn journal(&self, subject: String, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRecord>>> {
         self.with_state(move |state| Ok(state.journal(&subject, limit)))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 
     fn check(&self) -> BoxFuture<'_, Result<()>> {

@@ -125,12 +125,6 @@ impl SqliteStore {
         Ok(Arc::new(Self { path, bounds, commits, reads, writes, _lock: opened.lock }))
     }
 
-    /// Does everything that was sent, then closes the file. Whatever is asked later fails.
-    pub async fn close(&self) {
-        self.reads.close().await;
-        self.writes.close().await;
-    }
-
     /// Transactions since the store was opened; many writes may share one.
     pub fn commit_count(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
@@ -211,6 +205,10 @@ impl Store for SqliteStore {
         self.read("read the queue", move |conn| queue::pending(conn, after, limit))
     }
 
+    fn pending_request(&self, id: RequestId) -> BoxFuture<'_, Result<Option<QueuedRequest>>> {
+        self.read("read a queued request", move |conn| queue::pending_request(conn, id))
+    }
+
     fn request(&self, id: RequestId) -> BoxFuture<'_, Result<Option<RequestRecord>>> {
         self.read("read a request", move |conn| queue::request(conn, id))
     }
@@ -271,6 +269,13 @@ impl Store for SqliteStore {
 
     fn journal(&self, subject: String, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRecord>>> {
         self.read("read the journal", move |conn| journal::about(conn, &subject, limit))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.reads.close().await;
+            self.writes.close().await;
+        })
     }
 
     fn check(&self) -> BoxFuture<'_, Result<()>> {

@@ -33,6 +33,8 @@ pub trait Store: Send + Sync + 'static {
         after: Option<RequestId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<QueuedRequest>>>;
+    /// One request that is not complete, body included: what an attempt sends.
+    fn pending_request(&self, id: RequestId) -> BoxFuture<'_, Result<Option<QueuedRequest>>>;
     fn request(&self, id: RequestId) -> BoxFuture<'_, Result<Option<RequestRecord>>>;
     /// Status code, headers and body of the answer of a complete request.
     fn response(&self, id: RequestId) -> BoxFuture<'_, Result<Option<StoredResponse>>>;
@@ -74,6 +76,8 @@ pub trait Store: Send + Sync + 'static {
     /// `limit`, oldest first.
     fn journal(&self, subject: String, limit: usize) -> BoxFuture<'_, Result<Vec<JournalRecord>>>;
 
+    /// Does everything that was asked for, then lets go of the store. Whatever is asked later may fail.
+    fn close(&self) -> BoxFuture<'_, ()>;
     /// Proves that the store can still write and read (for `/readyz` and `doctor`).
     fn check(&self) -> BoxFuture<'_, Result<()>>;
 }

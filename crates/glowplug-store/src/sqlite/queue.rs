@@ -19,6 +19,9 @@ pub(super) const SELECT_PENDING: &str = "SELECT id, app, path, method, priority,
      start_deadline, no_retry, webhook_url, caller, headers, body \
      FROM pending CROSS JOIN requests USING (place) \
      WHERE pending.place > ?1 ORDER BY pending.place LIMIT ?2";
+const SELECT_ONE_PENDING: &str = "SELECT id, app, path, method, priority, submitted_at, \
+     start_deadline, no_retry, webhook_url, caller, headers, body \
+     FROM requests JOIN pending USING (place) WHERE id = ?1";
 pub(super) const SELECT_ENDED: &str =
     "SELECT place FROM completions WHERE at < ?1 ORDER BY at, place LIMIT ?2";
 
@@ -95,23 +98,34 @@ pub(super) fn pending(
         None => 0,
     };
     let mut statement = conn.prepare_cached(SELECT_PENDING)?;
-    let rows = statement.query_map(params![after, row_number(limit)], |row| {
-        Ok(QueuedRequest {
-            id: RequestId(u128::from_be_bytes(row.get(0)?)),
-            app: row.get(1)?,
-            path: row.get(2)?,
-            method: row.get(3)?,
-            priority: priority(row, 4)?,
-            submitted_at: timestamp(row, 5)?,
-            start_deadline: optional_timestamp(row, 6)?,
-            no_retry: row.get(7)?,
-            webhook_url: row.get(8)?,
-            caller: row.get(9)?,
-            headers: json_list(row, 10)?,
-            body: row.get(11)?,
-        })
-    })?;
+    let rows = statement.query_map(params![after, row_number(limit)], queued)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn pending_request(
+    conn: &Connection,
+    id: RequestId,
+) -> Result<Option<QueuedRequest>, Failure> {
+    let found = conn.prepare_cached(SELECT_ONE_PENDING)?.query_row([id_bytes(id)], queued);
+    Ok(found.optional()?)
+}
+
+/// A row of [`SELECT_PENDING`] or [`SELECT_ONE_PENDING`].
+fn queued(row: &Row<'_>) -> rusqlite::Result<QueuedRequest> {
+    Ok(QueuedRequest {
+        id: RequestId(u128::from_be_bytes(row.get(0)?)),
+        app: row.get(1)?,
+        path: row.get(2)?,
+        method: row.get(3)?,
+        priority: priority(row, 4)?,
+        submitted_at: timestamp(row, 5)?,
+        start_deadline: optional_timestamp(row, 6)?,
+        no_retry: row.get(7)?,
+        webhook_url: row.get(8)?,
+        caller: row.get(9)?,
+        headers: json_list(row, 10)?,
+        body: row.get(11)?,
+    })
 }
 
 pub(super) fn request(conn: &Connection, id: RequestId) -> Result<Option<RequestRecord>, Failure> {

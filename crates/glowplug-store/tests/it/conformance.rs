@@ -46,6 +46,7 @@ every_store!(
     a_failed_request_keeps_its_error,
     pending_requests_keep_their_order,
     pending_pages_can_outlive_their_mark,
+    a_pending_request_can_be_read_alone,
     logs_keep_their_order_and_limit,
     purge_takes_the_oldest_answers_and_their_logs,
     settings_are_replaced_and_deleted,
@@ -54,6 +55,16 @@ every_store!(
     the_journal_drops_its_oldest,
     the_check_succeeds,
 );
+
+async fn a_pending_request_can_be_read_alone(store: Arc<impl Store>) {
+    store.submit(request(1)).await.unwrap();
+    store.submit(request(2)).await.unwrap();
+    let found = store.pending_request(id(1)).await.unwrap();
+    assert_eq!(found, Some(request(1)));
+    assert_eq!(store.pending_request(id(3)).await.unwrap(), None);
+    store.complete(id(1), completion(at(3), b"done")).await.unwrap();
+    assert_eq!(store.pending_request(id(1)).await.unwrap(), None, "it is complete");
+}
 
 async fn boots_count_up(store: Arc<impl Store>) {
     for boot in 1..=3 {

@@ -1,0 +1,330 @@
+//! Brings apps to life: reads their code, builds what they need, hands them to the engine, and takes back
+//! the runners and queued requests that an earlier life of the node left.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use glowplug_artifacts::{AppDescription, ProgressSender};
+use glowplug_core::event::Adopted;
+use glowplug_core::resources::{Allocation, MachineType};
+use glowplug_core::spec::{AppSpec, Scaling};
+use glowplug_core::{Event, RunnerId};
+use glowplug_gateway::host::AppRoute;
+use glowplug_runner::{Listen, ObservedRunner, ObservedState, StopMode};
+use tokio::sync::Semaphore;
+
+use crate::apps::{App, CommandLaunch, Deployed, HealthCheck, Launch, PythonLaunch};
+use crate::config::Program;
+use crate::launch::label;
+use crate::node::NodeEvent;
+use crate::queue::{self, PendingRequest};
+use crate::runner_task::chain;
+use crate::shared::Shared;
+use crate::{scale, settings};
+
+/// Apps whose environments are built at the same time.
+const BUILDS_AT_ONCE: usize = 2;
+/// Requests that an app takes on at a time are what `fal.App` documents where the class says nothing.
+const FAL_HEALTH_START: Duration = Duration::from_secs(30);
+const FAL_HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
+const FAL_HEALTH_FAILURES: u32 = 3;
+
+/// What earlier lives of the node left behind, by app.
+struct Legacy {
+    runners: BTreeMap<String, Vec<ObservedRunner>>,
+    requests: BTreeMap<String, Vec<PendingRequest>>,
+}
+
+/// Deploys every app of the config. Commands are ready when this returns; Python apps follow.
+pub(crate) async fn all(shared: &Arc<Shared>) -> anyhow::Result<()> {
+    let mut legacy = find_legacy(shared).await?;
+    let builds = Arc::new(Semaphore::new(BUILDS_AT_ONCE));
+    for app in shared.apps.all() {
+        let runners = legacy.runners.remove(app.name()).unwrap_or_default();
+        let requests = legacy.requests.remove(app.name()).unwrap_or_default();
+        match &app.config.program {
+            Program::Command { argv } => {
+                let command = command(app, argv.clone());
+                finish(shared, app, command, runners, requests).await;
+            }
+            Program::Python { .. } => {
+                let (shared, app, builds) = (shared.clone(), app.clone(), builds.clone());
+                shared.tasks.clone().spawn(async move {
+                    let Ok(_permit) = builds.acquire_owned().await else { return };
+                    python_app(&shared, &app, runners, requests).await;
+                });
+            }
+        }
+    }
+    for (name, runners) in legacy.runners {
+        tracing::warn!(
+            app = name,
+            count = runners.len(),
+            "runners of an app that is not configured any more are stopped"
+        );
+        for runner in runners {
+            stop_leftover(shared, runner.id).await;
+        }
+    }
+    for (name, requests) in legacy.requests {
+        tracing::warn!(
+            app = name,
+            count = requests.len(),
+            "queued requests wait for an app that is not configured any more"
+        );
+    }
+    Ok(())
+}
+
+async fn find_legacy(shared: &Arc<Shared>) -> anyhow::Result<Legacy> {
+    let mut legacy = Legacy { runners: BTreeMap::new(), requests: BTreeMap::new() };
+    for runner in shared.backend.observe().await? {
+        legacy.runners.entry(runner.app.clone()).or_default().push(runner);
+    }
+    for request in queue::pending(&*shared.store).await? {
+        legacy.requests.entry(request.app.clone()).or_default().push(request);
+    }
+    Ok(legacy)
+}
+
+async fn stop_leftover(shared: &Shared, runner: RunnerId) {
+    let grace = Scaling::default().termination_grace_period;
+    if let Err(error) = shared.backend.stop(runner, StopMode::Graceful { grace }).await {
+        tracing::error!(%runner, "cannot stop: {}", chain(&error));
+    }
+}
+
+/// What an app's program says about itself.
+struct Described {
+    launch: Launch,
+    health: Option<HealthCheck>,
+    scaling: Scaling,
+    machine_types: Vec<String>,
+    code: String,
+}
+
+fn command(app: &App, argv: Vec<String>) -> Described {
+    let code = format!("{argv:?} in {}", app.config.cwd.display());
+    Described {
+        launch: Launch::Command(CommandLaunch {
+            argv,
+            cwd: app.config.cwd.clone(),
+            listen: app.config.listen.unwrap_or(Listen::Port),
+        }),
+        health: None,
+        scaling: Scaling::default(),
+        machine_types: Vec::new(),
+        code,
+    }
+}
+
+async fn python_app(
+    shared: &Arc<Shared>,
+    app: &Arc<App>,
+    runners: Vec<ObservedRunner>,
+    requests: Vec<PendingRequest>,
+) {
+    match describe_python(shared, app).await {
+        Ok(described) => finish(shared, app, described, runners, requests).await,
+        Err(reason) => {
+            tracing::error!(app = app.name(), "{reason}");
+            shared.apps.break_app(app, reason.clone());
+            shared.announce(NodeEvent::AppBroken { app: app.name().to_owned(), reason });
+            for runner in runners {
+                stop_leftover(shared, runner.id).await;
+            }
+        }
+    }
+}
+
+async fn describe_python(shared: &Arc<Shared>, app: &Arc<App>) -> Result<Described, String> {
+    let Program::Python { file, class } = &app.config.program else {
+        return Err("it is not a Python app".into());
+    };
+    let progress = report_progress(shared, app);
+    let description = shared
+        .python
+        .inspect(file, class.as_deref(), &progress)
+        .await
+        .map_err(|error| error.to_string())?;
+    let described = Described {
+        health: description.health_check.as_ref().map(|check| health(check, &description)),
+        scaling: description.scaling.over(Scaling::default()),
+        machine_types: own_machine_types(shared, &description),
+        code: description.content_hash.clone(),
+        launch: Launch::Python(Box::new(PythonLaunch::new(description))),
+    };
+    if let Launch::Python(python) = &described.launch {
+        python.prepare(&shared.python, &progress).await.map_err(|error| error.to_string())?;
+    }
+    Ok(described)
+}
+
+/// Passes a preparation's progress on to whoever looks, until the returned end is dropped.
+fn report_progress(shared: &Arc<Shared>, app: &Arc<App>) -> ProgressSender {
+    let (sender, mut progress) = ProgressSender::channel();
+    let (shared, app) = (shared.clone(), app.clone());
+    shared.tasks.clone().spawn(async move {
+        while progress.changed().await.is_ok() {
+            let now = progress.borrow_and_update().clone();
+            let text = format!("{} {}", now.stage.verb(), now.detail).trim_end().to_owned();
+            app.preparing(text.clone());
+            shared.announce(NodeEvent::AppProgress {
+                app: app.name().to_owned(),
+                text,
+                fraction: now.fraction,
+            });
+        }
+    });
+    sender
+}
+
+/// The class's machine types, if its author named them and this node knows one of them. fal gives every
+/// class a machine type, which would not fit a small node: that default does not count.
+fn own_machine_types(shared: &Shared, description: &AppDescription) -> Vec<String> {
+    let named = description.set_by_class.iter().any(|setting| setting.starts_with("machine_type"));
+    if !named {
+        return Vec::new();
+    }
+    let known = &shared.config.machine_types;
+    description.machine_types.iter().filter(|name| known.contains_key(*name)).cloned().collect()
+}
+
+fn health(check: &glowplug_artifacts::HealthCheck, app: &AppDescription) -> HealthCheck {
+    let start = check.start_period_seconds.map_or(FAL_HEALTH_START, Duration::from_secs);
+    let startup = app.scaling.startup_timeout.map_or(start, Duration::from_secs);
+    HealthCheck {
+        path: check.path.clone(),
+        post: check.method.eq_ignore_ascii_case("POST"),
+        start_period: start.max(startup),
+        timeout: check.timeout_seconds.map_or(FAL_HEALTH_TIMEOUT, Duration::from_secs),
+        failure_threshold: check.failure_threshold.unwrap_or(FAL_HEALTH_FAILURES).max(1),
+        regularly: check.call_regularly.unwrap_or(true),
+    }
+}
+
+/// Hands an app to the engine, then what it had before the restart.
+async fn finish(
+    shared: &Arc<Shared>,
+    app: &Arc<App>,
+    described: Described,
+    runners: Vec<ObservedRunner>,
+    requests: Vec<PendingRequest>,
+) {
+    match deploy(shared, app, described).await {
+        Ok(()) => {
+            adopt(shared, app, runners).await;
+            shared.queue.restore(shared, requests, app);
+            shared.announce(NodeEvent::AppPrepared { app: app.name().to_owned() });
+        }
+        Err(reason) => {
+            tracing::error!(app = app.name(), "{reason}");
+            shared.apps.break_app(app, reason.clone());
+            shared.announce(NodeEvent::AppBroken { app: app.name().to_owned(), reason });
+        }
+    }
+}
+
+async fn deploy(shared: &Arc<Shared>, app: &Arc<App>, described: Described) -> Result<(), String> {
+    let config = &app.config;
+    let (machine_types, enforced) = machine_types(shared, app, &described.machine_types)?;
+    let patch = scale::stored(shared, app).await.map_err(|(_, detail)| detail)?;
+    let base = config.scaling.apply(described.scaling);
+    base.validate().map_err(|error| format!("{}: {error}", app.name()))?;
+    let scaling = settings::apply(&patch, base).unwrap_or_else(|problem| {
+        tracing::warn!(app = app.name(), "settings made at run time no longer fit: {problem}");
+        base
+    });
+    let spec = AppSpec { name: app.name().to_owned(), revision: 1, scaling, machine_types };
+    let route = AppRoute {
+        id: app.id,
+        name: app.name().to_owned(),
+        access: config.access,
+        request_timeout: scaling.request_timeout,
+    };
+    shared.metrics.name_app(app.id, app.name());
+    shared.desk.report(Event::AppChanged { app: app.id, spec: spec.clone() });
+    let deployed = Deployed {
+        route: Arc::new(route),
+        spec,
+        launch: Arc::new(described.launch),
+        health: described.health,
+        class_scaling: described.scaling,
+        code: described.code,
+        enforced,
+    };
+    shared.apps.deploy(app, deployed);
+    Ok(())
+}
+
+/// The machine types of an app: the config's, else its own, else the node's default.
+fn machine_types(
+    shared: &Shared,
+    app: &App,
+    own: &[String],
+) -> Result<(Vec<MachineType>, HashMap<String, bool>), String> {
+    let default = [shared.config.node.default_machine.clone()];
+    let names: &[String] = match (app.config.machine_types.as_slice(), own) {
+        ([], []) => &default,
+        ([], own) => own,
+        (configured, _) => configured,
+    };
+    let mut machines = Vec::new();
+    let mut enforced = HashMap::new();
+    for name in names {
+        let Some(known) = shared.config.machine_types.get(name) else {
+            return Err(format!(
+                "{} wants machine type `{name}`, which does not exist",
+                app.name()
+            ));
+        };
+        machines.push(known.machine.clone());
+        enforced.insert(name.clone(), known.enforce);
+    }
+    Ok((machines, enforced))
+}
+
+/// Takes over the runners of an app that outlived the node, if they run its present code.
+async fn adopt(shared: &Arc<Shared>, app: &Arc<App>, found: Vec<ObservedRunner>) {
+    if found.is_empty() {
+        return;
+    }
+    let Some(deployed) = app.deployed() else { return };
+    // Preparing may have taken minutes: only those that still live count, as they are now.
+    let living = shared.backend.observe().await.unwrap_or_default();
+    for runner in living.into_iter().filter(|runner| found.iter().any(|old| old.id == runner.id)) {
+        let code_fits = runner.labels.get(label::CODE) == Some(&deployed.code);
+        let address = match runner.state {
+            _ if !code_fits => None,
+            ObservedState::Ready(ref address) => Some(Some(address.clone())),
+            ObservedState::Starting => Some(None),
+            ObservedState::Stopping => continue,
+        };
+        let Some(address) = address else {
+            tracing::info!(runner = %runner.id, app = app.name(), "runs older code and is stopped");
+            stop_leftover(shared, runner.id).await;
+            continue;
+        };
+        tracing::info!(runner = %runner.id, app = app.name(), "adopted");
+        let adopted = Adopted {
+            runner: runner.id,
+            app: app.id,
+            revision: deployed.spec.revision,
+            allocation: allocation(&runner),
+            started_at: runner.started_at,
+            ready: address.is_some(),
+        };
+        shared.desk.adopt(adopted, app.name(), address);
+    }
+}
+
+fn allocation(runner: &ObservedRunner) -> Allocation {
+    let text = |key| runner.labels.get(key).map(String::as_str).unwrap_or_default();
+    Allocation {
+        machine_type: text(label::MACHINE_TYPE).to_owned(),
+        cpu_millis: text(label::CPU_MILLIS).parse().unwrap_or(0),
+        memory_bytes: text(label::MEMORY_BYTES).parse().unwrap_or(0),
+        gpus: text(label::GPUS).split(',').filter_map(|gpu| gpu.parse().ok()).collect(),
+    }
+}

@@ -1,0 +1,421 @@
+//! The desk: the engine, everybody who waits for it, and the one lock around both.
+//!
+//! The engine is owned here and nowhere else. Whoever has an event takes the lock, hands it in and takes
+//! the actions out, all within microseconds: a warm request finds its runner without waking another
+//! thread. What concerns a waiting caller is answered on the spot; everything that takes time goes to the
+//! outbox, in order, and is performed by the executor outside the lock. Nothing here waits for a disk, a
+//! process or a socket.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use glowplug_core::decision::{Decision, StopReason};
+use glowplug_core::event::Adopted;
+use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
+use glowplug_core::resources::Allocation;
+use glowplug_core::{
+    Action, AppId, Engine, Event, Lease, RequestId, RunnerAddress, RunnerId, Timestamp,
+};
+use glowplug_gateway::host::{Admission, DirectArrival, Slot};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::records::Records;
+
+/// What takes time and is done outside the lock, in this order.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Start {
+        runner: RunnerId,
+        app: AppId,
+        revision: u32,
+        allocation: Allocation,
+    },
+    Stop {
+        runner: RunnerId,
+        grace: Option<Duration>,
+        reason: StopReason,
+    },
+    Probe {
+        runner: RunnerId,
+    },
+    Forget {
+        runner: RunnerId,
+    },
+    /// Run one attempt of a queued request.
+    Attempt(Attempt),
+    /// Tell the app that the caller of a queued request cancelled.
+    Interrupt {
+        lease: Lease,
+        address: Arc<RunnerAddress>,
+    },
+    /// A queued request ends without an answer of the app's.
+    CompleteRefused {
+        request: RequestId,
+        refusal: Refusal,
+        attempts: u32,
+    },
+    /// Write down what was decided.
+    Journal(Decision),
+}
+
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub lease: Lease,
+    pub address: Arc<RunnerAddress>,
+    pub revoked: watch::Receiver<Option<Refusal>>,
+}
+
+/// What the engine said of a queued attempt's outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The attempt's answer is the request's.
+    Deliver,
+    /// The request is waiting for its next attempt.
+    Retry,
+    /// The attempt had been withdrawn before.
+    Void,
+}
+
+pub(crate) struct Desk {
+    clock: Clock,
+    state: Mutex<State>,
+    /// The engine's next wake-up moved forward.
+    pub(crate) rearmed: Notify,
+    /// The outbox is not empty.
+    pub(crate) outbox_filled: Notify,
+}
+
+pub(crate) struct State {
+    pub(crate) engine: Engine,
+    pub(crate) records: Records,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Direct callers that wait for a runner. Bounded by the engine's `waiting_max` per app.
+    callers: HashMap<RequestId, oneshot::Sender<Result<Slot, Refusal>>>,
+    /// Attempts under way, with the way to withdraw them. Bounded by runners × multiplexing.
+    attempts: HashMap<RequestId, watch::Sender<Option<Refusal>>>,
+    addresses: HashMap<RunnerId, Arc<RunnerAddress>>,
+    outbox: VecDeque<Work>,
+    armed: Option<Timestamp>,
+}
+
+/// What an event meant for the one who brought it.
+#[derive(Default)]
+struct Own {
+    request: Option<RequestId>,
+    slot: Option<Result<Slot, Refusal>>,
+    verdict: Option<Verdict>,
+}
+
+impl Desk {
+    pub(crate) fn new(clock: Clock, engine: Engine, metrics: Arc<Metrics>) -> Self {
+        Self {
+            clock,
+            state: Mutex::new(State {
+                engine,
+                records: Records::default(),
+                metrics,
+                callers: HashMap::new(),
+                attempts: HashMap::new(),
+                addresses: HashMap::new(),
+                outbox: VecDeque::new(),
+                armed: None,
+            }),
+            rearmed: Notify::new(),
+            outbox_filled: Notify::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The engine's state, to read.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&State, Timestamp) -> T) -> T {
+        let state = self.lock();
+        look(&state, self.clock.now())
+    }
+
+    /// Takes an event in that nobody waits for.
+    pub(crate) fn report(&self, event: Event) {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        state.records.event(now, &event);
+        if let Event::SetupStarted { runner } = event {
+            state.note_pull(now, runner);
+        }
+        self.handle(&mut state, now, event, &mut Own::default());
+    }
+
+    /// A runner of an earlier life of the node.
+    pub(crate) fn adopt(&self, adopted: Adopted, app: &str, address: Option<RunnerAddress>) {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        state.records.adopted(&adopted, app);
+        if let Some(address) = address {
+            state.addresses.insert(adopted.runner, Arc::new(address));
+        }
+        self.handle(&mut state, now, Event::Adopted(adopted), &mut Own::default());
+    }
+
+    pub(crate) fn ready(&self, runner: RunnerId, address: RunnerAddress) {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        state.addresses.insert(runner, Arc::new(address));
+        let event = Event::Ready { runner };
+        state.records.event(now, &event);
+        self.handle(&mut state, now, event, &mut Own::default());
+    }
+
+    /// Does what time alone makes due.
+    pub(crate) fn advance(&self) {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        state.armed = None;
+        state.engine.advance(now);
+        self.settle(&mut state, now, &mut Own::default());
+    }
+
+    /// When [`Desk::advance`] is to be called next.
+    pub(crate) fn next_wakeup(&self) -> Option<Duration> {
+        let mut state = self.lock();
+        state.armed = state.engine.next_wakeup();
+        state.armed.map(|at| at - self.clock.now())
+    }
+
+    pub(crate) fn arrive_direct(&self, arrival: &DirectArrival) -> Admission {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        let mut own = Own { request: Some(arrival.request), ..Own::default() };
+        let event = Event::Arrived(Arrival {
+            request: arrival.request,
+            app: arrival.app,
+            mode: Mode::Direct,
+            priority: Priority::Normal,
+            start_deadline: arrival.start_deadline,
+            no_retry: true,
+        });
+        state.records.arrived(now, arrival.request, arrival.app);
+        self.handle(&mut state, now, event, &mut own);
+        match own.slot {
+            Some(Ok(slot)) => Admission::Now(slot),
+            Some(Err(refusal)) => Admission::Refused(refusal),
+            None => {
+                let (caller, admission) = oneshot::channel();
+                state.callers.insert(arrival.request, caller);
+                Admission::Wait(admission)
+            }
+        }
+    }
+
+    /// A durable request enters the queue. Its attempts come as [`Work::Attempt`]. Returns how many are
+    /// served before it.
+    pub(crate) fn arrive_queued(&self, arrival: Arrival) -> usize {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        let request = arrival.request;
+        state.records.arrived(now, request, arrival.app);
+        self.handle(&mut state, now, Event::Arrived(arrival), &mut Own::default());
+        match state.engine.request(request) {
+            Some(glowplug_core::engine::RequestView::Waiting { position }) => position,
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn abandon(&self, request: RequestId) {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        state.callers.remove(&request);
+        self.handle(&mut state, now, Event::Cancelled { request }, &mut Own::default());
+    }
+
+    /// An attempt of a direct request ended.
+    pub(crate) fn finish_direct(&self, lease: Lease, outcome: Outcome) {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        state.finished(now, lease, Mode::Direct, &outcome);
+        self.handle(&mut state, now, Event::Finished { lease, outcome }, &mut Own::default());
+    }
+
+    /// An attempt of a queued request ended.
+    pub(crate) fn finish_queued(&self, lease: Lease, outcome: Outcome) -> Verdict {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        let mut own = Own { request: Some(lease.request), ..Own::default() };
+        state.finished(now, lease, Mode::Queued, &outcome);
+        self.handle(&mut state, now, Event::Finished { lease, outcome }, &mut own);
+        own.verdict.unwrap_or(Verdict::Void)
+    }
+
+    pub(crate) fn mark(&self, runner: RunnerId, marks: Vec<(String, Timestamp)>) {
+        self.lock().records.mark(runner, marks);
+    }
+
+    /// Everything to be performed outside the lock, oldest first.
+    pub(crate) fn take_outbox(&self) -> VecDeque<Work> {
+        std::mem::take(&mut self.lock().outbox)
+    }
+
+    pub(crate) fn address(&self, runner: RunnerId) -> Option<Arc<RunnerAddress>> {
+        self.lock().addresses.get(&runner).cloned()
+    }
+
+    /// A panic while the lock was held would have been in pure code; its state is still consistent
+    /// enough to end the node in order.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self, state: &mut State, now: Timestamp, event: Event, own: &mut Own) {
+        state.engine.handle(now, event);
+        self.settle(state, now, own);
+    }
+
+    /// Takes the engine's actions out and arms its next wake-up.
+    fn settle(&self, state: &mut State, now: Timestamp, own: &mut Own) {
+        let had_work = !state.outbox.is_empty();
+        while let Some(action) = state.engine.next_action() {
+            state.perform(now, action, own);
+        }
+        if !had_work && !state.outbox.is_empty() {
+            self.outbox_filled.notify_one();
+        }
+        let next = state.engine.next_wakeup();
+        if let Some(at) = next
+            && state.armed.is_none_or(|armed| at < armed)
+        {
+            state.armed = next;
+            self.rearmed.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn finished(&mut self, now: Timestamp, lease: Lease, mode: Mode, outcome: &Outcome) {
+        if let Some(record) = self.records.finished(now, lease, outcome) {
+            self.metrics.finished(record.app, mode, outcome);
+        }
+    }
+
+    /// Counts a pull that ended with the beginning of the runner's setup.
+    fn note_pull(&self, now: Timestamp, runner: RunnerId) {
+        let began = self.records.runner(runner).and_then(|record| record.pull_started);
+        if let (Some(began), Some(runner)) = (began, self.engine.runner(runner)) {
+            self.metrics.pulled(runner.app, now - began);
+        }
+    }
+
+    fn perform(&mut self, now: Timestamp, action: Action, own: &mut Own) {
+        match action {
+            Action::Assign { lease, mode } => self.assign(now, lease, mode, own),
+            Action::Refuse { request, mode, refusal } => {
+                self.refuse(now, request, mode, refusal, own);
+            }
+            Action::Deliver { lease } => self.attempt_over(lease, Verdict::Deliver, own),
+            Action::Retry { lease, .. } => self.attempt_over(lease, Verdict::Retry, own),
+            Action::Revoke { lease, refusal } => {
+                if let Some(attempt) = self.attempts.get(&lease.request) {
+                    attempt.send_replace(Some(refusal));
+                }
+            }
+            Action::Interrupt { lease } => {
+                if let Some(address) = self.addresses.get(&lease.runner).cloned() {
+                    self.outbox.push_back(Work::Interrupt { lease, address });
+                }
+            }
+            Action::Start { runner, app, revision, allocation, cause } => {
+                self.metrics.start(app, cause);
+                self.records.start(now, runner, app, revision, &allocation, cause);
+                self.outbox.push_back(Work::Start { runner, app, revision, allocation });
+            }
+            Action::Stop { runner, grace, reason } => {
+                self.outbox.push_back(Work::Stop { runner, grace, reason });
+            }
+            Action::Probe { runner } => self.outbox.push_back(Work::Probe { runner }),
+            Action::Forget { runner } => {
+                self.addresses.remove(&runner);
+                self.outbox.push_back(Work::Forget { runner });
+            }
+            Action::Note(decision) => {
+                self.metrics.note(&decision);
+                self.records.note(&decision);
+                self.outbox.push_back(Work::Journal(decision));
+            }
+        }
+    }
+
+    fn assign(&mut self, now: Timestamp, lease: Lease, mode: Mode, own: &mut Own) {
+        let Some(address) = self.addresses.get(&lease.runner).cloned() else {
+            // A ready runner has an address; without one nothing can be sent, which ends the attempt.
+            self.engine.handle(now, Event::Finished { lease, outcome: Outcome::ConnectFailed });
+            return;
+        };
+        if let Some(record) = self.records.assigned(now, lease) {
+            self.metrics.assigned(record.app, record.arrived, now);
+        }
+        let (revoke, revoked) = watch::channel(None);
+        self.attempts.insert(lease.request, revoke);
+        match mode {
+            Mode::Queued => {
+                self.outbox.push_back(Work::Attempt(Attempt { lease, address, revoked }))
+            }
+            Mode::Direct => {
+                let slot = Slot { lease, address, revoked: Some(revoked) };
+                if own.request == Some(lease.request) && own.slot.is_none() {
+                    own.slot = Some(Ok(slot));
+                } else if self
+                    .callers
+                    .remove(&lease.request)
+                    .is_none_or(|caller| caller.send(Ok(slot)).is_err())
+                {
+                    // The caller went away just now; its place is free again.
+                    let outcome = Outcome::CallerGone;
+                    self.engine.handle(now, Event::Finished { lease, outcome });
+                }
+            }
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        now: Timestamp,
+        request: RequestId,
+        mode: Mode,
+        refusal: Refusal,
+        own: &mut Own,
+    ) {
+        self.records.refused(now, request, &refusal);
+        match mode {
+            Mode::Queued => {
+                self.outbox.push_back(Work::CompleteRefused { request, refusal, attempts: 0 });
+            }
+            Mode::Direct if own.request == Some(request) && own.slot.is_none() => {
+                own.slot = Some(Err(refusal));
+            }
+            Mode::Direct => {
+                if let Some(caller) = self.callers.remove(&request) {
+                    // A caller that is gone needs no answer.
+                    drop(caller.send(Err(refusal)));
+                }
+            }
+        }
+    }
+
+    fn attempt_over(&mut self, lease: Lease, verdict: Verdict, own: &mut Own) {
+        let withdrawn =
+            self.attempts.remove(&lease.request).and_then(|attempt| attempt.borrow().clone());
+        self.metrics.attempt_over(verdict == Verdict::Retry);
+        match (verdict, withdrawn) {
+            _ if own.request == Some(lease.request) => own.verdict = Some(verdict),
+            // Withdrawn for good: its runner will not answer for it. (For a direct request the gateway
+            // has been told, and this finds nothing to complete.)
+            (Verdict::Deliver, Some(refusal)) => {
+                let (request, attempts) = (lease.request, lease.attempt);
+                self.outbox.push_back(Work::CompleteRefused { request, refusal, attempts });
+            }
+            _ => {}
+        }
+    }
+}

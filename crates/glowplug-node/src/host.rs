@@ -1,0 +1,80 @@
+//! The node as the gateway sees it.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use glowplug_core::request::Outcome;
+use glowplug_core::{Lease, RequestId, Timestamp};
+use glowplug_gateway::host::{
+    Admission, AppProblem, AppRoute, AuthProblem, Caller, CancelOutcome, DirectArrival, Host,
+    QueueStatus, ResponseLookup, Submission, SubmitProblem, Submitted,
+};
+use tokio::sync::watch;
+
+use crate::keys;
+use crate::shared::Shared;
+
+/// A handle, so that what outlives a call can hold on to the node.
+pub(crate) struct NodeHost(pub(crate) Arc<Shared>);
+
+impl Host for NodeHost {
+    fn app(&self, name: &str) -> Option<Arc<AppRoute>> {
+        self.0.apps.route(name)
+    }
+
+    fn prepared_app<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Arc<AppRoute>, AppProblem>> {
+        Box::pin(async move {
+            let app = self.0.apps.by_name(name).ok_or_else(|| self.0.apps.unknown(name))?;
+            Ok(app.settled().await?.route.clone())
+        })
+    }
+
+    fn authenticate(&self, key: Option<&str>) -> Result<Caller, AuthProblem> {
+        if self.0.is_open() {
+            return Ok(Caller { key_id: String::new(), admin: true });
+        }
+        keys::authenticate(&self.0.keys(), key)
+    }
+
+    fn arrive(&self, arrival: DirectArrival) -> Admission {
+        self.0.desk.arrive_direct(&arrival)
+    }
+
+    fn abandoned(&self, request: RequestId) {
+        self.0.desk.abandon(request);
+    }
+
+    fn finished(&self, lease: Lease, outcome: Outcome) {
+        self.0.desk.finish_direct(lease, outcome);
+    }
+
+    fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, SubmitProblem>> {
+        Box::pin(self.0.queue.submit(&self.0, submission))
+    }
+
+    fn status(&self, app: &str, id: RequestId, logs: bool) -> BoxFuture<'_, Option<QueueStatus>> {
+        let app = app.to_owned();
+        Box::pin(async move { self.0.queue.status(&self.0, &app, id, logs).await })
+    }
+
+    fn watch(&self, id: RequestId) -> Option<watch::Receiver<u64>> {
+        self.0.queue.watch(id)
+    }
+
+    fn response(&self, app: &str, id: RequestId) -> BoxFuture<'_, ResponseLookup> {
+        let app = app.to_owned();
+        Box::pin(async move { self.0.queue.response(&self.0, &app, id).await })
+    }
+
+    fn cancel(&self, app: &str, id: RequestId) -> BoxFuture<'_, CancelOutcome> {
+        let app = app.to_owned();
+        Box::pin(async move { self.0.queue.cancel(&self.0, &app, id).await })
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.desk.now()
+    }
+}

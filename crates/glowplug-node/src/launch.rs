@@ -1,0 +1,108 @@
+//! From a decision to start to the program that is started.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use glowplug_artifacts::ProgressSender;
+use glowplug_core::Event;
+use glowplug_runner::{Limits, Listen, RunnerSpec};
+
+use crate::apps::{App, Deployed, Launch};
+use crate::runner_task::Start;
+use crate::shared::Shared;
+
+/// What the node must know of a runner to adopt it after a restart.
+pub(crate) mod label {
+    pub(crate) const MACHINE_TYPE: &str = "machine_type";
+    pub(crate) const CPU_MILLIS: &str = "cpu_millis";
+    pub(crate) const MEMORY_BYTES: &str = "memory_bytes";
+    pub(crate) const GPUS: &str = "gpus";
+    /// Identifies the code: a runner of other code is not adopted.
+    pub(crate) const CODE: &str = "code";
+}
+
+/// Prepares what the start needs and describes it. Tells the engine when that takes a pull.
+pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<RunnerSpec, String> {
+    let app = shared.apps.by_id(start.app).ok_or("its app is not known any more")?;
+    let deployed = app.deployed().ok_or("its app is not deployed")?;
+    let mut spec = base(shared, app, &deployed, start);
+    match &*deployed.launch {
+        Launch::Command(command) => {
+            spec.argv.clone_from(&command.argv);
+            spec.cwd.clone_from(&command.cwd);
+            spec.listen = command.listen;
+        }
+        Launch::Python(python) => {
+            let launch = match python.cached() {
+                Some(launch) => launch,
+                None => {
+                    shared.desk.report(Event::PullStarted { runner: start.runner });
+                    python
+                        .prepare(&shared.python, &ProgressSender::none())
+                        .await
+                        .map_err(|error| error.to_string())?
+                }
+            };
+            spec.argv.clone_from(&launch.argv);
+            spec.cwd.clone_from(&launch.working_dir);
+            spec.listen = Listen::UnixSocket;
+            let own = std::mem::take(&mut spec.env);
+            spec.env.clone_from(&launch.env);
+            spec.env.extend(own);
+        }
+    }
+    Ok(spec)
+}
+
+fn base(shared: &Shared, app: &App, deployed: &Deployed, start: &Start) -> RunnerSpec {
+    let node = &shared.config.node;
+    let allocation = &start.allocation;
+    let gpus = allocation.gpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let labels = BTreeMap::from([
+        (label::MACHINE_TYPE.to_owned(), allocation.machine_type.clone()),
+        (label::CPU_MILLIS.to_owned(), allocation.cpu_millis.to_string()),
+        (label::MEMORY_BYTES.to_owned(), allocation.memory_bytes.to_string()),
+        (label::GPUS.to_owned(), gpus),
+        (label::CODE.to_owned(), deployed.code.clone()),
+    ]);
+    let enforced = deployed.enforced.get(&allocation.machine_type).copied().unwrap_or(false);
+    RunnerSpec {
+        id: start.runner,
+        app: app.name().to_owned(),
+        revision: start.revision,
+        labels,
+        argv: Vec::new(),
+        cwd: app.config.cwd.clone(),
+        env: environment(shared, app, start),
+        listen: Listen::Port,
+        health_path: app.config.health_path.clone(),
+        limits: Limits {
+            cpu_millis: enforced.then_some(allocation.cpu_millis).filter(|millis| *millis > 0),
+            memory_bytes: enforced.then_some(allocation.memory_bytes).filter(|bytes| *bytes > 0),
+            pids_max: Some(u64::from(node.limits.runner_processes_max)),
+            open_files_max: node.limits.runner_open_files_max.map(u64::from),
+        },
+        gpus: allocation.gpus.clone(),
+        user: app.config.user.clone().or_else(|| node.user.clone()),
+        grace: deployed.spec.scaling.termination_grace_period,
+        orphan_timeout: node.adopt_timeout,
+    }
+}
+
+/// What a runner finds in its environment, as fal's runners do. The user's own `env` wins.
+fn environment(shared: &Shared, app: &App, start: &Start) -> BTreeMap<String, String> {
+    let mut env: BTreeMap<String, String> = [
+        ("FAL_APP_NAME", app.config.name.app().to_owned()),
+        ("FAL_APP_ID", app.name().to_owned()),
+        ("FAL_USER_NICKNAME", app.config.name.owner().to_owned()),
+        ("FAL_JOB_ID", start.runner.to_string()),
+        ("GLOWPLUG_RUNNER_ID", start.runner.to_string()),
+        ("GLOWPLUG_TIMELINE", shared.timeline_path(start.runner).display().to_string()),
+        ("PYTHONUNBUFFERED", "1".to_owned()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect();
+    env.extend(app.config.env.clone());
+    env
+}

@@ -1,0 +1,369 @@
+//! A whole node: started from a config, stopped in order.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use glowplug_api::control::RunnerView;
+use glowplug_artifacts::PythonApps;
+use glowplug_core::Event;
+use glowplug_core::engine::{Config as EngineConfig, Engine};
+use glowplug_core::resources::{Capacity, Gpu};
+use glowplug_gateway::host::Host;
+use glowplug_gateway::options::ProxyOrigins;
+use glowplug_gateway::{Fallback, Forwarder, Gateway, LocalAuthority, Options};
+use glowplug_runner::{Backend, LogCaps, ProcessBackend, ProcessOptions, ShimCommand};
+use glowplug_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::apps::Apps;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::desk::Desk;
+use crate::executor::Executor;
+use crate::host::NodeHost;
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::shared::Shared;
+use crate::{control, deploy, journal, queue, runner_task};
+
+/// Events of the node that a slow listener may fall behind by before it misses some.
+const EVENTS_MAX: usize = 256;
+/// Between two looks whether every runner has ended, while shutting down.
+const SHUTDOWN_LOOK: Duration = Duration::from_millis(10);
+/// For runners to go after they were killed.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What of a node its config does not say.
+#[derive(Clone)]
+pub struct NodeOptions {
+    /// The program under which runners are started: this one, usually.
+    pub shim: ShimCommand,
+    /// Keep nothing: no database, and runners end with the node.
+    pub ephemeral: bool,
+    /// Run apps on this backend instead of as processes.
+    pub backend: Option<Arc<dyn Backend>>,
+}
+
+impl std::fmt::Debug for NodeOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeOptions")
+            .field("shim", &self.shim)
+            .field("ephemeral", &self.ephemeral)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What happens on a node, for a terminal to show.
+#[derive(Clone, Debug)]
+pub enum NodeEvent {
+    /// An app's environment is being built.
+    AppProgress {
+        app: String,
+        text: String,
+        fraction: Option<f32>,
+    },
+    AppPrepared {
+        app: String,
+    },
+    AppBroken {
+        app: String,
+        reason: String,
+    },
+    RunnerReady {
+        view: Box<RunnerView>,
+    },
+    RunnerEnded {
+        view: Box<RunnerView>,
+    },
+}
+
+pub struct Node {
+    shared: Arc<Shared>,
+    gateway: Gateway,
+    authority: Arc<LocalAuthority>,
+    cancelled: CancellationToken,
+    /// Held for as long as the data directory is ours.
+    _lock: Option<File>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("address", &self.local_addr()).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Opens the port and the data directory, takes over what lives from before, and deploys the apps.
+    /// Python apps go on being prepared after this returns; requests to them wait.
+    pub async fn start(config: Config, options: NodeOptions) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let data_dir = config.node.data_dir.clone();
+        make_dir(&data_dir)?;
+        let lock = lock(&data_dir)?;
+        let timelines = data_dir.join("timelines");
+        // What earlier runners told of their starts has been read or is of no use any more.
+        drop(std::fs::remove_dir_all(&timelines));
+        make_dir(&timelines)?;
+
+        let store = open_store(&data_dir, options.ephemeral)?;
+        let boot = store.begin_boot().await?;
+        let keys = store.keys().await?;
+        let open_allowed = config.node.open || config.node.listen.ip().is_loopback();
+        if keys.is_empty() && !open_allowed {
+            bail!(
+                "{} is reachable from other machines and no key exists: make one with `glowplug keys \
+                 create --scope ADMIN` while the node listens on 127.0.0.1, or set `open = true` below \
+                 [node]",
+                config.node.listen
+            );
+        }
+        let backend = match options.backend {
+            Some(backend) => backend,
+            None => process_backend(&config, options.shim, clock)?,
+        };
+        let notices = backend.notices().context("the backend is in use by another node")?;
+        let authority = Arc::new(LocalAuthority::open(&data_dir, clock.now())?);
+        let shared = share(config, boot, clock, store, backend, keys);
+        let gateway = open_port(&shared, &authority)?;
+
+        let cancelled = CancellationToken::new();
+        let (decisions, written) = mpsc::channel(journal::WAITING_MAX);
+        let tasks = &shared.tasks;
+        tasks.spawn(journal::run(shared.store.clone(), shared.metrics.clone(), written));
+        tasks.spawn(Executor::new(shared.clone(), decisions).run(cancelled.clone()));
+        tasks.spawn(until(cancelled.clone(), wake_engine(shared.clone())));
+        tasks.spawn(until(cancelled.clone(), queue::purge(shared.clone())));
+        tasks
+            .spawn(until(cancelled.clone(), runner_task::backend_notices(shared.clone(), notices)));
+        let node = Self { shared, gateway, authority, cancelled, _lock: lock };
+        deploy::all(&node.shared).await?;
+        Ok(node)
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.gateway.address()
+    }
+
+    /// The certificate that callers over TLS must trust.
+    pub fn ca_path(&self) -> &Path {
+        self.authority.certificate_path()
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.shared.is_open()
+    }
+
+    pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
+        self.shared.events.subscribe()
+    }
+
+    /// Stops accepting, lets requests and runners finish within `shutdown_timeout`, then ends the rest.
+    pub async fn shutdown(self) -> anyhow::Result<()> {
+        let Self { shared, gateway, cancelled, .. } = self;
+        let limit = shared.config.node.shutdown_timeout;
+        let deadline = shared.desk.now() + limit;
+        // New requests are refused while those under way still have their runners.
+        gateway.shutdown(limit).await;
+        shared.desk.report(Event::ShutDown);
+        let left = deadline - shared.desk.now();
+        let grace = left.max(Duration::from_secs(1));
+        if !runners_gone(&shared, grace).await {
+            kill_all(&shared);
+            if !runners_gone(&shared, KILL_TIMEOUT).await {
+                tracing::error!("some runners could not be ended");
+            }
+        }
+        cancelled.cancel();
+        shared.tasks.close();
+        if tokio::time::timeout(KILL_TIMEOUT, shared.tasks.wait()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        shared.forget_logs().await;
+        shared.store.close().await;
+        Ok(())
+    }
+}
+
+async fn until(cancelled: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = cancelled.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// Calls the engine when time alone makes something due.
+async fn wake_engine(shared: Arc<Shared>) {
+    loop {
+        let rearmed = shared.desk.rearmed.notified();
+        let wakeup = async {
+            match shared.desk.next_wakeup() {
+                Some(after) => tokio::time::sleep(after).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = wakeup => shared.desk.advance(),
+            () = rearmed => {}
+        }
+    }
+}
+
+async fn runners_gone(shared: &Shared, within: Duration) -> bool {
+    let gone = async {
+        while shared.desk.read(|state, _| state.engine.runner_count()) > 0 {
+            tokio::time::sleep(SHUTDOWN_LOOK).await;
+        }
+    };
+    tokio::time::timeout(within, gone).await.is_ok()
+}
+
+fn kill_all(shared: &Shared) {
+    let ids: Vec<_> =
+        shared.desk.read(|state, _| state.engine.runners().map(|runner| runner.id).collect());
+    for runner in ids {
+        let how = glowplug_core::event::StopRequest::Kill;
+        shared.desk.report(Event::StopRequested { runner, how });
+    }
+}
+
+fn make_dir(path: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(path).with_context(|| {
+        format!("cannot create {}; choose another place with `--data-dir`", path.display())
+    })
+}
+
+/// Makes sure that no other node uses the data directory.
+fn lock(data_dir: &Path) -> anyhow::Result<Option<File>> {
+    let path = data_dir.join("lock");
+    let file =
+        File::create(&path).with_context(|| format!("cannot write to {}", data_dir.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => bail!(
+            "another node uses {}; stop it, or choose another place with `--data-dir`",
+            data_dir.display()
+        ),
+        // A file system without locks: nothing protects the directory, and nothing forbids it.
+        Err(std::fs::TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+fn open_store(data_dir: &Path, ephemeral: bool) -> anyhow::Result<Arc<dyn Store>> {
+    if ephemeral {
+        return Ok(Arc::new(MemoryStore::default()));
+    }
+    Ok(SqliteStore::open(&data_dir.join("glowplug.db"), SqliteOptions::default())?)
+}
+
+fn process_backend(
+    config: &Config,
+    shim: ShimCommand,
+    clock: Clock,
+) -> anyhow::Result<Arc<dyn Backend>> {
+    let data_dir = &config.node.data_dir;
+    let backend = ProcessBackend::new(ProcessOptions {
+        runners_dir: data_dir.join("runners"),
+        socket_dir: data_dir.join("sockets"),
+        shim,
+        clock: clock.shared(),
+        log_caps: LogCaps {
+            total_bytes_max: config.node.limits.runner_log_bytes_max,
+            ..LogCaps::default()
+        },
+    })?;
+    Ok(Arc::new(backend))
+}
+
+fn share(
+    config: Config,
+    boot: u32,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    backend: Arc<dyn Backend>,
+    keys: Vec<glowplug_store::KeyRecord>,
+) -> Arc<Shared> {
+    let engine = Engine::new(
+        EngineConfig {
+            boot,
+            waiting_max: config.node.limits.waiting_max as usize,
+            contention_wait_max: config.node.contention.wait_max,
+        },
+        capacity(&config),
+    );
+    let metrics = Arc::new(Metrics::new());
+    Arc::new(Shared {
+        boot,
+        started_at: clock.now(),
+        desk: Desk::new(clock, engine, metrics.clone()),
+        apps: Apps::new(config.apps.clone()),
+        store,
+        backend,
+        forwarder: Forwarder::new(gateway_options(&config).forward, clock.shared()),
+        queue: Queue::default(),
+        metrics,
+        python: PythonApps::new(&config.node.data_dir),
+        keys: RwLock::new(keys),
+        events: broadcast::channel(EVENTS_MAX).0,
+        tasks: TaskTracker::new(),
+        ended_logs: std::sync::Mutex::default(),
+        config,
+    })
+}
+
+/// What apps may use: what the config says, and where it says nothing what the machine has.
+fn capacity(config: &Config) -> Capacity {
+    let (found, _) = glowplug_runner::host::discover();
+    let wanted = &config.node.resources;
+    let declared = wanted.gpus.as_ref().map(|groups| {
+        groups
+            .iter()
+            .flat_map(|group| (0..group.count).map(move |_| group))
+            .zip(0..)
+            .map(|(group, index)| Gpu {
+                index,
+                kind: group.kind.clone(),
+                memory_bytes: group.memory_bytes,
+            })
+            .collect()
+    });
+    Capacity {
+        cpu_millis: wanted.cpu_millis.unwrap_or(found.cpu_millis),
+        memory_bytes: wanted.memory_bytes.unwrap_or(found.memory_bytes),
+        gpus: declared.unwrap_or(found.gpus),
+    }
+}
+
+fn gateway_options(config: &Config) -> Options {
+    let limits = &config.node.limits;
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let mut options = Options {
+        connections_max: limits.connections_max as usize,
+        header_bytes_max: bytes(limits.header_bytes_max),
+        run_body_bytes_max: limits.run_body_bytes_max,
+        queue_body_bytes_max: bytes(limits.queue_body_bytes_max),
+        proxy_origins: match config.node.proxy_origins.as_slice() {
+            [] => ProxyOrigins::None,
+            origins if origins.iter().any(|origin| origin == "*") => ProxyOrigins::Any,
+            origins => ProxyOrigins::Only(origins.to_vec()),
+        },
+        ..Options::default()
+    };
+    options.forward.answer_bytes_max = bytes(limits.response_bytes_max);
+    options
+}
+
+fn open_port(shared: &Arc<Shared>, authority: &Arc<LocalAuthority>) -> anyhow::Result<Gateway> {
+    let host: Arc<dyn Host> = Arc::new(NodeHost(shared.clone()));
+    let control = shared.clone();
+    let fallback: Fallback =
+        Arc::new(move |request| Box::pin(control::serve(control.clone(), request)));
+    let options = gateway_options(&shared.config);
+    let listen = shared.config.node.listen;
+    Ok(Gateway::bind(listen, &host, &options, Some(authority), &fallback)?)
+}

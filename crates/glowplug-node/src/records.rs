@@ -1,0 +1,257 @@
+//! What happened lately, for people: runners with the phases of their starts, and requests.
+//!
+//! Kept in memory, bounded, filled from the engine's events and decisions. Decisions themselves go to the
+//! store's journal.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use glowplug_core::decision::{Decision, StartCause, What};
+use glowplug_core::event::Adopted;
+use glowplug_core::request::{Outcome, Refusal};
+use glowplug_core::resources::Allocation;
+use glowplug_core::{AppId, Event, Lease, RequestId, RunnerId, Timestamp};
+
+/// Ended runners remembered.
+const ENDED_RUNNERS_MAX: usize = 1_000;
+/// Requests remembered, waiting and running ones included.
+const REQUESTS_MAX: usize = 20_000;
+/// Marks of one program's own start.
+pub(crate) const MARKS_MAX: usize = 32;
+
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    runners: BTreeMap<RunnerId, RunnerRecord>,
+    ended: VecDeque<RunnerId>,
+    requests: BTreeMap<RequestId, RequestRecord>,
+    request_order: VecDeque<RequestId>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RunnerRecord {
+    pub app: String,
+    pub revision: u32,
+    pub cause: StartCause,
+    pub machine_type: Option<String>,
+    pub gpus: Vec<u32>,
+    pub created: Timestamp,
+    pub placed: Option<Timestamp>,
+    pub pull_started: Option<Timestamp>,
+    pub setup: Option<Timestamp>,
+    pub ready: Option<Timestamp>,
+    pub ended: Option<Timestamp>,
+    pub served: u64,
+    pub end_reason: Option<String>,
+    /// What the program itself told of its start, in order.
+    pub marks: Vec<(String, Timestamp)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RequestRecord {
+    pub app: AppId,
+    pub arrived: Timestamp,
+    /// Runner and moment of the last assignment.
+    pub assigned: Option<(RunnerId, Timestamp)>,
+    pub attempts: u32,
+    pub finished: Option<(Timestamp, End)>,
+}
+
+/// How the last attempt of a request ended.
+#[derive(Clone, Debug)]
+pub(crate) enum End {
+    Answered(u16),
+    ConnectFailed,
+    Disconnected,
+    CallerGone,
+    Refused(String),
+}
+
+impl End {
+    fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Answered(answer) => Self::Answered(answer.status),
+            Outcome::ConnectFailed => Self::ConnectFailed,
+            Outcome::Disconnected => Self::Disconnected,
+            Outcome::CallerGone => Self::CallerGone,
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answered(status) => write!(f, "was answered with {status}"),
+            Self::ConnectFailed => f.write_str("could not be sent to its runner"),
+            Self::Disconnected => f.write_str("lost the connection to its runner"),
+            Self::CallerGone => f.write_str("was given up by its caller"),
+            Self::Refused(refusal) => write!(f, "was refused: {refusal}"),
+        }
+    }
+}
+
+impl RequestRecord {
+    pub(crate) fn waited(&self) -> Option<Duration> {
+        self.assigned.map(|(_, at)| at - self.arrived)
+    }
+}
+
+impl Records {
+    pub(crate) fn runner(&self, id: RunnerId) -> Option<&RunnerRecord> {
+        self.runners.get(&id)
+    }
+
+    pub(crate) fn runners(&self) -> impl Iterator<Item = (&RunnerId, &RunnerRecord)> {
+        self.runners.iter()
+    }
+
+    pub(crate) fn request(&self, id: RequestId) -> Option<&RequestRecord> {
+        self.requests.get(&id)
+    }
+
+    pub(crate) fn start(
+        &mut self,
+        now: Timestamp,
+        id: RunnerId,
+        _app: AppId,
+        revision: u32,
+        allocation: &Allocation,
+        cause: StartCause,
+    ) {
+        let record = self.runners.entry(id).or_insert_with(|| RunnerRecord::new(now, cause));
+        record.revision = revision;
+        record.placed = Some(now);
+        record.machine_type = Some(allocation.machine_type.clone());
+        record.gpus.clone_from(&allocation.gpus);
+    }
+
+    pub(crate) fn adopted(&mut self, adopted: &Adopted, app: &str) {
+        let mut record = RunnerRecord::new(adopted.started_at, StartCause::Adopted);
+        app.clone_into(&mut record.app);
+        record.revision = adopted.revision;
+        record.machine_type = Some(adopted.allocation.machine_type.clone());
+        record.gpus.clone_from(&adopted.allocation.gpus);
+        record.placed = Some(adopted.started_at);
+        record.setup = Some(adopted.started_at);
+        self.runners.insert(adopted.runner, record);
+    }
+
+    pub(crate) fn event(&mut self, now: Timestamp, event: &Event) {
+        let (id, field): (_, fn(&mut RunnerRecord) -> &mut Option<Timestamp>) = match event {
+            Event::PullStarted { runner } => (runner, |record| &mut record.pull_started),
+            Event::SetupStarted { runner } => (runner, |record| &mut record.setup),
+            Event::Ready { runner } => (runner, |record| &mut record.ready),
+            _ => return,
+        };
+        if let Some(record) = self.runners.get_mut(id) {
+            field(record).get_or_insert(now);
+        }
+    }
+
+    pub(crate) fn note(&mut self, decision: &Decision) {
+        let Some(id) = decision.runner else { return };
+        match &decision.what {
+            What::Wanted { cause, .. } => {
+                let record = self
+                    .runners
+                    .entry(id)
+                    .or_insert_with(|| RunnerRecord::new(decision.at, *cause));
+                record.app.clone_from(&decision.name);
+            }
+            What::Placed { .. } | What::Ready { .. } => {
+                if let Some(record) = self.runners.get_mut(&id) {
+                    record.app.clone_from(&decision.name);
+                }
+            }
+            What::Stopping { reason, .. } => self.end_reason(id, reason.to_string()),
+            What::StartFailed { detail, .. } | What::Died { detail, .. } => {
+                self.end_reason(id, detail.clone());
+            }
+            What::Ended { served, .. } => self.ended(id, decision, *served),
+            _ => {}
+        }
+    }
+
+    fn end_reason(&mut self, id: RunnerId, reason: String) {
+        if let Some(record) = self.runners.get_mut(&id) {
+            record.end_reason.get_or_insert(reason);
+        }
+    }
+
+    fn ended(&mut self, id: RunnerId, decision: &Decision, served: u64) {
+        let Some(record) = self.runners.get_mut(&id) else { return };
+        record.ended = Some(decision.at);
+        record.served = served;
+        self.ended.push_back(id);
+        if self.ended.len() > ENDED_RUNNERS_MAX
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.runners.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn arrived(&mut self, now: Timestamp, id: RequestId, app: AppId) {
+        let record =
+            RequestRecord { app, arrived: now, assigned: None, attempts: 0, finished: None };
+        if self.requests.insert(id, record).is_none() {
+            self.request_order.push_back(id);
+        }
+        if self.request_order.len() > REQUESTS_MAX
+            && let Some(oldest) = self.request_order.pop_front()
+        {
+            self.requests.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn assigned(&mut self, now: Timestamp, lease: Lease) -> Option<&RequestRecord> {
+        let record = self.requests.get_mut(&lease.request)?;
+        record.assigned = Some((lease.runner, now));
+        record.attempts = lease.attempt;
+        Some(record)
+    }
+
+    pub(crate) fn finished(
+        &mut self,
+        now: Timestamp,
+        lease: Lease,
+        outcome: &Outcome,
+    ) -> Option<&RequestRecord> {
+        let record = self.requests.get_mut(&lease.request)?;
+        record.finished = Some((now, End::of(outcome)));
+        Some(record)
+    }
+
+    pub(crate) fn refused(&mut self, now: Timestamp, id: RequestId, refusal: &Refusal) {
+        if let Some(record) = self.requests.get_mut(&id) {
+            record.finished = Some((now, End::Refused(refusal.to_string())));
+        }
+    }
+
+    pub(crate) fn mark(&mut self, id: RunnerId, marks: Vec<(String, Timestamp)>) {
+        if let Some(record) = self.runners.get_mut(&id) {
+            record.marks = marks;
+            record.marks.truncate(MARKS_MAX);
+        }
+    }
+}
+
+impl RunnerRecord {
+    fn new(created: Timestamp, cause: StartCause) -> Self {
+        Self {
+            app: String::new(),
+            revision: 0,
+            cause,
+            machine_type: None,
+            gpus: Vec::new(),
+            created,
+            placed: None,
+            pull_started: None,
+            setup: None,
+            ready: None,
+            ended: None,
+            served: 0,
+            end_reason: None,
+            marks: Vec::new(),
+        }
+    }
+}

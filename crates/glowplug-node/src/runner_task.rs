@@ -1,0 +1,204 @@
+//! Everything the node does about one runner, in order: prepare, start, watch, probe, stop.
+//!
+//! The task ends when the engine has forgotten the runner. Reports of the backend (spawned, ready, exited)
+//! do not pass through here: they go from the backend straight to the engine, see `backend_notices`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use glowplug_core::resources::Allocation;
+use glowplug_core::{AppId, Event, RunnerAddress, RunnerId};
+use glowplug_runner::{Exit, ExitCause, Notice, StopMode};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, interval_at};
+
+use crate::apps::HealthCheck;
+use crate::launch;
+use crate::probe;
+use crate::shared::Shared;
+
+/// Between two regular health checks (fal's number).
+const HEALTH_INTERVAL: Duration = Duration::from_secs(15);
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Stop(StopMode),
+    /// See whether it accepts connections; with a health check that is not regular, run it.
+    Probe,
+}
+
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub runner: RunnerId,
+    pub app: AppId,
+    pub revision: u32,
+    pub allocation: Allocation,
+}
+
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    start: Option<Start>,
+    runner: RunnerId,
+    mut commands: mpsc::Receiver<Command>,
+) {
+    let mut health = None;
+    if let Some(start) = start {
+        health = shared.apps.by_id(start.app).and_then(|app| app.deployed()?.health.clone());
+        if !begin(&shared, &start, &mut commands).await {
+            // It was never there, or is already told to be gone.
+            while commands.recv().await.is_some() {}
+            return;
+        }
+    }
+    watch(&shared, runner, health, commands).await;
+}
+
+/// Prepares and starts. Returns false if there is nothing to watch.
+async fn begin(
+    shared: &Arc<Shared>,
+    start: &Start,
+    commands: &mut mpsc::Receiver<Command>,
+) -> bool {
+    let runner = start.runner;
+    let exited = |detail: String| shared.desk.report(Event::Exited { runner, detail });
+    let prepared = tokio::select! {
+        prepared = launch::prepare(shared, start) => prepared,
+        () = stop_wanted(commands) => {
+            exited("stopped before it was started".into());
+            return false;
+        }
+    };
+    let spec = match prepared {
+        Ok(spec) => spec,
+        Err(reason) => {
+            exited(reason);
+            return false;
+        }
+    };
+    if let Err(error) = shared.backend.ensure(&spec).await {
+        exited(format!("could not be started: {}", chain(&error)));
+        return false;
+    }
+    true
+}
+
+async fn stop_wanted(commands: &mut mpsc::Receiver<Command>) {
+    while let Some(command) = commands.recv().await {
+        if matches!(command, Command::Stop(_)) {
+            return;
+        }
+    }
+}
+
+async fn watch(
+    shared: &Arc<Shared>,
+    runner: RunnerId,
+    health: Option<HealthCheck>,
+    mut commands: mpsc::Receiver<Command>,
+) {
+    let mut failures = 0;
+    let start_period = health.as_ref().map_or(HEALTH_INTERVAL, |check| check.start_period);
+    let mut ticks = interval_at(Instant::now() + start_period, HEALTH_INTERVAL);
+    let regular = health.clone().filter(|check| check.regularly);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                None => return,
+                Some(Command::Stop(mode)) => {
+                    if let Err(error) = shared.backend.stop(runner, mode).await {
+                        tracing::error!(%runner, "cannot stop: {}", chain(&error));
+                    }
+                }
+                Some(Command::Probe) => {
+                    if let Some(detail) = look(shared, runner, health.as_ref()).await {
+                        shared.desk.report(Event::Unhealthy { runner, detail });
+                    }
+                }
+            },
+            _ = ticks.tick(), if regular.is_some() => {
+                let (Some(check), Some(address)) = (&regular, shared.desk.address(runner)) else {
+                    continue;
+                };
+                match probe::health(&address, check).await {
+                    Ok(()) => failures = 0,
+                    Err(problem) => {
+                        failures += 1;
+                        if failures >= check.failure_threshold {
+                            let detail = format!("its health check failed {failures} times: {problem}");
+                            shared.desk.report(Event::Unhealthy { runner, detail });
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What is wrong with a runner right now, if anything.
+async fn look(
+    shared: &Arc<Shared>,
+    runner: RunnerId,
+    health: Option<&HealthCheck>,
+) -> Option<String> {
+    let address: Arc<RunnerAddress> = shared.desk.address(runner)?;
+    if let Err(problem) = probe::accepts(&address).await {
+        return Some(format!("it no longer accepts connections: {problem}"));
+    }
+    let problem = probe::health(&address, health?).await.err()?;
+    Some(format!("its health check failed: {problem}"))
+}
+
+/// Carries the backend's reports to the engine, in their order, until the backend is gone.
+pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Receiver<Notice>) {
+    while let Some(notice) = notices.recv().await {
+        match notice {
+            Notice::Spawned { runner, .. } => shared.desk.report(Event::SetupStarted { runner }),
+            Notice::Ready { runner, address, .. } => {
+                shared.read_marks(runner);
+                shared.desk.ready(runner, address);
+                shared.announce_ready(runner);
+            }
+            Notice::Exited { runner, exit, .. } => {
+                if let Some(address) = shared.desk.address(runner) {
+                    shared.forwarder.forget(&address);
+                }
+                shared.desk.report(Event::Exited { runner, detail: describe(&exit) });
+            }
+        }
+    }
+}
+
+/// An exit in one line.
+fn describe(exit: &Exit) -> String {
+    let cause = match &exit.cause {
+        ExitCause::Code(code) => format!("exited with code {code}"),
+        ExitCause::Signal(signal) => format!("was killed by signal {signal}"),
+        ExitCause::OutOfMemory => "ran out of the memory its machine type allows".to_owned(),
+        ExitCause::SpawnFailed(problem) => format!("could not be started: {problem}"),
+        ExitCause::Unknown => "ended while nobody watched".to_owned(),
+    };
+    match exit.log_tail.iter().rev().find(|line| !line.trim().is_empty()) {
+        Some(last) => format!("{cause}; its last words: {}", brief(last.trim())),
+        None => cause,
+    }
+}
+
+fn brief(text: &str) -> String {
+    const BRIEF_CHARS_MAX: usize = 300;
+    match text.char_indices().nth(BRIEF_CHARS_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

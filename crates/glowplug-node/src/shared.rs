@@ -1,0 +1,138 @@
+//! What the parts of a running node have in common.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use glowplug_api::control::RunnerView;
+use glowplug_artifacts::PythonApps;
+use glowplug_core::{RunnerId, Timestamp};
+use glowplug_gateway::Forwarder;
+use glowplug_runner::Backend;
+use glowplug_store::{KeyRecord, Store};
+use serde::Deserialize;
+use tokio::sync::broadcast;
+use tokio_util::task::TaskTracker;
+
+use crate::apps::Apps;
+use crate::config::Config;
+use crate::desk::Desk;
+use crate::metrics::Metrics;
+use crate::node::NodeEvent;
+use crate::queue::Queue;
+use crate::{records, views};
+
+pub(crate) struct Shared {
+    pub config: Config,
+    pub boot: u32,
+    pub started_at: Timestamp,
+    pub desk: Desk,
+    pub apps: Apps,
+    pub store: Arc<dyn Store>,
+    pub backend: Arc<dyn Backend>,
+    pub forwarder: Arc<Forwarder>,
+    pub queue: Queue,
+    pub metrics: Arc<Metrics>,
+    pub python: PythonApps,
+    /// As the store has them.
+    pub keys: RwLock<Vec<KeyRecord>>,
+    pub events: broadcast::Sender<NodeEvent>,
+    /// Ended runners whose logs are kept, oldest first.
+    pub ended_logs: Mutex<VecDeque<RunnerId>>,
+    /// Every task of the node that outlives a call, joined at shutdown.
+    pub tasks: TaskTracker,
+}
+
+/// A line of the file that a runner's program writes about its own start.
+#[derive(Deserialize)]
+struct Mark {
+    mark: String,
+    at_us: u64,
+}
+
+/// Ended runners whose logs are kept.
+const ENDED_LOGS_MAX: usize = 200;
+/// Bytes read of a program's account of its start.
+const TIMELINE_BYTES_MAX: usize = 64 * 1024;
+
+impl Shared {
+    /// Where a runner's program writes about its start.
+    pub(crate) fn timeline_path(&self, runner: RunnerId) -> PathBuf {
+        self.config.node.data_dir.join("timelines").join(format!("{runner}.jsonl"))
+    }
+
+    /// Takes over what the program told of its start, and drops the file.
+    pub(crate) fn read_marks(&self, runner: RunnerId) {
+        let path = self.timeline_path(runner);
+        let Ok(text) = std::fs::read(&path) else { return };
+        drop(std::fs::remove_file(&path));
+        let text = String::from_utf8_lossy(&text[..text.len().min(TIMELINE_BYTES_MAX)]);
+        let marks = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Mark>(line).ok())
+            .take(records::MARKS_MAX)
+            .map(|mark| (mark.mark, Timestamp::from_micros(mark.at_us)))
+            .collect();
+        self.desk.mark(runner, marks);
+    }
+
+    pub(crate) fn runner_view(&self, runner: RunnerId) -> Option<RunnerView> {
+        self.desk.read(|state, _| views::runner(state, runner))
+    }
+
+    pub(crate) fn announce_ready(&self, runner: RunnerId) {
+        if let Some(view) = self.runner_view(runner) {
+            self.announce(NodeEvent::RunnerReady { view: Box::new(view) });
+        }
+    }
+
+    /// Nothing is left of a runner, and the engine has forgotten it.
+    pub(crate) fn ended(self: &Arc<Self>, runner: RunnerId) {
+        drop(std::fs::remove_file(self.timeline_path(runner)));
+        if let Some(view) = self.runner_view(runner) {
+            self.announce(NodeEvent::RunnerEnded { view: Box::new(view) });
+        }
+        self.queue.runner_ended(runner);
+        let oldest = {
+            let mut logs = self.ended_logs.lock().unwrap_or_else(PoisonError::into_inner);
+            logs.push_back(runner);
+            if logs.len() > ENDED_LOGS_MAX { logs.pop_front() } else { None }
+        };
+        if let Some(oldest) = oldest {
+            let shared = self.clone();
+            self.tasks.spawn(async move { shared.forget_log(oldest).await });
+        }
+    }
+
+    /// Drops the logs of all ended runners.
+    pub(crate) async fn forget_logs(&self) {
+        let logs = {
+            let mut logs = self.ended_logs.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *logs)
+        };
+        for runner in logs {
+            self.forget_log(runner).await;
+        }
+    }
+
+    pub(crate) async fn forget_log(&self, runner: RunnerId) {
+        if let Err(error) = self.backend.forget(runner).await {
+            tracing::warn!(%runner, "its files could not be removed: {error}");
+        }
+    }
+
+    /// Nobody may be listening; that is no failure.
+    pub(crate) fn announce(&self, event: NodeEvent) {
+        drop(self.events.send(event));
+    }
+
+    pub(crate) fn keys(&self) -> Vec<KeyRecord> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// No key exists, and the node may serve without one.
+    pub(crate) fn is_open(&self) -> bool {
+        let open_allowed = self.config.node.open || self.config.node.listen.ip().is_loopback();
+        open_allowed && self.keys.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}

@@ -1,0 +1,312 @@
+//! The engine's and the records' state in the words of the API.
+
+use std::collections::BTreeMap;
+
+use glowplug_api::control::{
+    AppView, DecisionView, GpuView, NodeView, PhaseView, QueueView, RunnerView, WhyView,
+};
+use glowplug_core::lifecycle::State as RunnerState;
+use glowplug_core::time::Pretty;
+use glowplug_core::{RequestId, RunnerId, Timestamp};
+use glowplug_store::JournalRecord;
+
+use crate::apps::{App, Status};
+use crate::desk::State;
+use crate::records::RunnerRecord;
+use crate::settings;
+use crate::shared::Shared;
+
+pub(crate) fn runner(state: &State, id: RunnerId) -> Option<RunnerView> {
+    let record = state.records.runner(id);
+    let live = state.engine.runner(id);
+    let mut view = match (record, &live) {
+        (Some(record), _) => from_record(id, record),
+        (None, Some(live)) => {
+            let mut view = empty(id, live.created);
+            view.cause = live.cause.to_string();
+            live.cause.label().clone_into(&mut view.cause_label);
+            view
+        }
+        (None, None) => return None,
+    };
+    if let Some(live) = live {
+        if view.app.is_empty()
+            && let Some(app) = state.engine.app(live.app, live.created)
+        {
+            view.app.clone_from(&app.spec.name);
+        }
+        live.state.as_str().clone_into(&mut view.state);
+        view.revision = live.revision;
+        view.in_flight = u32::try_from(live.in_flight).unwrap_or(u32::MAX);
+        view.served = live.served;
+        view.expires_at_micros = live.expires.map(Timestamp::as_micros);
+        view.end_reason = live.stop.map(ToString::to_string).or(view.end_reason);
+    }
+    Some(view)
+}
+
+/// Runners by id: those that live, and with `ended` those that are remembered.
+pub(crate) fn runners(state: &State, app: Option<&str>, ended: bool) -> Vec<RunnerView> {
+    let mut ids: Vec<RunnerId> = state.engine.runners().map(|runner| runner.id).collect();
+    if ended {
+        ids.extend(state.records.runners().map(|(id, _)| *id));
+        ids.sort_unstable();
+        ids.dedup();
+    }
+    ids.into_iter()
+        .filter_map(|id| runner(state, id))
+        .filter(|view| app.is_none_or(|app| view.app == app))
+        .collect()
+}
+
+fn empty(id: RunnerId, created: Timestamp) -> RunnerView {
+    RunnerView {
+        id: id.to_string(),
+        app: String::new(),
+        revision: 0,
+        state: RunnerState::Terminated.as_str().to_owned(),
+        cause: String::new(),
+        cause_label: String::new(),
+        in_flight: 0,
+        served: 0,
+        machine_type: None,
+        gpus: Vec::new(),
+        created_at_micros: created.as_micros(),
+        ready_at_micros: None,
+        ended_at_micros: None,
+        end_reason: None,
+        expires_at_micros: None,
+        phases: Vec::new(),
+    }
+}
+
+fn from_record(id: RunnerId, record: &RunnerRecord) -> RunnerView {
+    RunnerView {
+        app: record.app.clone(),
+        revision: record.revision,
+        cause: record.cause.to_string(),
+        cause_label: record.cause.label().to_owned(),
+        served: record.served,
+        machine_type: record.machine_type.clone(),
+        gpus: record.gpus.clone(),
+        ready_at_micros: record.ready.map(Timestamp::as_micros),
+        ended_at_micros: record.ended.map(Timestamp::as_micros),
+        end_reason: record.end_reason.clone(),
+        phases: phases(record),
+        ..empty(id, record.created)
+    }
+}
+
+/// The phases of a start in order; below `setup` what the program itself told.
+fn phases(record: &RunnerRecord) -> Vec<PhaseView> {
+    let phase = |name: &str, start: Timestamp, end: Option<Timestamp>| PhaseView {
+        name: name.to_owned(),
+        start_micros: start.as_micros(),
+        end_micros: end.map(Timestamp::as_micros),
+    };
+    let end = record.ready.or(record.ended);
+    let pending_end = record.pull_started.or(record.setup).or(record.ended);
+    let mut phases = vec![phase("pending", record.created, pending_end)];
+    if let Some(start) = record.pull_started {
+        phases.push(phase("docker_pull", start, record.setup.or(record.ended)));
+    }
+    let Some(setup) = record.setup else { return phases };
+    phases.push(phase("setup", setup, end));
+    // A mark says that something is done: each is the end of what came before it.
+    let mut since = setup;
+    for (name, at) in &record.marks {
+        let at = (*at).max(since);
+        phases.push(phase(&format!("setup/{name}"), since, Some(at)));
+        since = at;
+    }
+    phases
+}
+
+pub(crate) fn app(shared: &Shared, app: &App) -> AppView {
+    let (status, detail, deployed) = match app.status() {
+        Status::Preparing { doing } => ("preparing", Some(doing), None),
+        Status::Ready(deployed) => ("ready", None, Some(deployed)),
+        Status::Broken { reason } => ("broken", Some(reason), None),
+    };
+    let mut view = AppView {
+        name: app.name().to_owned(),
+        status: status.to_owned(),
+        detail,
+        revision: 0,
+        program: app.config.program.to_string(),
+        machine_types: Vec::new(),
+        scaling: deployed.as_ref().map(|deployed| settings::view(&deployed.spec.scaling)),
+        runners: BTreeMap::new(),
+        queued: 0,
+        in_flight: 0,
+        backoff_until_micros: None,
+    };
+    shared.desk.read(|state, now| {
+        let Some(live) = state.engine.app(app.id, now) else { return };
+        view.revision = live.spec.revision;
+        view.machine_types = live.spec.machine_types.iter().map(|m| m.name.clone()).collect();
+        view.queued = live.waiting;
+        view.in_flight = live.in_flight as usize;
+        view.backoff_until_micros = live.backoff_until.map(Timestamp::as_micros);
+        if let Some(reason) = live.unschedulable {
+            view.detail = Some(format!("it cannot run on this node: {reason}"));
+        }
+        for runner in state.engine.runners().filter(|runner| runner.app == app.id) {
+            *view.runners.entry(runner.state.as_str().to_owned()).or_default() += 1;
+        }
+    });
+    view
+}
+
+pub(crate) fn queue(shared: &Shared, app: &App) -> QueueView {
+    let (size, in_progress) = shared.desk.read(|state, now| {
+        state.engine.app(app.id, now).map_or((0, 0), |live| (live.waiting, live.in_flight))
+    });
+    QueueView { app: app.name().to_owned(), size, in_progress: in_progress as usize }
+}
+
+pub(crate) fn node(shared: &Shared) -> NodeView {
+    let mut view = shared.desk.read(|state, _| {
+        let ledger = state.engine.ledger();
+        let total = ledger.total();
+        let (cpu_millis_free, memory_bytes_free) = ledger.free();
+        let holder = |index| {
+            state
+                .engine
+                .runners()
+                .find(|runner| {
+                    runner.allocation.is_some_and(|allocation| allocation.gpus.contains(&index))
+                })
+                .map(|runner| runner.id.to_string())
+        };
+        NodeView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot: shared.boot,
+            started_at_micros: shared.started_at.as_micros(),
+            data_dir: String::new(),
+            cpu_millis: total.cpu_millis,
+            cpu_millis_free,
+            memory_bytes: total.memory_bytes,
+            memory_bytes_free,
+            gpus: total
+                .gpus
+                .iter()
+                .map(|gpu| GpuView {
+                    index: gpu.index,
+                    kind: gpu.kind.clone(),
+                    memory_bytes: gpu.memory_bytes,
+                    runner: holder(gpu.index),
+                })
+                .collect(),
+            apps: 0,
+            runners: state.engine.runner_count() as usize,
+            open: false,
+        }
+    });
+    view.data_dir = shared.config.node.data_dir.display().to_string();
+    view.apps = shared.apps.all().count();
+    view.open = shared.is_open();
+    view
+}
+
+/// Decisions read for one answer to `why`.
+pub(crate) const WHY_RECORDS_MAX: usize = 200;
+
+pub(crate) fn decisions(records: Vec<JournalRecord>) -> Vec<DecisionView> {
+    records
+        .into_iter()
+        .map(|record| DecisionView {
+            at_micros: record.at.as_micros(),
+            sentence: record.sentence,
+            data: serde_json::from_str(&record.json).unwrap_or_default(),
+        })
+        .collect()
+}
+
+pub(crate) fn why_runner(
+    shared: &Shared,
+    id: RunnerId,
+    decisions: Vec<DecisionView>,
+) -> Option<WhyView> {
+    let summary = match shared.runner_view(id) {
+        Some(view) => {
+            let mut summary = format!("{id} of {} was started because {}", view.app, view.cause);
+            if let Some(ready) = view.ready_at_micros {
+                let took = std::time::Duration::from_micros(ready - view.created_at_micros);
+                summary.push_str(&format!("; it was ready after {}", Pretty(took)));
+            }
+            match &view.end_reason {
+                Some(reason) => summary.push_str(&format!("; it ended because {reason}")),
+                None => summary.push_str(&format!("; it is {} now", view.state)),
+            }
+            summary
+        }
+        None => decisions.last()?.sentence.clone(),
+    };
+    Some(WhyView { kind: "runner".into(), id: id.to_string(), summary, decisions })
+}
+
+pub(crate) fn why_request(
+    shared: &Shared,
+    id: RequestId,
+    decisions: Vec<DecisionView>,
+) -> Option<WhyView> {
+    let summary = shared.desk.read(|state, now| {
+        let record = state.records.request(id)?;
+        let app = state.engine.app(record.app, now)?.spec.name.clone();
+        let mut summary = format!("request {id} to {app} ");
+        match (record.assigned, record.waited()) {
+            (Some((runner, _)), Some(waited)) => {
+                if waited.is_zero() {
+                    summary.push_str(&format!("went to the warm runner {runner} at once"));
+                } else {
+                    summary.push_str(&format!("waited {} for {runner}", Pretty(waited)));
+                    if let Some(view) = views_start(state, runner, record.arrived) {
+                        summary.push_str(&view);
+                    }
+                }
+                if record.attempts > 1 {
+                    summary.push_str(&format!(" (attempt {})", record.attempts));
+                }
+            }
+            _ => summary.push_str(&format!("has waited {} so far", Pretty(now - record.arrived))),
+        }
+        if let Some((at, end)) = &record.finished {
+            summary
+                .push_str(&format!(", and {end} {} after it came", Pretty(*at - record.arrived)));
+        }
+        Some(summary)
+    });
+    let summary = summary.or_else(|| Some(decisions.last()?.sentence.clone()))?;
+    Some(WhyView { kind: "request".into(), id: id.to_string(), summary, decisions })
+}
+
+/// What a request that came at `arrived` waited for, if its runner was not there yet.
+fn views_start(state: &State, runner: RunnerId, arrived: Timestamp) -> Option<String> {
+    let record = state.records.runner(runner)?;
+    let ready = record.ready?;
+    (ready > arrived).then(|| {
+        format!(
+            ", which was started because {} and took {} to be ready",
+            record.cause,
+            Pretty(ready - record.created)
+        )
+    })
+}
+
+pub(crate) fn why_app(app: &App, view: &AppView, decisions: Vec<DecisionView>) -> WhyView {
+    let runners: Vec<String> =
+        view.runners.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let runners = if runners.is_empty() { "no runner".to_owned() } else { runners.join(", ") };
+    let mut summary = format!(
+        "{} is {}: {runners}, {} request(s) waiting, {} in flight",
+        app.name(),
+        view.status,
+        view.queued,
+        view.in_flight
+    );
+    if let Some(detail) = &view.detail {
+        summary.push_str(&format!("; {detail}"));
+    }
+    WhyView { kind: "app".into(), id: app.name().to_owned(), summary, decisions }
+}
