@@ -3,6 +3,9 @@
 //! A pid alone names nothing: it may have been given out again. Here a process is known by its pid
 //! together with its start time, or by the marker in its environment, and it is signalled through a
 //! pidfd that was opened before that check.
+//!
+//! Limit: a process that has left its parents, cleared its environment and been given no control group
+//! is found only by a living shim, whose child it has become, not by a node that finds the shim killed.
 
 use std::fs;
 use std::path::Path;

@@ -73,7 +73,9 @@ impl fmt::Debug for ProcessOptions {
     }
 }
 
-/// The program that calls [`shim::main`](crate::shim::main) with what follows these arguments.
+/// The program that calls [`shim::main`](crate::shim::main) with what follows these arguments, before it
+/// starts any thread. The node's own binary is best named `/proc/self/exe`, which still is the one that
+/// runs when the file has been replaced by an upgrade.
 #[derive(Clone, Debug)]
 pub struct ShimCommand {
     pub program: PathBuf,

@@ -76,6 +76,9 @@ fn explain(order: &LaunchOrder, error: &io::Error) -> String {
         io::ErrorKind::NotFound => format!(
             "the program `{program}` was not found: give its full path, or install it where PATH finds it"
         ),
+        io::ErrorKind::PermissionDenied if !program.contains('/') => format!(
+            "the program `{program}` was not found where its user may look: give its full path"
+        ),
         io::ErrorKind::PermissionDenied => {
             format!(
                 "`{program}` may not be run: is it executable, and may its user enter its folder?"
