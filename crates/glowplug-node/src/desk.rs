@@ -6,7 +6,7 @@
 //! outbox, in order, and is performed by the executor outside the lock. Nothing here waits for a disk, a
 //! process or a socket.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -97,9 +97,20 @@ pub(crate) struct State {
     /// Attempts under way, with the way to withdraw them. Bounded by runners × multiplexing.
     attempts: HashMap<RequestId, watch::Sender<Option<Refusal>>>,
     addresses: HashMap<RunnerId, Arc<RunnerAddress>>,
+    /// What was told of runners of an earlier life of the node before they were adopted.
+    strangers: BTreeMap<RunnerId, Stranger>,
     outbox: VecDeque<Work>,
     armed: Option<Timestamp>,
 }
+
+/// News of a runner that the engine does not know (yet).
+enum Stranger {
+    Ready(RunnerAddress),
+    Ended,
+}
+
+/// Runners that the engine does not know of which news is kept.
+const STRANGERS_MAX: usize = 10_000;
 
 /// What an event meant for the one who brought it.
 #[derive(Default)]
@@ -120,6 +131,7 @@ impl Desk {
                 callers: HashMap::new(),
                 attempts: HashMap::new(),
                 addresses: HashMap::new(),
+                strangers: BTreeMap::new(),
                 outbox: VecDeque::new(),
                 armed: None,
             }),
@@ -153,6 +165,13 @@ impl Desk {
     pub(crate) fn adopt(&self, adopted: Adopted, app: &str, address: Option<RunnerAddress>) {
         let mut state = self.lock();
         let now = self.clock.now();
+        let mut adopted = adopted;
+        let address = match state.strangers.remove(&adopted.runner) {
+            Some(Stranger::Ended) => return,
+            Some(Stranger::Ready(since)) => Some(since),
+            None => address,
+        };
+        adopted.ready = address.is_some();
         state.records.adopted(&adopted, app);
         if let Some(address) = address {
             state.addresses.insert(adopted.runner, Arc::new(address));
@@ -160,9 +179,26 @@ impl Desk {
         self.handle(&mut state, now, Event::Adopted(adopted), &mut Own::default());
     }
 
+    /// Nothing is left of a runner. Returns whether the engine knew it.
+    pub(crate) fn exited(&self, runner: RunnerId, detail: String) -> bool {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        let known = state.engine.runner(runner).is_some();
+        if known {
+            self.handle(&mut state, now, Event::Exited { runner, detail }, &mut Own::default());
+        } else {
+            state.stranger(runner, Stranger::Ended);
+        }
+        known
+    }
+
     pub(crate) fn ready(&self, runner: RunnerId, address: RunnerAddress) {
         let mut state = self.lock();
         let now = self.clock.now();
+        if state.engine.runner(runner).is_none() {
+            state.stranger(runner, Stranger::Ready(address));
+            return;
+        }
         state.addresses.insert(runner, Arc::new(address));
         let event = Event::Ready { runner };
         state.records.event(now, &event);
@@ -296,6 +332,13 @@ impl State {
     fn finished(&mut self, now: Timestamp, lease: Lease, mode: Mode, outcome: &Outcome) {
         if let Some(record) = self.records.finished(now, lease, outcome) {
             self.metrics.finished(record.app, mode, outcome);
+        }
+    }
+
+    fn stranger(&mut self, runner: RunnerId, news: Stranger) {
+        self.strangers.insert(runner, news);
+        if self.strangers.len() > STRANGERS_MAX {
+            self.strangers.pop_first();
         }
     }
 

@@ -162,7 +162,9 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
                 if let Some(address) = shared.desk.address(runner) {
                     shared.forwarder.forget(&address);
                 }
-                shared.desk.report(Event::Exited { runner, detail: describe(&exit) });
+                if !shared.desk.exited(runner, describe(&exit)) {
+                    shared.forget_log(runner).await;
+                }
             }
         }
     }
