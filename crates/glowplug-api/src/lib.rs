@@ -2,5 +2,6 @@
 
 pub mod control;
 pub mod error;
+pub mod queue;
 
 pub use error::{ErrorBody, ErrorType};
