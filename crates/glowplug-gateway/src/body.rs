@@ -22,7 +22,7 @@ pub struct Body(Kind);
 #[derive(Debug)]
 enum Kind {
     Full(Option<Bytes>),
-    Runner(RunnerBody),
+    Runner(Box<RunnerBody>),
     Boxed(UnsyncBoxBody<Bytes, BoxError>),
 }
 
@@ -44,7 +44,7 @@ impl Body {
         Self(Kind::Boxed(body.map_err(Into::into).boxed_unsync()))
     }
 
-    pub(crate) fn runner(body: RunnerBody) -> Self {
+    pub(crate) fn runner(body: Box<RunnerBody>) -> Self {
         Self(Kind::Runner(body))
     }
 }

@@ -22,6 +22,7 @@ use std::fmt;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use glowplug_api::ErrorType;
@@ -34,12 +35,15 @@ use crate::answer::Problem;
 use crate::body::RequestBody;
 use crate::options::ForwardOptions;
 
-pub(crate) use connection::Connection;
 use connection::SendError;
+pub(crate) use connection::{Connection, builder, connect_stream, failure};
 use pool::Pool;
 pub use runner_body::BodyError;
 pub(crate) use runner_body::RunnerBody;
 pub(crate) use stream::Stream;
+
+/// A connection that was used this recently is taken to be open without another look.
+const TRUSTED_IDLE: Duration = Duration::from_millis(1);
 
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -73,6 +77,8 @@ pub enum ForwardError {
     HeadersTooLarge { reason: String },
     #[error("the app's answer is larger than {bytes_max} bytes")]
     AnswerTooLarge { bytes_max: usize },
+    #[error("a stored request has a {what} that cannot be sent")]
+    Unusable { what: String },
     #[error("the caller's connection broke before its request was complete")]
     CallerGone,
     #[error("the request's body is larger than this node allows")]
@@ -90,8 +96,9 @@ impl ForwardError {
             | Self::Incomplete { .. }
             | Self::Malformed { .. }
             | Self::Revoked(_) => Outcome::Disconnected,
-            // The app did answer, with something nobody can be given: another try would be the same.
-            Self::HeadersTooLarge { .. } | Self::AnswerTooLarge { .. } => {
+            // The app did answer, with something nobody can be given, or never could: another try would
+            // be the same.
+            Self::HeadersTooLarge { .. } | Self::AnswerTooLarge { .. } | Self::Unusable { .. } => {
                 let status = ErrorType::RunnerServerError.status();
                 Outcome::Answered(glowplug_core::request::Answer { status, ..Default::default() })
             }
@@ -114,6 +121,7 @@ impl ForwardError {
             Self::HeadersTooLarge { .. } | Self::AnswerTooLarge { .. } => {
                 ErrorType::RunnerServerError
             }
+            Self::Unusable { .. } => ErrorType::InternalError,
             Self::CallerGone => ErrorType::ClientDisconnected,
             Self::BodyTooLarge => ErrorType::PayloadTooLarge,
             Self::Revoked(refusal) => return Problem::from(refusal.clone()),
@@ -127,7 +135,7 @@ impl ForwardError {
 pub(crate) enum AnswerBody {
     /// Came together with the head: the connection is free again already.
     Whole(Option<Bytes>),
-    Streaming(RunnerBody),
+    Streaming(Box<RunnerBody>),
 }
 
 impl Forwarder {
@@ -143,7 +151,7 @@ impl Forwarder {
         request: Request<RequestBody>,
     ) -> Result<Response<AnswerBody>, ForwardError> {
         let mut request = request;
-        let mut pooled = self.checkout(address);
+        let mut pooled = self.checkout(address).await;
         // At most twice: once on a pooled connection, once on a fresh one.
         loop {
             let reused = pooled.is_some();
@@ -196,24 +204,27 @@ impl Forwarder {
 
     /// Closes pooled connections that were not used for long enough. To be called now and then.
     pub fn close_idle(&self) {
-        let closed = self.pool().take_older(self.oldest_kept());
+        let oldest = earlier((self.clock)(), self.options.idle_timeout);
+        let closed = self.pool().take_older(oldest);
         drop(closed);
     }
 
-    fn checkout(&self, address: &RunnerAddress) -> Option<Box<Connection>> {
-        self.pool().checkout(address, self.oldest_kept())
+    async fn checkout(&self, address: &RunnerAddress) -> Option<Box<Connection>> {
+        let now = (self.clock)();
+        let oldest = earlier(now, self.options.idle_timeout);
+        let (connection, since) = self.pool().checkout(address, oldest)?;
+        if now - since > TRUSTED_IDLE {
+            // Lets the event loop look at its sockets once, so that a close which came meanwhile is
+            // noticed before the request is sent, while it can still be sent elsewhere.
+            tokio::task::yield_now().await;
+        }
+        Some(connection)
     }
 
     pub(crate) fn give_back(&self, address: &RunnerAddress, connection: Box<Connection>) {
         let max = self.options.idle_per_runner_max;
         let surplus = self.pool().give_back(address, connection, (self.clock)(), max);
         drop(surplus);
-    }
-
-    fn oldest_kept(&self) -> Timestamp {
-        let age = self.options.idle_timeout.as_micros();
-        let age = u64::try_from(age).unwrap_or(u64::MAX);
-        Timestamp::from_micros((self.clock)().as_micros().saturating_sub(age))
     }
 
     fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
@@ -224,6 +235,11 @@ impl Forwarder {
     pub(crate) fn options(&self) -> &ForwardOptions {
         &self.options
     }
+}
+
+fn earlier(at: Timestamp, span: Duration) -> Timestamp {
+    let span = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+    Timestamp::from_micros(at.as_micros().saturating_sub(span))
 }
 
 /// How the engine withdraws a slot.

@@ -5,6 +5,7 @@
 //! [`Fallback`] the node hands in.
 
 pub mod answer;
+pub mod attempt;
 mod auth;
 pub mod body;
 mod dispatch;
@@ -15,10 +16,15 @@ mod identity;
 mod listener;
 pub mod options;
 mod path;
+mod proxy;
+mod queue;
 mod run;
+pub mod tls;
+mod websocket;
 
 pub use body::Body;
 pub use dispatch::Peer;
 pub use forward::Forwarder;
 pub use listener::{BindError, Fallback, Gateway};
 pub use options::Options;
+pub use tls::LocalAuthority;

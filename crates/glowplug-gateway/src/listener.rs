@@ -29,9 +29,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
-use crate::forward::Forwarder;
+use crate::forward::{Clock, Forwarder};
 use crate::host::Host;
 use crate::options::Options;
+use crate::tls::{self, AuthorityError, LocalAuthority};
 
 /// Connections the kernel accepts ahead of us.
 const BACKLOG_MAX: i32 = 4_096;
@@ -50,6 +51,11 @@ pub type Fallback =
 pub enum BindError {
     #[error("cannot listen on {address}: {source}; choose another address with `--listen`")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Tls {
+        #[from]
+        source: AuthorityError,
+    },
     #[error("cannot start a worker thread of the gateway: {source}")]
     Worker { source: io::Error },
 }
@@ -79,8 +85,9 @@ pub(crate) struct Worker {
     pub(crate) fallback: Fallback,
     /// Where the gateway listens, for callers that did not say how they reached it.
     pub(crate) address: SocketAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
     closing: CancellationToken,
-    tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
 }
 
 impl fmt::Debug for Worker {
@@ -125,11 +132,13 @@ struct Handover {
 }
 
 impl Gateway {
-    /// Opens the port and serves it until [`Gateway::shutdown`].
+    /// Opens the port and serves it until [`Gateway::shutdown`]. Without `tls`, callers that begin a TLS
+    /// handshake are cut.
     pub fn bind(
         listen: SocketAddr,
         host: &Arc<dyn Host>,
         options: &Options,
+        tls: Option<&Arc<LocalAuthority>>,
         fallback: &Fallback,
     ) -> Result<Self, BindError> {
         let listener =
@@ -137,6 +146,13 @@ impl Gateway {
         let address = listener
             .local_addr()
             .map_err(|source| BindError::Listen { address: listen, source })?;
+        let clock: Clock = {
+            let host = host.clone();
+            Arc::new(move || host.now())
+        };
+        let tls = tls
+            .map(|authority| tls::server_config(authority, address.ip(), clock.clone()))
+            .transpose()?;
         let (stop, stopping) = watch::channel(Stop::No);
         let mut gateway = Self { address, stop, threads: Vec::new() };
         let mut handovers = Vec::new();
@@ -152,14 +168,13 @@ impl Gateway {
             permits: Arc::new(Semaphore::new(options.connections_max.max(1))),
         });
         for (index, inbox) in inboxes.into_iter().enumerate() {
-            let clock = host.clone();
-            let clock: crate::forward::Clock = Arc::new(move || clock.now());
             let worker = Arc::new(Worker {
                 host: host.clone(),
-                forwarder: Forwarder::new(options.forward.clone(), clock),
+                forwarder: Forwarder::new(options.forward.clone(), clock.clone()),
                 options: options.clone(),
                 fallback: fallback.clone(),
                 address,
+                tls: tls.clone(),
                 closing: CancellationToken::new(),
                 tasks: TaskTracker::new(),
             });

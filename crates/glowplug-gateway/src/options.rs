@@ -60,6 +60,9 @@ pub struct ForwardOptions {
     /// How long an unused connection is kept. Shorter than the keep-alive of common app servers (2 s
     /// and more), so that ours closes first and no request meets a connection that is being closed.
     pub idle_timeout: Duration,
+    /// Bytes of an app's answer to a queued request, which is held in memory and stored. Beyond it the
+    /// request ends with an error. Direct answers are streamed and have no limit.
+    pub answer_bytes_max: usize,
 }
 
 impl Default for ForwardOptions {
@@ -68,6 +71,7 @@ impl Default for ForwardOptions {
             connect_timeout: Duration::from_secs(5),
             idle_per_runner_max: 64,
             idle_timeout: Duration::from_millis(1_500),
+            answer_bytes_max: 64 * 1024 * 1024,
         }
     }
 }

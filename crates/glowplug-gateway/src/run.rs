@@ -160,6 +160,9 @@ pub(crate) fn to_runner(
     caller: &Caller,
 ) {
     let headers = &mut parts.headers;
+    if parts.version == Version::HTTP_2 {
+        join_cookies(headers);
+    }
     if !headers.contains_key(header::HOST) {
         let authority = parts.uri.authority().map_or("localhost", |authority| authority.as_str());
         let host = HeaderValue::from_str(authority);
@@ -175,6 +178,18 @@ pub(crate) fn to_runner(
     parts.uri = runner_uri(target.rest, parts.uri.query());
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
+}
+
+/// HTTP/2 may split cookies over several fields, HTTP/1.1 may not (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if let (Some(first), Some(second)) = (cookies.next(), cookies.next()) {
+        let all: Vec<&[u8]> =
+            [first, second].into_iter().chain(cookies).map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            headers.insert(header::COOKIE, joined);
+        }
+    }
 }
 
 /// `x-fal-endpoint`: the app and the path below it, as called.

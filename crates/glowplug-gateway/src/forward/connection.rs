@@ -25,13 +25,13 @@ const HEAD_BYTES_MAX: usize = 2 * RESPONSE_HEADER_BYTES_MAX;
 
 pub(crate) struct Connection {
     sender: http1::SendRequest<RequestBody>,
-    http: http1::Connection<Stream, RequestBody>,
-    closed: bool,
+    /// `None` once closed.
+    http: Option<http1::Connection<Stream, RequestBody>>,
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("closed", &self.closed).finish_non_exhaustive()
+        f.debug_struct("Connection").field("closed", &self.is_closed()).finish_non_exhaustive()
     }
 }
 
@@ -50,7 +50,7 @@ pub(super) async fn connect(
     let (sender, http) = builder().handshake(stream).await.map_err(|error| {
         ForwardError::Connect { address: address.clone(), source: io::Error::other(error) }
     })?;
-    Ok(Box::new(Connection { sender, http, closed: false }))
+    Ok(Box::new(Connection { sender, http: Some(http) }))
 }
 
 pub(crate) async fn connect_stream(
@@ -80,13 +80,13 @@ impl Connection {
         request: Request<RequestBody>,
     ) -> Result<(Box<Self>, Response<Incoming>), SendError> {
         let mut answer = pin!(self.sender.try_send_request(request));
-        let (http, closed) = (&mut self.http, &mut self.closed);
+        let http = &mut self.http;
         let result = poll_fn(|cx| {
-            *closed = *closed || Pin::new(&mut *http).poll(cx).is_ready();
-            // The answer comes out of the connection just polled, from nowhere else: it needs no waker,
+            drive(http, cx);
+            // The answer comes out of the connection just driven, from nowhere else: it needs no waker,
             // and with one it would wake this very task a second time.
             match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Pending if *closed => Poll::Ready(None),
+                Poll::Pending if http.is_none() => Poll::Ready(None),
                 answer => answer.map(Some),
             }
         })
@@ -103,16 +103,26 @@ impl Connection {
 
     /// Moves bytes in both directions as far as they go now.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        self.closed = self.closed || Pin::new(&mut self.http).poll(cx).is_ready();
+        drive(&mut self.http, cx);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.closed
+        self.http.is_none()
     }
 
     /// Both messages of the last exchange are complete, and the runner keeps the connection open.
     pub(super) fn is_reusable(&self) -> bool {
-        !self.closed && self.sender.is_ready()
+        !self.is_closed() && self.sender.is_ready()
+    }
+}
+
+/// A connection that is over is dropped at once: only then does it hand back a request of which it has
+/// written nothing.
+fn drive(http: &mut Option<http1::Connection<Stream, RequestBody>>, cx: &mut Context<'_>) {
+    if let Some(connection) = http
+        && Pin::new(connection).poll(cx).is_ready()
+    {
+        *http = None;
     }
 }
 

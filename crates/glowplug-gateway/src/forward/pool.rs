@@ -19,15 +19,15 @@ struct Idle {
 }
 
 impl Pool {
-    /// The connection used last, if that was not before `oldest`.
+    /// The connection used last and since when it is idle, if that was not before `oldest`.
     pub(super) fn checkout(
         &mut self,
         address: &RunnerAddress,
         oldest: Timestamp,
-    ) -> Option<Box<Connection>> {
+    ) -> Option<(Box<Connection>, Timestamp)> {
         let idle = self.runners.get_mut(address)?;
         match idle.pop()? {
-            last if last.since >= oldest => Some(last.connection),
+            last if last.since >= oldest => Some((last.connection, last.since)),
             // The others were used even longer ago.
             _ => {
                 idle.clear();

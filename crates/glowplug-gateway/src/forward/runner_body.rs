@@ -67,12 +67,12 @@ impl RunnerBody {
     pub(super) async fn prefetch(mut self) -> Result<AnswerBody, ForwardError> {
         poll_fn(|cx| Poll::Ready(self.read_ahead(cx))).await?;
         if self.connection.is_some() {
-            return Ok(AnswerBody::Streaming(self));
+            return Ok(AnswerBody::Streaming(Box::new(self)));
         }
         match self.ahead {
             [Some(frame), None] if frame.is_data() => Ok(AnswerBody::Whole(frame.into_data().ok())),
             [None, None] => Ok(AnswerBody::Whole(None)),
-            _ => Ok(AnswerBody::Streaming(self)),
+            _ => Ok(AnswerBody::Streaming(Box::new(self))),
         }
     }
 
@@ -113,11 +113,11 @@ impl RunnerBody {
 
     /// Ties an attempt's end to this body's, and this body's to the slot's.
     pub(crate) fn carry(
-        mut self,
+        mut self: Box<Self>,
         attempt: Attempt,
         answer: Answer,
         revocation: Option<Revocation>,
-    ) -> Self {
+    ) -> Box<Self> {
         self.attempt = Some((attempt, answer));
         self.revoked = revocation.map(|mut revocation| -> BoxFuture<'static, Refusal> {
             Box::pin(async move { revoked(&mut revocation).await })

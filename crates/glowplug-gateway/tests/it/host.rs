@@ -13,13 +13,16 @@ use glowplug_gateway::host::{
     Access, Admission, AppProblem, AppRoute, AuthProblem, Caller, CancelOutcome, DirectArrival,
     Host, QueueStatus, ResponseLookup, Slot, Submission, SubmitProblem, Submitted,
 };
-use glowplug_gateway::{Body, Fallback, Gateway, Options};
+use glowplug_gateway::{Body, Fallback, Gateway, LocalAuthority, Options};
 use http::Response;
 use tokio::sync::{oneshot, watch};
 
 /// The one key [`TableHost`] knows.
 pub(crate) const KEY: &str = "tester:s3cret";
 pub(crate) const KEY_ID: &str = "tester";
+
+/// The host's time before the test moves it.
+pub(crate) const START_SECONDS: u64 = 1_700_000_000;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Plan {
@@ -37,7 +40,7 @@ type Answer = oneshot::Sender<Result<Slot, Refusal>>;
 pub(crate) struct Queued {
     pub(crate) submission: Submission,
     pub(crate) status: QueueStatus,
-    pub(crate) response: Option<(u16, Vec<(String, String)>, Vec<u8>)>,
+    pub(crate) response: Option<ResponseLookup>,
     pub(crate) changed: watch::Sender<u64>,
 }
 
@@ -46,6 +49,7 @@ pub(crate) struct TableHost {
     apps: Mutex<HashMap<String, (Arc<AppRoute>, Plan)>>,
     broken: Mutex<HashMap<String, String>>,
     open: bool,
+    pub(crate) seconds_passed: AtomicU64,
     sequence: AtomicU64,
     pub(crate) arrivals: Mutex<Vec<DirectArrival>>,
     pub(crate) waiting: Mutex<Vec<(RequestId, Answer)>>,
@@ -65,7 +69,7 @@ impl TableHost {
     pub(crate) fn add(&self, name: &str, access: Access, plan: Plan) {
         let mut apps = self.apps.lock().unwrap();
         let id = AppId(u32::try_from(apps.len()).unwrap());
-        let request_timeout = Duration::from_secs(3_600);
+        let request_timeout = Duration::from_hours(1);
         let route = AppRoute { id, name: name.to_owned(), access, request_timeout };
         apps.insert(name.to_owned(), (Arc::new(route), plan));
     }
@@ -114,7 +118,8 @@ impl TableHost {
         let mut queue = self.queue.lock().unwrap();
         let queued = queue.get_mut(&id).expect("the request was submitted");
         let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-        queued.response = Some((status, headers.collect(), body.to_vec()));
+        let (headers, body) = (headers.collect(), body.to_vec());
+        queued.response = Some(ResponseLookup::Ready { status, headers, body });
     }
 
     fn of<T>(&self, app: &str, id: RequestId, read: impl FnOnce(&mut Queued) -> T) -> Option<T> {
@@ -216,13 +221,9 @@ impl Host for TableHost {
     }
 
     fn response(&self, app: &str, id: RequestId) -> BoxFuture<'_, ResponseLookup> {
-        let found = self.of(app, id, |queued| match &queued.response {
-            None => ResponseLookup::NotYet(queued.status.clone()),
-            Some((status, headers, body)) => ResponseLookup::Ready {
-                status: *status,
-                headers: headers.clone(),
-                body: body.clone(),
-            },
+        let found = self.of(app, id, |queued| {
+            let response = queued.response.clone();
+            response.unwrap_or_else(|| ResponseLookup::NotYet(queued.status.clone()))
         });
         std::future::ready(found.unwrap_or(ResponseLookup::Unknown)).boxed()
     }
@@ -237,7 +238,7 @@ impl Host for TableHost {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp::from_secs(1_700_000_000)
+        Timestamp::from_secs(START_SECONDS + self.seconds_passed.load(Ordering::Relaxed))
     }
 }
 
@@ -247,9 +248,17 @@ pub(crate) fn gateway(host: &Arc<TableHost>) -> Gateway {
 }
 
 pub(crate) fn gateway_with(host: &Arc<TableHost>, options: Options) -> Gateway {
+    bind(host, options, None)
+}
+
+pub(crate) fn bind(
+    host: &Arc<TableHost>,
+    options: Options,
+    tls: Option<&Arc<LocalAuthority>>,
+) -> Gateway {
     let host: Arc<dyn Host> = host.clone();
     let options = Options { workers: 2, ..options };
-    Gateway::bind("127.0.0.1:0".parse().unwrap(), &host, &options, &fallback()).unwrap()
+    Gateway::bind("127.0.0.1:0".parse().unwrap(), &host, &options, tls, &fallback()).unwrap()
 }
 
 /// Answers with the path it was asked for.

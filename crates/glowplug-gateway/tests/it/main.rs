@@ -1,7 +1,15 @@
 //! The gateway over real sockets: a real caller, a real runner, and a host that is a table.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod attempt;
 mod client;
 mod host;
+mod limits;
+mod protocols;
+mod proxy;
+mod queue;
 mod run;
 mod upstream;
 mod wait;
+mod websocket;

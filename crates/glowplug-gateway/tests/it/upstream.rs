@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -22,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 
+use crate::wait::until;
+
 pub(crate) type UpstreamBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// What a runner has seen.
@@ -33,6 +35,10 @@ pub(crate) struct Seen {
     pub(crate) dropped: AtomicUsize,
     pub(crate) bytes_made: AtomicUsize,
     pub(crate) go_on: Notify,
+    /// Method and path of each request.
+    pub(crate) uris: Mutex<Vec<String>>,
+    close: Notify,
+    open: AtomicUsize,
 }
 
 pub(crate) struct Upstream {
@@ -67,6 +73,15 @@ impl Upstream {
         Self { address: RunnerAddress::Unix(path.to_owned()), seen }
     }
 
+    /// Closes all connections, as a server does that has waited long enough.
+    pub(crate) async fn close_connections(&self) {
+        self.seen.close.notify_waiters();
+        until("the connections to close", || {
+            (self.seen.open.load(Ordering::SeqCst) == 0).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.seen.connections.load(Ordering::SeqCst)
     }
@@ -74,10 +89,17 @@ impl Upstream {
 
 fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, seen: &Arc<Seen>) {
     seen.connections.fetch_add(1, Ordering::SeqCst);
-    let seen = seen.clone();
-    let service = service_fn(move |request| answer(seen.clone(), request));
+    seen.open.fetch_add(1, Ordering::SeqCst);
+    let (seen, shared) = (seen.clone(), seen.clone());
+    let service = service_fn(move |request| answer(shared.clone(), request));
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    tokio::spawn(connection.with_upgrades());
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = connection.with_upgrades() => {}
+            () = seen.close.notified() => {}
+        }
+        seen.open.fetch_sub(1, Ordering::SeqCst);
+    });
 }
 
 async fn answer(
@@ -86,6 +108,7 @@ async fn answer(
 ) -> Result<Response<UpstreamBody>, Infallible> {
     seen.requests.fetch_add(1, Ordering::SeqCst);
     let path = request.uri().path().to_owned();
+    seen.uris.lock().unwrap().push(format!("{} {path}", request.method()));
     let number = |name: &str| -> usize {
         let query = request.uri().query().unwrap_or_default();
         let value = query.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}=")));

@@ -16,15 +16,10 @@ pub(crate) async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     };
-    match tokio::time::timeout(BOUND, polling).await {
-        Ok(found) => found,
-        Err(_) => panic!("waited in vain: {what}"),
-    }
+    bounded(what, polling).await
 }
 
 pub(crate) async fn bounded<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(BOUND, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("took too long: {what}"),
-    }
+    let output = tokio::time::timeout(BOUND, future).await;
+    output.unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }

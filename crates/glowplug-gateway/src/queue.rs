@@ -1,0 +1,404 @@
+//! The queue over HTTP: submit, status, result, cancel. What waits where, only the host knows.
+//!
+//! The codes are chosen for two clients at once: one polls until 200 and takes 202 for pending, the
+//! other reads `status`. 409 and 429 mean "try the same again" to both, so they are never an answer
+//! about a request's state.
+
+mod status_stream;
+
+use std::net::SocketAddr;
+
+use glowplug_api::ErrorType;
+use glowplug_api::queue::{
+    CancelState, CancelView, Links, LogView, MetricsView, QueueState, StatusView, SubmitView,
+};
+use glowplug_core::RequestId;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::Authority;
+use http::{Method, Request, Response, StatusCode, Uri, request};
+use http_body::Body as _;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+
+use crate::answer::{Problem, json};
+use crate::auth;
+use crate::body::Body;
+use crate::dispatch::{Exchange, Peer};
+use crate::header::receive;
+use crate::host::{
+    Access, Caller, CancelOutcome, QueueLog, QueueStatus, ResponseLookup, Submission, SubmitProblem,
+};
+use crate::identity;
+use crate::path::{AppPath, QueuedAction, query_value};
+use crate::run::find_app;
+
+const WEBHOOK: &str = "fal_webhook";
+const QUEUE_LENGTH_MAX: &str = "fal_max_queue_length";
+
+/// Serves `/queue/{owner}/{app}[/{path}]`.
+pub(crate) async fn submit(
+    exchange: &Exchange,
+    peer: &Peer,
+    target: AppPath<'_>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    let worker = &exchange.worker;
+    let (mut parts, body) = request.into_parts();
+    let submits = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    if !submits.contains(&parts.method) {
+        return Ok(wrong_method("POST"));
+    }
+    let control = receive(&mut parts.headers, worker.options.header_bytes_max)
+        .map_err(|error| Problem::from(&error))?;
+    let app = find_app(&*worker.host, target.app, &parts.headers).await?;
+    let caller = auth::admit(&*worker.host, app.access, &mut parts.headers, None)?;
+    let query = parts.uri.query().unwrap_or_default();
+    let webhook_url = webhook_url(query)?;
+    let queue_length_max = queue_length_max(query)?;
+    let body = whole_body(body, worker.options.queue_body_bytes_max).await?;
+    let links = links(peer, &parts, worker.address, target.app, exchange.id);
+    let submission = Submission {
+        id: exchange.id,
+        app,
+        path: app_path(target.rest, query),
+        method: parts.method.as_str().to_owned(),
+        headers: stored(&parts.headers),
+        body,
+        priority: control.priority,
+        start_deadline: control.start_timeout.map(|timeout| worker.host.now() + timeout),
+        no_retry: control.no_retry,
+        webhook_url,
+        queue_length_max,
+        caller,
+    };
+    let submitted = worker.host.submit(submission).await.map_err(Problem::from)?;
+    let id = exchange.id.to_string();
+    let view = SubmitView {
+        status: QueueState::InQueue,
+        request_id: id.clone(),
+        links,
+        queue_position: submitted.queue_position,
+        gateway_request_id: id,
+        logs: None,
+        metrics: MetricsView::default(),
+    };
+    Ok(json(StatusCode::OK, &view))
+}
+
+/// Serves what is below `/queue/{owner}/{app}/requests/{id}`.
+pub(crate) async fn about(
+    exchange: &mut Exchange,
+    peer: &Peer,
+    app: &str,
+    id: &str,
+    action: QueuedAction,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let worker = exchange.worker.clone();
+    let host = &*worker.host;
+    admit(exchange, app, &mut parts.headers).await?;
+    let Ok(id) = id.parse::<RequestId>() else { return Ok(not_found(app, id)) };
+    // The answer is about that request, and the clients read its id from the header.
+    exchange.id_header = identity::header(id);
+    let is_read = matches!(parts.method, Method::GET | Method::HEAD);
+    let is_cancel = matches!(parts.method, Method::PUT | Method::POST);
+    let links = links(peer, &parts, worker.address, app, id);
+    let asked = Asked { app, id, logs: wants_logs(parts.uri.query()), links };
+    match action {
+        QueuedAction::Cancel if !is_cancel => Ok(wrong_method("PUT")),
+        QueuedAction::Status | QueuedAction::StatusStream | QueuedAction::Response if !is_read => {
+            Ok(wrong_method("GET"))
+        }
+        QueuedAction::Status => Ok(match host.status(app, id, asked.logs).await {
+            Some(status) => status_answer(status, &asked),
+            None => not_found(app, &id.to_string()),
+        }),
+        QueuedAction::StatusStream => {
+            let stream = status_stream::StatusStream::open(worker.clone(), &asked).await;
+            Ok(stream.unwrap_or_else(|| not_found(app, &id.to_string())))
+        }
+        QueuedAction::Response => response(host.response(app, id).await, app, id),
+        QueuedAction::Cancel => Ok(cancelled(host.cancel(app, id).await, app, id)),
+    }
+}
+
+/// A question about one queued request.
+#[derive(Clone, Debug)]
+struct Asked<'a> {
+    app: &'a str,
+    id: RequestId,
+    logs: bool,
+    links: Links,
+}
+
+async fn admit(exchange: &Exchange, app: &str, headers: &mut HeaderMap) -> Result<Caller, Problem> {
+    let host = &*exchange.worker.host;
+    let access = match host.app(app) {
+        Some(app) => app.access,
+        // Its requests outlive an app that was removed or cannot be prepared now. Whoever has a key may
+        // ask about them; for the others it must be known that the app is public.
+        None if auth::knows_node(host, headers) => Access::Private,
+        None => find_app(host, app, headers).await?.access,
+    };
+    auth::admit(host, access, headers, None)
+}
+
+fn wrong_method(allowed: &'static str) -> Response<Body> {
+    let detail = format!("this address takes {allowed}");
+    let mut answer = Problem::new(ErrorType::MethodNotAllowed, detail).answer();
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+fn not_found(app: &str, id: &str) -> Response<Body> {
+    let detail = format!("`{app}` has no request `{id}`, or its result is no longer kept");
+    let body = CancelView {
+        status: CancelState::NotFound,
+        detail: Some(detail),
+        error_type: Some(ErrorType::NotFound),
+    };
+    Problem::new(ErrorType::NotFound, "").answer_with(&body)
+}
+
+fn status_answer(status: QueueStatus, asked: &Asked<'_>) -> Response<Body> {
+    let view = status_view(status, asked);
+    let code = match view.status {
+        QueueState::Completed => StatusCode::OK,
+        QueueState::InQueue | QueueState::InProgress => StatusCode::ACCEPTED,
+    };
+    json(code, &view)
+}
+
+fn status_view(status: QueueStatus, asked: &Asked<'_>) -> StatusView {
+    let mut view = StatusView {
+        status: QueueState::InProgress,
+        request_id: asked.id.to_string(),
+        links: asked.links.clone(),
+        queue_position: None,
+        logs: None,
+        metrics: MetricsView::default(),
+        error: None,
+        error_type: None,
+    };
+    let logs = match status {
+        QueueStatus::InQueue { position, logs } => {
+            view.status = QueueState::InQueue;
+            view.queue_position = Some(position);
+            logs
+        }
+        QueueStatus::InProgress { logs } => logs,
+        QueueStatus::Completed { logs, inference_seconds, error } => {
+            view.status = QueueState::Completed;
+            view.metrics.inference_time = inference_seconds;
+            (view.error, view.error_type) = error.unzip();
+            logs
+        }
+    };
+    view.logs = asked.logs.then(|| logs.into_iter().map(log_view).collect());
+    view
+}
+
+fn log_view(log: QueueLog) -> LogView {
+    let micros = i64::try_from(log.at.as_micros()).unwrap_or(i64::MAX);
+    let at = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::MAX);
+    LogView {
+        message: log.message,
+        timestamp: at.to_string(),
+        level: log.level,
+        source: log.source,
+    }
+}
+
+fn response(lookup: ResponseLookup, app: &str, id: RequestId) -> Result<Response<Body>, Problem> {
+    let (status, headers, body) = match lookup {
+        ResponseLookup::Unknown => return Ok(not_found(app, &id.to_string())),
+        ResponseLookup::NotYet(_) => {
+            return Err(Problem::new(ErrorType::BadRequest, "Request is still in progress"));
+        }
+        ResponseLookup::Ready { status, headers, body } => (status, headers, body),
+    };
+    let mut answer = Response::new(Body::full(body));
+    *answer.status_mut() = StatusCode::from_u16(status).map_err(|_| {
+        Problem::new(ErrorType::InternalError, format!("the stored status {status} is not one"))
+    })?;
+    for (name, value) in &headers {
+        let field = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value));
+        if let (Ok(name), Ok(value)) = field
+            // The body is sent in one piece, whatever way it once came.
+            && name != header::CONTENT_LENGTH
+            && name != header::TRANSFER_ENCODING
+        {
+            answer.headers_mut().append(name, value);
+        }
+    }
+    Ok(answer)
+}
+
+fn cancelled(outcome: CancelOutcome, app: &str, id: RequestId) -> Response<Body> {
+    let state = |status| CancelView { status, detail: None, error_type: None };
+    match outcome {
+        CancelOutcome::Removed => json(StatusCode::OK, &state(CancelState::Ok)),
+        CancelOutcome::Requested => {
+            json(StatusCode::ACCEPTED, &state(CancelState::CancellationRequested))
+        }
+        CancelOutcome::AlreadyCompleted => {
+            let body = CancelView {
+                status: CancelState::AlreadyCompleted,
+                detail: Some("the request is complete already".to_owned()),
+                error_type: Some(ErrorType::BadRequest),
+            };
+            Problem::new(ErrorType::BadRequest, "").answer_with(&body)
+        }
+        CancelOutcome::Unknown => not_found(app, &id.to_string()),
+    }
+}
+
+impl From<SubmitProblem> for Problem {
+    fn from(problem: SubmitProblem) -> Self {
+        match problem {
+            SubmitProblem::QueueFull { limit } => {
+                Self::new(ErrorType::QueueFull, format!("{limit} requests wait already"))
+            }
+            SubmitProblem::Unavailable { reason } => Self::new(
+                ErrorType::StoreUnavailable,
+                format!("the queue cannot take the request now: {reason}"),
+            ),
+            SubmitProblem::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
+/// Addresses of one request, built from how its caller reached us.
+fn links(
+    peer: &Peer,
+    parts: &request::Parts,
+    listen: SocketAddr,
+    app: &str,
+    id: RequestId,
+) -> Links {
+    let named = parts.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let authority = named
+        .and_then(|host| host.parse::<Authority>().ok())
+        .or_else(|| parts.uri.authority().cloned())
+        .map_or_else(|| listen.to_string(), |authority| authority.to_string());
+    let response_url = format!("{}://{authority}/queue/{app}/requests/{id}", peer.scheme);
+    Links {
+        status_url: format!("{response_url}/status"),
+        cancel_url: format!("{response_url}/cancel"),
+        response_url,
+    }
+}
+
+fn wants_logs(query: Option<&str>) -> bool {
+    let value = query.and_then(|query| query_value(query, "logs"));
+    value.is_some_and(|value| value == "1" || value.eq_ignore_ascii_case("true"))
+}
+
+fn webhook_url(query: &str) -> Result<Option<String>, Problem> {
+    let Some(value) = query_value(query, WEBHOOK) else { return Ok(None) };
+    let url = percent_decode_str(value).decode_utf8_lossy().into_owned();
+    let is_web = url.parse::<Uri>().is_ok_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && url.host().is_some_and(|host| !host.is_empty())
+    });
+    if is_web {
+        return Ok(Some(url));
+    }
+    let detail = format!("`{WEBHOOK}` is not an http or https address: `{url}`");
+    Err(Problem::new(ErrorType::BadRequest, detail))
+}
+
+fn queue_length_max(query: &str) -> Result<Option<usize>, Problem> {
+    let Some(value) = query_value(query, QUEUE_LENGTH_MAX) else { return Ok(None) };
+    value.parse().map(Some).map_err(|_| {
+        let detail = format!("`{QUEUE_LENGTH_MAX}` is not a number: `{value}`");
+        Problem::new(ErrorType::BadRequest, detail)
+    })
+}
+
+/// Path and query for the app, without what was meant for the queue.
+fn app_path(rest: &str, query: &str) -> String {
+    let path = rest.strip_prefix('/').unwrap_or(rest);
+    let is_apps = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        !pair.is_empty() && name != WEBHOOK && name != QUEUE_LENGTH_MAX
+    };
+    let query: Vec<&str> = query.split('&').filter(is_apps).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
+}
+
+/// Headers as they are kept with the request. Its length is the stored body's.
+fn stored(headers: &HeaderMap) -> Vec<(String, String)> {
+    let kept = headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH);
+    kept.map(|(name, value)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    })
+    .collect()
+}
+
+async fn whole_body(body: Incoming, bytes_max: usize) -> Result<Vec<u8>, Problem> {
+    let too_large = || {
+        let detail = format!("the request's body is larger than {bytes_max} bytes");
+        Problem::new(ErrorType::PayloadTooLarge, detail)
+    };
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(body) => Ok(body.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) => {
+            let detail = format!("the request's body broke off: {error}");
+            Err(Problem::new(ErrorType::BadRequest, detail))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queues_own_parameters_are_taken_out() {
+        let cases = [
+            ("", "", ""),
+            ("/", "", ""),
+            ("/a/b", "", "a/b"),
+            ("/a", "x=1&y", "a?x=1&y"),
+            ("/a", "fal_webhook=http%3A%2F%2Fh&x=1", "a?x=1"),
+            ("", "fal_max_queue_length=3&fal_webhook=u", ""),
+            ("", "fal_webhooks=u", "?fal_webhooks=u"),
+        ];
+        for (rest, query, expected) in cases {
+            assert_eq!(app_path(rest, query), expected, "{rest} {query}");
+        }
+    }
+
+    #[test]
+    fn webhooks_must_be_web_addresses() {
+        let url = |query: &str| webhook_url(query).map_err(|problem| problem.kind);
+        assert_eq!(url("a=b"), Ok(None));
+        assert_eq!(url("fal_webhook=https%3A%2F%2Fh%2Fp%3Fq"), Ok(Some("https://h/p?q".into())));
+        for bad in ["", "nowhere", "ftp%3A%2F%2Fh", "http%3A%2F%2F", "%ff", "javascript:x"] {
+            assert_eq!(url(&format!("fal_webhook={bad}")), Err(ErrorType::BadRequest), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_yes_asks_for_logs() {
+        for (query, expected) in [
+            (Some("logs=1"), true),
+            (Some("logs=true"), true),
+            (Some("logs=True"), true),
+            (Some("logs=0"), false),
+            (Some("logs=False"), false),
+            (Some("logs="), false),
+            (Some("x=1"), false),
+            (None, false),
+        ] {
+            assert_eq!(wants_logs(query), expected, "{query:?}");
+        }
+    }
+}
