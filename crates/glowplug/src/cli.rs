@@ -1,6 +1,7 @@
 //! The command line: what there is to say, and the way from it to an exit code.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -57,6 +58,10 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve the apps of the config
+    Serve(commands::serve::Args),
+    /// Serve one app from this terminal, and show where the time of each start goes
+    Run(Box<commands::run::Args>),
     /// List apps, look at one, change its scaling
     #[command(subcommand)]
     Apps(commands::apps::Command),
@@ -71,9 +76,16 @@ enum Command {
     /// Make, list and revoke keys
     #[command(subcommand)]
     Keys(commands::keys::Command),
+    /// Make the certificate that clients insisting on TLS can trust, and print its path
+    Ca(commands::ca::Args),
     /// Show the config and where it comes from, or look for mistakes
     #[command(subcommand)]
     Config(commands::config::Command),
+    /// What this machine can do, what is missing, and how to get it
+    Doctor {
+        #[command(flatten)]
+        place: commands::place::PlaceFlags,
+    },
     /// Write completions for a shell to standard output
     Completions(commands::completions::Args),
     /// Write the manual page to standard output
@@ -95,6 +107,15 @@ impl Context {
         Ok(config::load(process_sources(self.file_choice(), flags)?)?)
     }
 
+    /// As [`Context::config`], but with no app other than the one that `flags` describe, and with a file
+    /// only if one is named.
+    pub(crate) fn app_config(&self, app: &str, flags: Vec<FlagSetting>) -> Result<Loaded, Failure> {
+        let file = self.global.config.clone().map_or(FileChoice::EnvOnly, FileChoice::Named);
+        let mut sources = process_sources(file, flags)?;
+        sources.only_app = Some(app.to_owned());
+        Ok(config::load(sources)?)
+    }
+
     fn file_choice(&self) -> FileChoice {
         self.global.config.clone().map_or(FileChoice::Search, FileChoice::Named)
     }
@@ -106,15 +127,20 @@ impl Context {
         if let Some(server) = &self.global.server {
             return Client::new(server, key);
         }
-        let mut address = config::node_address(&process_sources(self.file_choice(), Vec::new())?)?;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address {
-                std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-                std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-            });
-        }
-        Client::new(&address.to_string(), key)
+        let address = config::node_address(&process_sources(self.file_choice(), Vec::new())?)?;
+        Client::new(&reachable(address).to_string(), key)
     }
+}
+
+/// The address at which this machine reaches a node that listens at `address`.
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
 }
 
 fn process_sources(file: FileChoice, flags: Vec<FlagSetting>) -> Result<Sources, Failure> {
@@ -150,11 +176,15 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Serve(args) => serving(commands::serve::run(&args, context)),
+        Command::Run(args) => serving(commands::run::run(&args, context)),
         Command::Apps(command) => block_on(commands::apps::run(command, context)),
         Command::Runners(command) => block_on(commands::runners::run(command, context)),
         Command::Queue(command) => block_on(commands::queue::run(command, context)),
         Command::Why(args) => block_on(commands::why::run(args, context)),
         Command::Keys(command) => block_on(commands::keys::run(command, context)),
+        Command::Ca(args) => commands::ca::run(&args, context),
+        Command::Doctor { place } => commands::doctor::run(&place, context),
         Command::Config(command) => commands::config::run(&command, context),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Man => commands::man::run(),
@@ -164,7 +194,19 @@ fn run(command: Command, context: &Context) -> Result<(), Failure> {
 
 /// One thread is enough to ask a node something.
 fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    tokio::runtime::Builder::new_current_thread()
+    on_runtime(tokio::runtime::Builder::new_current_thread(), future)
+}
+
+/// A node uses all cores.
+fn serving(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    on_runtime(tokio::runtime::Builder::new_multi_thread(), future)
+}
+
+fn on_runtime(
+    mut builder: tokio::runtime::Builder,
+    future: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    builder
         .enable_all()
         .build()
         .map_err(|error| Failure::environment(format!("cannot start the runtime: {error}")))?

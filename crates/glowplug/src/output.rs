@@ -21,9 +21,8 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        let stdout_is_terminal = io::stdout().is_terminal();
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { json, stdout_is_terminal, color: stdout_is_terminal && !no_color }
+        let stdout = io::stdout();
+        Self { json, stdout_is_terminal: stdout.is_terminal(), color: wants_color(&stdout) }
     }
 
     pub(crate) fn is_json(self) -> bool {
@@ -101,6 +100,12 @@ impl Output {
     }
 }
 
+/// Whether colours are welcome there.
+pub(crate) fn wants_color(stream: &impl IsTerminal) -> bool {
+    let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !forbidden
+}
+
 /// Seconds as people read them.
 pub(crate) fn seconds(seconds: f64) -> String {
     match Duration::try_from_secs_f64(seconds) {
@@ -135,6 +140,7 @@ pub(crate) fn moment(at_micros: u64) -> String {
     )
 }
 
-fn now_micros() -> u64 {
+/// Microseconds since the Unix epoch.
+pub(crate) fn now_micros() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(0)
 }

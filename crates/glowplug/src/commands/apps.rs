@@ -29,7 +29,7 @@ pub(crate) struct ScaleArgs {
     #[arg(long, value_name = "NAME")]
     env: Option<String>,
     #[command(flatten)]
-    flags: scaling::Flags,
+    flags: scaling::ScalingFlags,
 }
 
 pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ use glowplug_node::config::{Loaded, Origin, Shown};
 use serde_json::{Value, json};
 
 use crate::cli::Context;
+use crate::commands::place;
 use crate::failure::Failure;
 
 #[derive(Debug, clap::Subcommand)]
@@ -16,16 +17,20 @@ pub(crate) enum Command {
         /// Leave out what is not set anywhere
         #[arg(long)]
         set: bool,
+        #[command(flatten)]
+        place: place::PlaceFlags,
     },
     /// Look for mistakes and start nothing
     Check,
 }
 
 pub(crate) fn run(command: &Command, context: &Context) -> Result<(), Failure> {
-    let loaded = context.config(Vec::new())?;
     match command {
-        Command::Show { origin, set } => show(&loaded, *origin, *set, context),
+        Command::Show { origin, set, place } => {
+            show(&context.config(place.settings())?, *origin, *set, context)
+        }
         Command::Check => {
+            let loaded = context.config(Vec::new())?;
             let file = loaded.config.file.as_ref().map(|file| file.display().to_string());
             let apps = loaded.config.apps.len();
             context.output.value(

@@ -7,7 +7,7 @@ use glowplug_node::config::{FlagSetting, FlagValue, parse_duration, write_durati
 
 /// Durations are seconds, or text such as `30s` or `5m`.
 #[derive(Debug, Default, clap::Args)]
-pub(crate) struct Flags {
+pub(crate) struct ScalingFlags {
     /// How long a runner is kept after its last request
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     keep_alive: Option<Duration>,
@@ -48,7 +48,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a number of seconds, or text such as 30s or 5m".to_owned())
 }
 
-impl Flags {
+impl ScalingFlags {
     /// What is to change, for a running node.
     pub(crate) fn patch(&self) -> ScalingPatch {
         let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());

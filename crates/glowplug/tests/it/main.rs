@@ -5,4 +5,6 @@
 mod binary;
 mod client;
 mod config;
+mod machine;
+mod serving;
 mod stub_node;
