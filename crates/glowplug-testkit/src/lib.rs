@@ -1,1 +1,10 @@
-//! Placeholder.
+//! Fixtures for tests of a whole node: the real binary on a free port, and waits that end with what they
+//! wait for. Dev-dependency only.
+
+mod process;
+mod served;
+mod wait;
+
+pub use process::processes_with;
+pub use served::{Served, ServedOptions};
+pub use wait::{eventually, wait_until};

@@ -1,0 +1,37 @@
+//! Waits for a condition instead of for time.
+
+use std::time::Duration;
+
+/// Between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Waits until `look` finds something. Panics with `what` when `bound` has passed.
+pub fn wait_until<T>(what: &str, bound: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let looks = bound.as_millis() / LOOK_INTERVAL.as_millis() + 1;
+    for _ in 0..looks {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+    panic!("{what}: not within {bound:?}");
+}
+
+/// As [`wait_until`], for conditions that must be awaited.
+pub async fn eventually<T, F>(what: &str, bound: Duration, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let looking = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    };
+    match tokio::time::timeout(bound, looking).await {
+        Ok(found) => found,
+        Err(_) => panic!("{what}: not within {bound:?}"),
+    }
+}
