@@ -15,7 +15,7 @@ use crate::wait::wait_until;
 
 /// For a node to answer after its start, and to end after it was told to.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 pub struct ServedOptions {

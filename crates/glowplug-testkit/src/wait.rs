@@ -30,8 +30,6 @@ where
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
     };
-    match tokio::time::timeout(bound, looking).await {
-        Ok(found) => found,
-        Err(_) => panic!("{what}: not within {bound:?}"),
-    }
+    let found = tokio::time::timeout(bound, looking).await.ok();
+    found.unwrap_or_else(|| panic!("{what}: not within {bound:?}"))
 }
