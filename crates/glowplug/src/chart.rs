@@ -66,11 +66,13 @@ pub(crate) fn of_start(runner: &RunnerView, style: Style) -> String {
     if bars.is_empty() { head } else { format!("{head}\n{bars}") }
 }
 
-/// One line per phase. A phase that lies within the last one of the first level is indented.
+/// One line per phase. `setup/imported`, which lies within `setup`, is indented below it.
 fn draw(begin: u64, end: u64, phases: &[PhaseView], style: Style) -> String {
     let label = |phase: &PhaseView| {
-        let indent = if is_top(&phase.name) { "" } else { "  " };
-        let label = format!("{indent}{}", phase.name);
+        let label = match phase.name.split_once('/') {
+            Some((_, mark)) => format!("  {mark}"),
+            None => phase.name.clone(),
+        };
         label.chars().take(LABEL_COLUMNS_MAX).collect::<String>()
     };
     let shown = &phases[..phases.len().min(PHASES_MAX)];
@@ -96,11 +98,6 @@ fn draw(begin: u64, end: u64, phases: &[PhaseView], style: Style) -> String {
         })
         .collect();
     lines.join("\n")
-}
-
-/// The engine's own phases; all others are marks that the program made within its setup.
-fn is_top(name: &str) -> bool {
-    matches!(name, "pending" | "docker_pull" | "setup")
 }
 
 #[cfg(test)]
@@ -140,7 +137,7 @@ mod tests {
             ("pending", 0, Some(3_000)),
             ("docker_pull", 3_000, Some(403_000)),
             ("setup", 403_000, Some(1_203_000)),
-            ("imported", 403_000, Some(903_000)),
+            ("setup/imported", 403_000, Some(903_000)),
         ];
         runner(&phases, Some(1_203_000))
     }
