@@ -166,7 +166,8 @@ impl Forwarder {
                 }
                 Ok((connection, response)) => {
                     let (head, body) = response.into_parts();
-                    let body = RunnerBody::new(body, connection, self.clone(), address.clone());
+                    let (forwarder, address) = (self.clone(), address.clone());
+                    let body = RunnerBody::new(head.status, body, connection, forwarder, address);
                     return Ok(Response::from_parts(head, body.prefetch().await?));
                 }
                 // It was closed before anything was sent, so its siblings are suspects too.

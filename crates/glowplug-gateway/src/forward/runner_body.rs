@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use glowplug_core::RunnerAddress;
 use glowplug_core::request::{Answer, Outcome, Refusal};
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -24,6 +25,7 @@ pub(crate) struct RunnerBody {
     ahead: [Option<Frame<Bytes>>; 2],
     /// `None` once given back or closed.
     connection: Option<Box<Connection>>,
+    keeps_connection: bool,
     forwarder: Arc<Forwarder>,
     address: Arc<RunnerAddress>,
     attempt: Option<(Attempt, Answer)>,
@@ -46,6 +48,7 @@ pub enum BodyError {
 
 impl RunnerBody {
     pub(super) fn new(
+        status: StatusCode,
         incoming: Incoming,
         connection: Box<Connection>,
         forwarder: Arc<Forwarder>,
@@ -55,6 +58,9 @@ impl RunnerBody {
             incoming,
             ahead: [None, None],
             connection: Some(connection),
+            // Servers close a connection after an exception without having announced it (uvicorn does),
+            // and a request that meets the close is lost.
+            keeps_connection: !status.is_server_error(),
             forwarder,
             address,
             attempt: None,
@@ -143,6 +149,9 @@ impl RunnerBody {
 
     fn release(&mut self, cx: &mut Context<'_>) {
         let Some(mut connection) = self.connection.take() else { return };
+        if !self.keeps_connection {
+            return;
+        }
         if !connection.is_reusable() {
             // The connection may not have noticed yet that the exchange is over.
             connection.drive(cx);
