@@ -148,7 +148,7 @@ impl App {
 /// All apps, by name and by id. The list is fixed when the node starts.
 #[derive(Debug, Default)]
 pub(crate) struct Apps {
-    apps: BTreeMap<String, Arc<App>>,
+    by_name: BTreeMap<String, Arc<App>>,
     by_id: Vec<Arc<App>>,
     /// Callable apps, for the gateway: one lookup, nothing to wait for.
     routes: RwLock<HashMap<String, Arc<AppRoute>>>,
@@ -162,17 +162,17 @@ impl Apps {
                 watch::channel(Status::Preparing { doing: "waiting its turn".into() });
             let app = Arc::new(App { id, config, status });
             apps.by_id.push(app.clone());
-            apps.apps.insert(app.name().to_owned(), app);
+            apps.by_name.insert(app.name().to_owned(), app);
         }
         apps
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<App>> {
-        self.apps.values()
+        self.by_name.values()
     }
 
     pub(crate) fn by_name(&self, name: &str) -> Option<&Arc<App>> {
-        self.apps.get(name)
+        self.by_name.get(name)
     }
 
     pub(crate) fn by_id(&self, id: AppId) -> Option<&Arc<App>> {
@@ -184,7 +184,7 @@ impl Apps {
     }
 
     pub(crate) fn unknown(&self, name: &str) -> AppProblem {
-        let known = self.apps.keys().map(String::as_str);
+        let known = self.by_name.keys().map(String::as_str);
         AppProblem::Unknown { nearest: nearest(name, known).map(str::to_owned) }
     }
 

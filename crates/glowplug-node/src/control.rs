@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use crate::apps::App;
 use crate::metrics::AppGauges;
 use crate::shared::Shared;
-use crate::{keys, scale, views};
+use crate::{keys, scale, views, why};
 
 /// Bytes of a body sent to the control API.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -135,7 +135,7 @@ async fn api(
                 .map_err(|error| Failure::new(ErrorType::BadRequest, format!("{error}")))?;
             runner_route(shared, method, id, rest, &query).await
         }
-        (&Method::GET, ["why", rest @ ..]) => why(shared, &rest.join("/")).await,
+        (&Method::GET, ["why", rest @ ..]) => explain(shared, &rest.join("/")).await,
         (&Method::GET, ["keys"]) => Ok(json(StatusCode::OK, &key_views(shared))),
         (&Method::POST, ["keys"]) => create_key(shared, body(request).await?).await,
         (&Method::DELETE, ["keys", id]) => revoke_key(shared, id).await,
@@ -154,7 +154,7 @@ async fn app_route(
         (&Method::GET, []) => Ok(json(StatusCode::OK, &views::app(shared, app))),
         (&Method::PATCH, ["scaling"]) => {
             let patch: ScalingPatch = body(request).await?;
-            scale::change(shared, app, patch)
+            scale::change(shared, app, &patch)
                 .await
                 .map_err(|(kind, detail)| Failure { kind, detail })?;
             Ok(json(StatusCode::OK, &views::app(shared, app)))
@@ -246,21 +246,21 @@ fn find_app(shared: &Shared, name: &str) -> Result<Arc<App>, Failure> {
 }
 
 /// A request, a runner, or an app: told apart by how they are written.
-async fn why(shared: &Arc<Shared>, id: &str) -> Answer {
+async fn explain(shared: &Arc<Shared>, id: &str) -> Answer {
     let journal = async |subject: String| {
-        let records = shared.store.journal(subject, views::WHY_RECORDS_MAX).await;
-        records.map(views::decisions).map_err(|error| {
+        let records = shared.store.journal(subject, why::RECORDS_MAX).await;
+        records.map(why::decisions).map_err(|error| {
             Failure::new(ErrorType::StoreUnavailable, format!("decisions cannot be read: {error}"))
         })
     };
     if let Ok(runner) = id.parse::<RunnerId>() {
         let decisions = journal(format!("runner:{runner}")).await?;
-        let view = views::why_runner(shared, runner, decisions);
+        let view = why::runner(shared, runner, decisions);
         return view.map(|view| json(StatusCode::OK, &view)).ok_or(Failure::no_runner(runner));
     }
     if let Ok(request) = id.parse::<RequestId>() {
         let decisions = journal(format!("request:{request}")).await?;
-        let view = views::why_request(shared, request, decisions);
+        let view = why::request(shared, request, decisions);
         return view.map(|view| json(StatusCode::OK, &view)).ok_or_else(|| {
             let detail = format!("nothing is known of request {request}; it may be too long ago");
             Failure::new(ErrorType::NotFound, detail)
@@ -270,7 +270,7 @@ async fn why(shared: &Arc<Shared>, id: &str) -> Answer {
     let app = find_app(shared, &name)?;
     let decisions = journal(format!("app:{name}")).await?;
     let view = views::app(shared, &app);
-    Ok(json(StatusCode::OK, &views::why_app(&app, &view, decisions)))
+    Ok(json(StatusCode::OK, &why::app(&app, &view, decisions)))
 }
 
 fn key_views(shared: &Shared) -> Vec<KeyView> {

@@ -402,7 +402,7 @@ impl State {
         self.attempts.insert(lease.request, revoke);
         match mode {
             Mode::Queued => {
-                self.outbox.push_back(Work::Attempt(Attempt { lease, address, revoked }))
+                self.outbox.push_back(Work::Attempt(Attempt { lease, address, revoked }));
             }
             Mode::Direct => {
                 let slot = Slot { lease, address, revoked: Some(revoked) };

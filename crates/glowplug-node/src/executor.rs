@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::desk::Work;
+use crate::queue::Queue;
 use crate::runner_task::{self, Command, Start};
 use crate::shared::Shared;
 
@@ -76,7 +77,7 @@ impl Executor {
                 self.runners.remove(&runner);
                 self.shared.ended(runner);
             }
-            Work::Attempt(attempt) => self.shared.queue.attempt(&self.shared, attempt),
+            Work::Attempt(attempt) => Queue::attempt(&self.shared, attempt),
             Work::Interrupt { lease, address } => {
                 self.shared.queue.interrupt(&self.shared, lease, address);
             }

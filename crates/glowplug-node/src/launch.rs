@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use glowplug_artifacts::ProgressSender;
 use glowplug_core::Event;
 use glowplug_runner::{Limits, Listen, RunnerSpec};
 
-use crate::apps::{App, Deployed, Launch};
+use crate::apps::{App, Deployed, Launch, PythonLaunch};
 use crate::runner_task::Start;
 use crate::shared::Shared;
+
+/// How long the runners of a node that keeps nothing outlive it.
+const EPHEMERAL_ORPHAN: Duration = Duration::from_secs(2);
 
 /// What the node must know of a runner to adopt it after a restart.
 pub(crate) mod label {
@@ -33,16 +37,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Runne
             spec.listen = command.listen;
         }
         Launch::Python(python) => {
-            let launch = match python.cached() {
-                Some(launch) => launch,
-                None => {
-                    shared.desk.report(Event::PullStarted { runner: start.runner });
-                    python
-                        .prepare(&shared.python, &ProgressSender::none())
-                        .await
-                        .map_err(|error| error.to_string())?
-                }
-            };
+            let launch = python_launch(shared, start, python).await?;
             spec.argv.clone_from(&launch.argv);
             spec.cwd.clone_from(&launch.working_dir);
             spec.listen = Listen::UnixSocket;
@@ -52,6 +47,20 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Runne
         }
     }
     Ok(spec)
+}
+
+/// How to start a Python app, building what has gone from the disk since it was deployed.
+async fn python_launch(
+    shared: &Arc<Shared>,
+    start: &Start,
+    python: &PythonLaunch,
+) -> Result<Arc<glowplug_artifacts::Launch>, String> {
+    if let Some(launch) = python.cached() {
+        return Ok(launch);
+    }
+    shared.desk.report(Event::PullStarted { runner: start.runner });
+    let prepared = python.prepare(&shared.python, &ProgressSender::none()).await;
+    prepared.map_err(|error| error.to_string())
 }
 
 fn base(shared: &Shared, app: &App, deployed: &Deployed, start: &Start) -> RunnerSpec {
@@ -85,7 +94,7 @@ fn base(shared: &Shared, app: &App, deployed: &Deployed, start: &Start) -> Runne
         gpus: allocation.gpus.clone(),
         user: app.config.user.clone().or_else(|| node.user.clone()),
         grace: deployed.spec.scaling.termination_grace_period,
-        orphan_timeout: node.adopt_timeout,
+        orphan_timeout: if shared.ephemeral { EPHEMERAL_ORPHAN } else { node.adopt_timeout },
     }
 }
 

@@ -23,5 +23,6 @@ mod scale;
 mod settings;
 mod shared;
 mod views;
+mod why;
 
 pub use node::{Node, NodeEvent, NodeOptions};

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -16,7 +16,7 @@ use glowplug_gateway::host::Host;
 use glowplug_gateway::options::ProxyOrigins;
 use glowplug_gateway::{Fallback, Forwarder, Gateway, LocalAuthority, Options};
 use glowplug_runner::{Backend, LogCaps, ProcessBackend, ProcessOptions, ShimCommand};
-use glowplug_store::{MemoryStore, SqliteOptions, SqliteStore, Store};
+use glowplug_store::{KeyRecord, MemoryStore, SqliteOptions, SqliteStore, Store};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,6 +46,9 @@ pub struct NodeOptions {
     pub shim: ShimCommand,
     /// Keep nothing: no database, and runners end with the node.
     pub ephemeral: bool,
+    /// Where Python environments and read apps are cached, if not in the data directory: caches can be
+    /// shared between nodes, a data directory cannot.
+    pub cache_dir: Option<PathBuf>,
     /// Run apps on this backend instead of as processes.
     pub backend: Option<Arc<dyn Backend>>,
 }
@@ -129,7 +132,10 @@ impl Node {
         };
         let notices = backend.notices().context("the backend is in use by another node")?;
         let authority = Arc::new(LocalAuthority::open(&data_dir, clock.now())?);
-        let shared = share(config, boot, clock, store, backend, keys);
+        let python = PythonApps::new(options.cache_dir.as_ref().unwrap_or(&data_dir));
+        let ephemeral = options.ephemeral;
+        let opened = Opened { boot, ephemeral, clock, store, backend, keys, python };
+        let shared = share(config, opened);
         let gateway = open_port(&shared, &authority)?;
 
         let cancelled = CancellationToken::new();
@@ -280,14 +286,19 @@ fn process_backend(
     Ok(Arc::new(backend))
 }
 
-fn share(
-    config: Config,
+/// What a node holds that is open or read before it can be shared.
+struct Opened {
     boot: u32,
+    ephemeral: bool,
     clock: Clock,
     store: Arc<dyn Store>,
     backend: Arc<dyn Backend>,
-    keys: Vec<glowplug_store::KeyRecord>,
-) -> Arc<Shared> {
+    keys: Vec<KeyRecord>,
+    python: PythonApps,
+}
+
+fn share(config: Config, opened: Opened) -> Arc<Shared> {
+    let Opened { boot, ephemeral, clock, store, backend, keys, python } = opened;
     let engine = Engine::new(
         EngineConfig {
             boot,
@@ -299,6 +310,7 @@ fn share(
     let metrics = Arc::new(Metrics::new());
     Arc::new(Shared {
         boot,
+        ephemeral,
         started_at: clock.now(),
         desk: Desk::new(clock, engine, metrics.clone()),
         apps: Apps::new(config.apps.clone()),
@@ -307,11 +319,11 @@ fn share(
         forwarder: Forwarder::new(gateway_options(&config).forward, clock.shared()),
         queue: Queue::default(),
         metrics,
-        python: PythonApps::new(&config.node.data_dir),
+        python,
         keys: RwLock::new(keys),
         events: broadcast::channel(EVENTS_MAX).0,
         tasks: TaskTracker::new(),
-        ended_logs: std::sync::Mutex::default(),
+        ended_logs: Mutex::default(),
         config,
     })
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use glowplug_api::ErrorBody;
+use glowplug_api::{ErrorBody, ErrorType};
 use glowplug_core::engine::RequestView;
 use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
 use glowplug_core::{Lease, RequestId, RunnerAddress, RunnerId, Timestamp};
@@ -39,7 +39,7 @@ use crate::shared::Shared;
 const RESTORE_PAGE: usize = 500;
 /// Complete requests dropped at a time, and between two looks.
 const PURGE_BATCH: usize = 1_000;
-const PURGE_INTERVAL: Duration = Duration::from_secs(60);
+const PURGE_INTERVAL: Duration = Duration::from_mins(1);
 /// Log lines of one request kept while it runs.
 const LOG_LINES_MAX: usize = glowplug_store::limits::REQUEST_LOG_LINES_MAX;
 /// A program writes its last words before its answer, but they come through another pipe.
@@ -166,7 +166,7 @@ impl Queue {
     }
 
     /// Runs one attempt in a task of its own.
-    pub(crate) fn attempt(&self, shared: &Arc<Shared>, attempt: Attempt) {
+    pub(crate) fn attempt(shared: &Arc<Shared>, attempt: Attempt) {
         let shared = shared.clone();
         shared.tasks.clone().spawn(async move {
             shared.queue.run_attempt(&shared, attempt).await;
@@ -177,8 +177,10 @@ impl Queue {
         let Attempt { lease, address, mut revoked } = attempt;
         let request = match shared.store.pending_request(lease.request).await {
             Ok(Some(request)) => request,
+            // It was cancelled before its app was ready.
             Ok(None) => {
                 shared.desk.finish_queued(lease, Outcome::CallerGone);
+                self.live().remove(&lease.request);
                 return;
             }
             Err(error) => {
@@ -340,18 +342,32 @@ impl Queue {
         });
     }
 
-    pub(crate) async fn cancel(&self, shared: &Shared, app: &str, id: RequestId) -> CancelOutcome {
+    pub(crate) async fn cancel(
+        &self,
+        shared: &Arc<Shared>,
+        app: &str,
+        id: RequestId,
+    ) -> CancelOutcome {
         let is_live = self.live().get(&id).map(|live| live.app == app);
         match is_live {
             Some(false) => CancelOutcome::Unknown,
             Some(true) => {
-                let running = shared.desk.read(|state, _| {
-                    matches!(state.engine.request(id), Some(RequestView::InFlight { .. }))
-                });
+                let view = shared.desk.read(|state, _| state.engine.request(id));
                 shared.desk.abandon(id);
-                if running { CancelOutcome::Requested } else { CancelOutcome::Removed }
+                match view {
+                    Some(RequestView::InFlight { .. }) => CancelOutcome::Requested,
+                    Some(RequestView::Waiting { .. }) => CancelOutcome::Removed,
+                    // Its answer is on the way to the disk.
+                    None => CancelOutcome::AlreadyCompleted,
+                }
             }
             None => match shared.store.request(id).await {
+                Ok(Some(record)) if record.app == app && record.completed.is_none() => {
+                    // Of an earlier life, and its app is not ready to take it up.
+                    let completion = refusal_completion(&Refusal::Cancelled, shared.desk.now(), 0);
+                    self.complete(shared, id, completion).await;
+                    CancelOutcome::Removed
+                }
                 Ok(Some(record)) if record.app == app => CancelOutcome::AlreadyCompleted,
                 _ => CancelOutcome::Unknown,
             },
@@ -543,11 +559,11 @@ fn completion(result: AttemptResult, at: Timestamp, took: Duration, attempts: u3
             headers: response.headers,
             body: response.body.into(),
         },
-        (None, Some(problem)) => problem_response(problem.kind, problem.detail),
-        (None, None) => problem_response(
-            glowplug_api::ErrorType::InternalError,
-            "the attempt ended without an answer".into(),
-        ),
+        (None, Some(problem)) => problem_response(&problem),
+        (None, None) => {
+            let detail = "the attempt ended without an answer";
+            problem_response(&Problem::new(ErrorType::InternalError, detail))
+        }
     };
     let error = error.or_else(|| {
         (response.status >= 400).then(|| {
@@ -560,19 +576,21 @@ fn completion(result: AttemptResult, at: Timestamp, took: Duration, attempts: u3
 
 fn refusal_completion(refusal: &Refusal, at: Timestamp, attempts: u32) -> Completion {
     let problem = Problem::from(refusal.clone());
-    let error = Some((problem.detail.clone(), problem.kind.as_str().to_owned()));
-    let response = problem_response(problem.kind, problem.detail);
+    let response = problem_response(&problem);
+    let error = Some((problem.detail, problem.kind.as_str().to_owned()));
     Completion { at, response, error, inference_seconds: None, attempts }
 }
 
-fn problem_response(error_type: glowplug_api::ErrorType, detail: String) -> StoredResponse {
-    let body = serde_json::to_vec(&ErrorBody { detail, error_type }).unwrap_or_default();
+/// What a direct caller would have been answered.
+fn problem_response(problem: &Problem) -> StoredResponse {
+    let answer = problem.answer();
+    let headers = answer.headers().iter().map(|(name, value)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    });
+    let body = ErrorBody { detail: problem.detail.clone(), error_type: problem.kind };
     StoredResponse {
-        status: error_type.status(),
-        headers: vec![
-            ("content-type".to_owned(), "application/json".to_owned()),
-            ("x-fal-error-type".to_owned(), error_type.as_str().to_owned()),
-        ],
-        body,
+        status: problem.kind.status(),
+        headers: headers.collect(),
+        body: serde_json::to_vec(&body).unwrap_or_default(),
     }
 }

@@ -179,10 +179,22 @@ fn describe(exit: &Exit) -> String {
         ExitCause::SpawnFailed(problem) => format!("could not be started: {problem}"),
         ExitCause::Unknown => "ended while nobody watched".to_owned(),
     };
-    match exit.log_tail.iter().rev().find(|line| !line.trim().is_empty()) {
-        Some(last) => format!("{cause}; its last words: {}", brief(last.trim())),
+    match telling_line(&exit.log_tail) {
+        Some(line) => format!("{cause}; its last words: {}", brief(line)),
         None => cause,
     }
+}
+
+/// The line that says most about an end: the last one that speaks of an error, else the last.
+fn telling_line(log_tail: &[String]) -> Option<&str> {
+    let lines = || log_tail.iter().rev().map(|line| line.trim()).filter(|line| !line.is_empty());
+    let speaks_of_error = |line: &&str| {
+        let line = line.to_lowercase();
+        ["error", "exception", "cannot", "failed", "not found"]
+            .iter()
+            .any(|word| line.contains(word))
+    };
+    lines().find(speaks_of_error).or_else(|| lines().next())
 }
 
 fn brief(text: &str) -> String {

@@ -14,7 +14,7 @@ use crate::shared::Shared;
 pub(crate) async fn change(
     shared: &Arc<Shared>,
     app: &Arc<App>,
-    patch: ScalingPatch,
+    patch: &ScalingPatch,
 ) -> Result<(), (ErrorType, String)> {
     let deployed = match app.status() {
         Status::Ready(deployed) => deployed,
@@ -24,7 +24,7 @@ pub(crate) async fn change(
         }
         Status::Broken { reason } => return Err((ErrorType::AppBroken, reason)),
     };
-    let settings = settings::merge(stored(shared, app).await?, patch);
+    let settings = settings::merge(&stored(shared, app).await?, patch);
     let base = app.config.scaling.apply(deployed.class_scaling);
     let scaling =
         settings::apply(&settings, base).map_err(|problem| (ErrorType::BadRequest, problem))?;

@@ -11,7 +11,7 @@ use crate::config::ScalingOverrides;
 pub(crate) const SCALING: &str = "scaling";
 
 /// A patch over an earlier one.
-pub(crate) fn merge(earlier: ScalingPatch, later: ScalingPatch) -> ScalingPatch {
+pub(crate) fn merge(earlier: &ScalingPatch, later: &ScalingPatch) -> ScalingPatch {
     ScalingPatch {
         keep_alive: later.keep_alive.or(earlier.keep_alive),
         min_concurrency: later.min_concurrency.or(earlier.min_concurrency),
@@ -122,7 +122,7 @@ mod tests {
     fn the_later_patch_wins() {
         let one = ScalingPatch { keep_alive: Some(1.0), ..ScalingPatch::default() };
         let two = ScalingPatch { min_concurrency: Some(1), keep_alive: Some(2.0), ..one.clone() };
-        assert_eq!(merge(one.clone(), two.clone()), two);
-        assert_eq!(merge(two, one).keep_alive, Some(1.0));
+        assert_eq!(merge(&one, &two), two);
+        assert_eq!(merge(&two, &one).keep_alive, Some(1.0));
     }
 }

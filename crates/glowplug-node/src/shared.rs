@@ -25,6 +25,8 @@ use crate::{records, views};
 pub(crate) struct Shared {
     pub config: Config,
     pub boot: u32,
+    /// Nothing outlives the node, on purpose.
+    pub ephemeral: bool,
     pub started_at: Timestamp,
     pub desk: Desk,
     pub apps: Apps,

@@ -2,13 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use glowplug_api::control::{
-    AppView, DecisionView, GpuView, NodeView, PhaseView, QueueView, RunnerView, WhyView,
-};
+use glowplug_api::control::{AppView, GpuView, NodeView, PhaseView, QueueView, RunnerView};
 use glowplug_core::lifecycle::State as RunnerState;
-use glowplug_core::time::Pretty;
-use glowplug_core::{RequestId, RunnerId, Timestamp};
-use glowplug_store::JournalRecord;
+use glowplug_core::{RunnerId, Timestamp};
 
 use crate::apps::{App, Status};
 use crate::desk::State;
@@ -207,106 +203,4 @@ pub(crate) fn node(shared: &Shared) -> NodeView {
     view.apps = shared.apps.all().count();
     view.open = shared.is_open();
     view
-}
-
-/// Decisions read for one answer to `why`.
-pub(crate) const WHY_RECORDS_MAX: usize = 200;
-
-pub(crate) fn decisions(records: Vec<JournalRecord>) -> Vec<DecisionView> {
-    records
-        .into_iter()
-        .map(|record| DecisionView {
-            at_micros: record.at.as_micros(),
-            sentence: record.sentence,
-            data: serde_json::from_str(&record.json).unwrap_or_default(),
-        })
-        .collect()
-}
-
-pub(crate) fn why_runner(
-    shared: &Shared,
-    id: RunnerId,
-    decisions: Vec<DecisionView>,
-) -> Option<WhyView> {
-    let summary = match shared.runner_view(id) {
-        Some(view) => {
-            let mut summary = format!("{id} of {} was started because {}", view.app, view.cause);
-            if let Some(ready) = view.ready_at_micros {
-                let took = std::time::Duration::from_micros(ready - view.created_at_micros);
-                summary.push_str(&format!("; it was ready after {}", Pretty(took)));
-            }
-            match &view.end_reason {
-                Some(reason) => summary.push_str(&format!("; it ended because {reason}")),
-                None => summary.push_str(&format!("; it is {} now", view.state)),
-            }
-            summary
-        }
-        None => decisions.last()?.sentence.clone(),
-    };
-    Some(WhyView { kind: "runner".into(), id: id.to_string(), summary, decisions })
-}
-
-pub(crate) fn why_request(
-    shared: &Shared,
-    id: RequestId,
-    decisions: Vec<DecisionView>,
-) -> Option<WhyView> {
-    let summary = shared.desk.read(|state, now| {
-        let record = state.records.request(id)?;
-        let app = state.engine.app(record.app, now)?.spec.name.clone();
-        let mut summary = format!("request {id} to {app} ");
-        match (record.assigned, record.waited()) {
-            (Some((runner, _)), Some(waited)) => {
-                if waited.is_zero() {
-                    summary.push_str(&format!("went to the warm runner {runner} at once"));
-                } else {
-                    summary.push_str(&format!("waited {} for {runner}", Pretty(waited)));
-                    if let Some(view) = views_start(state, runner, record.arrived) {
-                        summary.push_str(&view);
-                    }
-                }
-                if record.attempts > 1 {
-                    summary.push_str(&format!(" (attempt {})", record.attempts));
-                }
-            }
-            _ => summary.push_str(&format!("has waited {} so far", Pretty(now - record.arrived))),
-        }
-        if let Some((at, end)) = &record.finished {
-            summary
-                .push_str(&format!(", and {end} {} after it came", Pretty(*at - record.arrived)));
-        }
-        Some(summary)
-    });
-    let summary = summary.or_else(|| Some(decisions.last()?.sentence.clone()))?;
-    Some(WhyView { kind: "request".into(), id: id.to_string(), summary, decisions })
-}
-
-/// What a request that came at `arrived` waited for, if its runner was not there yet.
-fn views_start(state: &State, runner: RunnerId, arrived: Timestamp) -> Option<String> {
-    let record = state.records.runner(runner)?;
-    let ready = record.ready?;
-    (ready > arrived).then(|| {
-        format!(
-            ", which was started because {} and took {} to be ready",
-            record.cause,
-            Pretty(ready - record.created)
-        )
-    })
-}
-
-pub(crate) fn why_app(app: &App, view: &AppView, decisions: Vec<DecisionView>) -> WhyView {
-    let runners: Vec<String> =
-        view.runners.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    let runners = if runners.is_empty() { "no runner".to_owned() } else { runners.join(", ") };
-    let mut summary = format!(
-        "{} is {}: {runners}, {} request(s) waiting, {} in flight",
-        app.name(),
-        view.status,
-        view.queued,
-        view.in_flight
-    );
-    if let Some(detail) = &view.detail {
-        summary.push_str(&format!("; {detail}"));
-    }
-    WhyView { kind: "app".into(), id: app.name().to_owned(), summary, decisions }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use glowplug_api::control::RunnerView;
 use glowplug_node::NodeEvent;
@@ -53,10 +53,10 @@ fn variable(text: &str) -> Result<(String, String), String> {
 
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let name = app_name(args)?;
-    let loaded = load(args, &name, context)?;
+    let (loaded, cache_dir) = load(args, &name, context)?;
     serve::write_log(&loaded.config);
     let mut stop = serve::StopSignal::new()?;
-    let node = serve::start(loaded.config, !args.keep).await?;
+    let node = serve::start(loaded.config, !args.keep, Some(cache_dir)).await?;
     let mut events = node.events();
     let base = format!("http://{}", node.local_addr());
     let mut screen = Screen { output: context.output, progress: None };
@@ -79,7 +79,8 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
 }
 
 /// The config of a node with this one app.
-fn load(args: &Args, name: &AppName, context: &Context) -> Result<Loaded, Failure> {
+/// The config, and where Python environments are kept: with those of a node that serves.
+fn load(args: &Args, name: &AppName, context: &Context) -> Result<(Loaded, PathBuf), Failure> {
     let text = |text: &str| FlagValue::Text(text.to_owned());
     let app = |flag: &str, key: &str, value| FlagSetting::app(name.as_str(), flag, key, value);
     let mut flags = args.place.settings();
@@ -100,6 +101,7 @@ fn load(args: &Args, name: &AppName, context: &Context) -> Result<Loaded, Failur
     }
     let loaded = context.app_config(name.as_str(), flags.clone())?;
     let node = &loaded.config.node;
+    let cache_dir = node.data_dir.clone();
     let by_default = |key: &str| {
         loaded.shown.iter().any(|shown| shown.key == key && shown.origin == Origin::Default)
     };
@@ -119,7 +121,9 @@ fn load(args: &Args, name: &AppName, context: &Context) -> Result<Loaded, Failur
         context.output.note(&format!("{} is taken: using a free port", node.listen));
         flags.push(FlagSetting::node("run", "listen", format!("{}:0", node.listen.ip())));
     }
-    if flags.len() == set { Ok(loaded) } else { context.app_config(name.as_str(), flags) }
+    let loaded =
+        if flags.len() == set { loaded } else { context.app_config(name.as_str(), flags)? };
+    Ok((loaded, cache_dir))
 }
 
 /// `--name`, or what the class, the file or the program is called.

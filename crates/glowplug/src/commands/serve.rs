@@ -1,5 +1,8 @@
 //! `glowplug serve`
 
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
 use glowplug_node::config::{Config, LogFormat};
 use glowplug_node::{Node, NodeOptions};
 use glowplug_runner::ShimCommand;
@@ -25,7 +28,7 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     write_log(&config);
     // Caught from here on, so that a node told to stop while it starts stops in order as well.
     let mut stop = StopSignal::new()?;
-    let node = start(config, false).await?;
+    let node = start(config, false, None).await?;
     let url = format!("http://{}", node.local_addr());
     let output = context.output;
     if output.is_json() {
@@ -63,11 +66,15 @@ pub(crate) fn write_log(config: &Config) {
 }
 
 /// Starts a node whose runners are watched over by this same program.
-pub(crate) async fn start(config: Config, ephemeral: bool) -> Result<Node, Failure> {
+pub(crate) async fn start(
+    config: Config,
+    ephemeral: bool,
+    cache_dir: Option<PathBuf>,
+) -> Result<Node, Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::environment(format!("cannot find this program: {error}")))?;
     let shim = ShimCommand { program, args: vec![SHIM.into()] };
-    Node::start(config, NodeOptions { shim, ephemeral, backend: None })
+    Node::start(config, NodeOptions { shim, ephemeral, cache_dir, backend: None })
         .await
         .map_err(Failure::Environment)
 }
