@@ -9,16 +9,20 @@
 //! | `state.rs` | the records |
 //! | `waiting.rs`, `timers.rs` | queue of an app, wake-ups |
 //! | `requests.rs` | arrival, assignment, outcome, retry |
-//! | `runners.rs` | what backends report, stopping |
+//! | `runners.rs` | what backends report, and what time does to runners |
+//! | `stopping.rs` | ending runners, replacing them |
 //! | `scaling.rs` | growing and shrinking an app |
-//! | `placement.rs` | resources, and contention for them |
+//! | `placement.rs` | who gets resources |
+//! | `contention.rs` | who gives way when they do not suffice |
 //! | `view.rs` | read-only answers for people |
 
+mod contention;
 mod placement;
 mod requests;
 mod runners;
 mod scaling;
 mod state;
+mod stopping;
 mod timers;
 mod view;
 mod waiting;
@@ -104,12 +108,12 @@ impl Engine {
         match event {
             Event::AppChanged { app, spec } => self.app_changed(now, app, spec),
             Event::AppRemoved { app } => self.app_removed(now, app),
-            Event::CapacityChanged { capacity } => self.capacity_changed(capacity),
+            Event::CapacityChanged { capacity } => self.capacity_changed(now, capacity),
             Event::Arrived(arrival) => self.arrived(now, &arrival),
             Event::Cancelled { request } => self.cancelled(now, request),
             Event::Finished { lease, outcome } => self.finished(now, lease, &outcome),
             Event::PullStarted { runner } => {
-                self.apply(now, runner, Input::PullStarted);
+                self.report(now, runner, Input::PullStarted);
             }
             Event::SetupStarted { runner } => self.setup_started(now, runner),
             Event::Ready { runner } => self.ready(now, runner),
@@ -207,6 +211,19 @@ impl Engine {
         }
     }
 
+    /// As `apply`, for what a backend says. It can know nothing of a runner that it was not told to
+    /// start, or that it has no room for.
+    fn report(&mut self, now: Timestamp, id: RunnerId, input: Input) -> Option<State> {
+        let runner = self.runners.get(&id)?;
+        if runner.state.is_starting() && runner.allocation.is_none() {
+            let (app, state) = (runner.app, runner.state);
+            let what = What::Denied { state, input, why: "its start was not asked for" };
+            self.note(now, app, Some(id), None, what);
+            return None;
+        }
+        self.apply(now, id, input)
+    }
+
     /// Takes a runner out of all indexes, as its state now says.
     fn unindex(&mut self, id: RunnerId) {
         let Some(runner) = self.runners.get(&id) else { return };
@@ -235,7 +252,6 @@ impl Engine {
     fn index(&mut self, now: Timestamp, id: RunnerId) {
         let Some(runner) = self.runners.get_mut(&id) else { return };
         let Some(app) = self.apps.get_mut(&runner.app) else { return };
-        let multiplexing = app.spec.scaling.max_multiplexing as usize;
         match runner.state {
             State::Pending | State::DockerPull | State::Setup | State::FailureDelay => {
                 app.starting.insert(id);
@@ -250,7 +266,7 @@ impl Engine {
             State::Idle | State::Running => {
                 app.ready.insert(id);
                 runner.last_used = now;
-                if runner.in_flight.len() < multiplexing {
+                if runner.in_flight.len() < app.places_per_runner() {
                     app.free.insert((runner.in_flight.len(), runner.last_used, id));
                 }
                 if runner.state == State::Idle {
@@ -286,47 +302,50 @@ impl Engine {
 
     fn app_changed(&mut self, now: Timestamp, id: AppId, spec: AppSpec) {
         let unschedulable = self.unschedulable(&spec);
-        match self.apps.get_mut(&id) {
-            None => {
-                self.apps.insert(id, App::new(spec));
-            }
-            Some(app) => {
-                let (ready, revision) = (app.ready.clone(), spec.revision);
-                app.spec = spec;
-                // A change of max_multiplexing changes who has a free place.
-                for runner in ready {
-                    self.unindex_free(runner);
-                }
-                self.retire_outdated(now, id, revision);
-            }
-        }
+        let revision = spec.revision;
         if let Some(app) = self.apps.get_mut(&id) {
-            app.unschedulable = unschedulable.clone();
-        }
-        if let Some(reason) = unschedulable {
-            self.refuse_waiting(now, id, None, &Refusal::Unschedulable { reason });
+            if app.spec.revision != revision {
+                // What failed was other code.
+                app.backoff.reset();
+            }
+            app.spec = spec;
+            app.unschedulable = unschedulable;
+            app.removed = false;
+            self.retire_outdated(now, id, revision);
+            self.apply_settings_to_runners(now, id);
+        } else {
+            let app = App { unschedulable, ..App::new(spec) };
+            self.apps.insert(id, app);
         }
         self.placement_due = true;
         self.review(now, id);
     }
 
+    /// Lets changed settings act on the runners there are: places by `max_multiplexing`, and every limit
+    /// in time, which may now end earlier than was armed.
+    fn apply_settings_to_runners(&mut self, now: Timestamp, id: AppId) {
+        let Some(app) = self.apps.get(&id) else { return };
+        let ids: Vec<RunnerId> =
+            app.starting.iter().chain(&app.ready).chain(&app.ending).copied().collect();
+        for id in ids {
+            self.reindex_free(id);
+            self.runner_due(now, id);
+        }
+    }
+
     /// Enters a ready runner into its app's free places anew.
-    fn unindex_free(&mut self, id: RunnerId) {
+    fn reindex_free(&mut self, id: RunnerId) {
         let Some(runner) = self.runners.get(&id) else { return };
         let Some(app) = self.apps.get_mut(&runner.app) else { return };
         let key = (runner.in_flight.len(), runner.last_used, id);
         app.free.remove(&key);
-        if key.0 < app.spec.scaling.max_multiplexing as usize {
+        if runner.state.is_ready() && key.0 < app.places_per_runner() {
             app.free.insert(key);
         }
     }
 
     fn app_removed(&mut self, now: Timestamp, id: AppId) {
         let Some(app) = self.apps.get_mut(&id) else { return };
-        // No runner may be wanted any more, whatever still finishes.
-        app.spec.scaling.min_concurrency = 0;
-        app.spec.scaling.concurrency_buffer = 0;
-        app.unschedulable = Some("it was removed".into());
         app.removed = true;
         self.refuse_waiting(now, id, None, &Refusal::AppRemoved);
         self.stop_all_of(now, id, &StopReason::AppRemoved);
@@ -341,7 +360,7 @@ impl Engine {
         }
     }
 
-    fn capacity_changed(&mut self, capacity: Capacity) {
+    fn capacity_changed(&mut self, now: Timestamp, capacity: Capacity) {
         let mut ledger = Ledger::new(capacity);
         for runner in self.runners.values() {
             if let Some(allocation) = &runner.allocation {
@@ -356,6 +375,7 @@ impl Engine {
             if let Some(app) = self.apps.get_mut(&id) {
                 app.unschedulable = unschedulable;
             }
+            self.review(now, id);
         }
         self.placement_due = true;
     }
@@ -372,13 +392,20 @@ impl Engine {
     /// Everything an app may need after something changed about it.
     fn review(&mut self, now: Timestamp, app: AppId) {
         self.dispatch(now, app);
+        self.give_up_unschedulable(now, app);
         self.grow(now, app);
         self.shrink(now, app);
     }
 
     fn next_runner_id(&mut self) -> RunnerId {
-        self.runner_sequence += 1;
-        RunnerId { boot: self.config.boot, sequence: self.runner_sequence }
+        loop {
+            self.runner_sequence = self.runner_sequence.wrapping_add(1);
+            let id = RunnerId { boot: self.config.boot, sequence: self.runner_sequence };
+            // Taken only if a driver reused a boot number, or after four thousand million starts.
+            if !self.runners.contains_key(&id) {
+                return id;
+            }
+        }
     }
 
     /// Runners that exist, of all apps, ended ones with outstanding reports included.

@@ -113,6 +113,8 @@ pub enum Input {
     DelayOver,
     /// The backend found no room after all: wait, then try again.
     NoRoom,
+    /// Another start of the app failed before this one was begun: wait as that one's successor does.
+    StartsDelayed,
     /// End it; what is in flight may finish.
     Drain,
     /// End it now.
@@ -122,7 +124,7 @@ pub enum Input {
 }
 
 impl Input {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::PullStarted,
         Self::SetupStarted,
         Self::Ready,
@@ -130,6 +132,7 @@ impl Input {
         Self::LastFinished,
         Self::DelayOver,
         Self::NoRoom,
+        Self::StartsDelayed,
         Self::Drain,
         Self::Kill,
         Self::Exited,
@@ -147,6 +150,7 @@ pub enum Step {
 }
 
 /// The transition table.
+#[expect(clippy::match_same_arms, reason = "grouped by phase of life, as people read it")]
 pub fn step(state: State, input: Input) -> Step {
     use Input as I;
     use State as S;
@@ -162,7 +166,9 @@ pub fn step(state: State, input: Input) -> Step {
         (S::Pending | S::DockerPull, I::SetupStarted) => Move(S::Setup),
         (S::Setup, I::Ready) => Move(S::Idle),
         (S::FailureDelay, I::DelayOver) => Move(S::Pending),
-        (S::Pending | S::DockerPull, I::NoRoom) => Move(S::FailureDelay),
+        (S::Pending | S::DockerPull, I::NoRoom) | (S::Pending, I::StartsDelayed) => {
+            Move(S::FailureDelay)
+        }
 
         // Serving.
         (S::Idle | S::Running, I::Assigned) => Move(S::Running),
@@ -181,7 +187,8 @@ pub fn step(state: State, input: Input) -> Step {
             Ignore("it is ending already")
         }
 
-        // Reports that a stop overtook.
+        // Reports that a stop overtook. A start that found no room left nothing that could report an end.
+        (S::Terminating, I::NoRoom) => Move(S::Terminated),
         (S::Draining | S::Terminating, I::PullStarted | I::SetupStarted | I::Ready) => {
             Ignore("it was told to end while starting")
         }
@@ -194,6 +201,7 @@ pub fn step(state: State, input: Input) -> Step {
             Ignore("it is past that already")
         }
         (_, I::DelayOver) => Ignore("it does not wait after a failed start"),
+        (_, I::StartsDelayed) => Ignore("it was begun before the failure, or waits already"),
         (S::Idle, I::LastFinished) => Ignore("nothing was in flight"),
 
         // Wrong.
@@ -224,6 +232,7 @@ mod tests {
             (S::Setup, I::Ready, S::Idle),
             (S::Setup, I::Exited, S::Terminated),
             (S::FailureDelay, I::DelayOver, S::Pending),
+            (S::Pending, I::StartsDelayed, S::FailureDelay),
             (S::Idle, I::Assigned, S::Running),
             (S::Running, I::LastFinished, S::Idle),
             (S::Running, I::Drain, S::Draining),
@@ -285,17 +294,18 @@ mod tests {
             }
             table.push('\n');
         }
-        // Columns: PullStarted SetupStarted Ready Assigned LastFinished DelayOver NoRoom Drain Kill Exited
+        // Columns: PullStarted SetupStarted Ready Assigned LastFinished DelayOver NoRoom StartsDelayed
+        // Drain Kill Exited
         let expected = "\
-DOCKER_PULL SETUP ! ! ! - FAILURE_DELAY TERMINATING TERMINATING TERMINATED 
-- SETUP ! ! ! - FAILURE_DELAY TERMINATING TERMINATING TERMINATED 
-- - IDLE ! ! - ! TERMINATING TERMINATING TERMINATED 
-! ! ! ! ! PENDING ! TERMINATED TERMINATED TERMINATED 
-- - - RUNNING - - ! TERMINATING TERMINATING TERMINATED 
-- - - RUNNING IDLE - ! DRAINING TERMINATING TERMINATED 
-- - - ! TERMINATING - ! - TERMINATING TERMINATED 
-- - - ! - - ! - - TERMINATED 
-- - - ! - - - - - - 
+DOCKER_PULL SETUP ! ! ! - FAILURE_DELAY FAILURE_DELAY TERMINATING TERMINATING TERMINATED 
+- SETUP ! ! ! - FAILURE_DELAY - TERMINATING TERMINATING TERMINATED 
+- - IDLE ! ! - ! - TERMINATING TERMINATING TERMINATED 
+! ! ! ! ! PENDING ! - TERMINATED TERMINATED TERMINATED 
+- - - RUNNING - - ! - TERMINATING TERMINATING TERMINATED 
+- - - RUNNING IDLE - ! - DRAINING TERMINATING TERMINATED 
+- - - ! TERMINATING - ! - - TERMINATING TERMINATED 
+- - - ! - - TERMINATED - - - TERMINATED 
+- - - ! - - - - - - - 
 ";
         assert_eq!(table, expected);
     }

@@ -86,8 +86,9 @@ impl fmt::Display for Shortage {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     total: Capacity,
-    used_cpu_millis: u64,
-    used_memory_bytes: u64,
+    /// Wider than any one amount, so that no sum of them overflows.
+    used_cpu_millis: u128,
+    used_memory_bytes: u128,
     /// Number of holders per GPU index: 0 or 1, but for adoption after the total shrank.
     used_gpus: BTreeMap<u32, u32>,
 }
@@ -104,8 +105,8 @@ impl Ledger {
     /// CPU millis and memory bytes that nobody holds.
     pub fn free(&self) -> (u64, u64) {
         (
-            self.total.cpu_millis.saturating_sub(self.used_cpu_millis),
-            self.total.memory_bytes.saturating_sub(self.used_memory_bytes),
+            left(self.total.cpu_millis, self.used_cpu_millis),
+            left(self.total.memory_bytes, self.used_memory_bytes),
         )
     }
 
@@ -116,12 +117,24 @@ impl Ledger {
             .iter()
             .filter(|gpu| machine.accepts(gpu))
             .map(|gpu| gpu.index)
-            .filter(|index| self.used_gpus.get(index).copied().unwrap_or(0) == 0)
+            .filter(|index| self.is_free(*index))
+    }
+
+    fn is_free(&self, gpu: u32) -> bool {
+        self.used_gpus.get(&gpu).copied().unwrap_or(0) == 0
     }
 
     /// What `machine` would hold if it were placed now, or what is short.
     pub fn fit(&self, machine: &MachineType) -> Result<Allocation, Shortage> {
-        let (free_millis, free_bytes) = self.free();
+        self.fit_in_both(self, machine)
+    }
+
+    /// As [`Ledger::fit`], but only of what is free in `other` too.
+    pub fn fit_in_both(&self, other: &Self, machine: &MachineType) -> Result<Allocation, Shortage> {
+        let (free_millis, free_bytes) = {
+            let ((millis, bytes), (other_millis, other_bytes)) = (self.free(), other.free());
+            (millis.min(other_millis), bytes.min(other_bytes))
+        };
         if machine.cpu_millis > free_millis {
             return Err(Shortage::Cpu { wanted_millis: machine.cpu_millis, free_millis });
         }
@@ -129,7 +142,8 @@ impl Ledger {
             return Err(Shortage::Memory { wanted_bytes: machine.memory_bytes, free_bytes });
         }
         let wanted = machine.gpus as usize;
-        let mut gpus: Vec<u32> = self.free_gpus(machine).collect();
+        let mut gpus: Vec<u32> =
+            self.free_gpus(machine).filter(|index| other.is_free(*index)).collect();
         if gpus.len() < wanted {
             let free = u32::try_from(gpus.len()).unwrap_or(u32::MAX);
             return Err(Shortage::Gpus { wanted: machine.gpus, free });
@@ -144,28 +158,45 @@ impl Ledger {
         })
     }
 
+    /// As much of `machine` as is free.
+    pub fn part(&self, machine: &MachineType) -> Allocation {
+        let (free_millis, free_bytes) = self.free();
+        Allocation {
+            machine_type: machine.name.clone(),
+            cpu_millis: machine.cpu_millis.min(free_millis),
+            memory_bytes: machine.memory_bytes.min(free_bytes),
+            gpus: self.free_gpus(machine).take(machine.gpus as usize).collect(),
+        }
+    }
+
     /// Whether `machine` could ever be placed here, with everything else gone.
     pub fn could_ever_fit(&self, machine: &MachineType) -> Result<(), Shortage> {
         Self::new(self.total.clone()).fit(machine).map(drop)
     }
 
     pub fn take(&mut self, allocation: &Allocation) {
-        self.used_cpu_millis += allocation.cpu_millis;
-        self.used_memory_bytes += allocation.memory_bytes;
+        self.used_cpu_millis += u128::from(allocation.cpu_millis);
+        self.used_memory_bytes += u128::from(allocation.memory_bytes);
         for index in &allocation.gpus {
             *self.used_gpus.entry(*index).or_default() += 1;
         }
     }
 
     pub fn give_back(&mut self, allocation: &Allocation) {
-        self.used_cpu_millis = self.used_cpu_millis.saturating_sub(allocation.cpu_millis);
-        self.used_memory_bytes = self.used_memory_bytes.saturating_sub(allocation.memory_bytes);
+        self.used_cpu_millis =
+            self.used_cpu_millis.saturating_sub(u128::from(allocation.cpu_millis));
+        self.used_memory_bytes =
+            self.used_memory_bytes.saturating_sub(u128::from(allocation.memory_bytes));
         for index in &allocation.gpus {
             if let Some(holders) = self.used_gpus.get_mut(index) {
                 *holders = holders.saturating_sub(1);
             }
         }
     }
+}
+
+fn left(total: u64, used: u128) -> u64 {
+    u64::try_from(u128::from(total).saturating_sub(used)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -208,6 +239,24 @@ mod tests {
         assert_eq!(ledger.fit(&wish), Err(Shortage::Gpus { wanted: 1, free: 0 }));
         ledger.give_back(&first);
         assert_eq!(ledger.fit(&wish).unwrap().gpus, [1]);
+    }
+
+    #[test]
+    fn what_another_ledger_holds_is_not_offered() {
+        let (ledger, mut kept) = (node(), node());
+        kept.take(&kept.fit(&machine(3_000, 7, 1, Some("H100"))).unwrap());
+        let wish = machine(1_000, 1, 1, Some("H100"));
+        assert_eq!(ledger.fit_in_both(&kept, &wish).unwrap().gpus, [2]);
+        let wish = machine(1_001, 1, 0, None);
+        assert!(ledger.fit_in_both(&kept, &wish).is_err());
+    }
+
+    #[test]
+    fn part_is_what_there_is() {
+        let mut ledger = node();
+        ledger.take(&ledger.fit(&machine(3_000, 0, 1, Some("H100"))).unwrap());
+        let part = ledger.part(&machine(2_000, 1, 2, Some("H100")));
+        assert_eq!((part.cpu_millis, part.memory_bytes, part.gpus), (1_000, GIB, vec![2]));
     }
 
     #[test]

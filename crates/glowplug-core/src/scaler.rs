@@ -4,13 +4,14 @@
 //! volume  = requests in flight + requests that waited at least scaling_delay
 //! demand  = ⌈volume / max_multiplexing⌉
 //! buffer  = max(concurrency_buffer, ⌈concurrency_buffer_perc/100 × volume / max_multiplexing⌉)
-//! desired = min(max_concurrency, max(min_concurrency, demand + buffer))
+//! desired = min(max_concurrency, RUNNERS_MAX, max(min_concurrency, demand + buffer))
 //! ```
 //!
 //! fal publishes the parameters and worked charts but no formula; this one agrees with all of them. The
 //! percentage is of requests, so it is divided by the multiplexing to become runners.
 
 use crate::spec::Scaling;
+use crate::spec::limits::RUNNERS_MAX;
 
 /// What an app has to do right now, in requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub enum Bound {
     Buffer,
     /// `min_concurrency`.
     Floor,
-    /// `max_concurrency`.
+    /// `max_concurrency`, or the limit on runners of one app.
     Cap,
 }
 
@@ -59,12 +60,9 @@ pub fn target(scaling: &Scaling, load: Load) -> Target {
     } else {
         (wanted, Bound::Demand)
     };
-    match scaling.max_concurrency {
-        Some(cap) if unbounded > cap => {
-            Target { volume, demand, buffer, desired: cap, bound: Bound::Cap }
-        }
-        _ => Target { volume, demand, buffer, desired: unbounded, bound },
-    }
+    let cap = scaling.max_concurrency.unwrap_or(RUNNERS_MAX).min(RUNNERS_MAX);
+    let (desired, bound) = if unbounded > cap { (cap, Bound::Cap) } else { (unbounded, bound) };
+    Target { volume, demand, buffer, desired, bound }
 }
 
 #[cfg(test)]
@@ -137,6 +135,6 @@ mod tests {
             ..Scaling::default()
         };
         let load = Load { in_flight: u32::MAX, waiting: u32::MAX };
-        assert_eq!(target(&scaling, load).desired, u32::MAX);
+        assert_eq!(target(&scaling, load).desired, RUNNERS_MAX);
     }
 }

@@ -1,48 +1,49 @@
-//! Resources: who gets them, and who gives way.
+//! Resources: who gets them.
 //!
-//! Pending runners are placed as soon as they fit, those that requests wait for first, oldest first. When
-//! one that requests wait for does not fit, room is made:
-//!
-//! 1. IDLE runners of other apps above their floor end, cheapest to lose first: the time a restart takes
-//!    weighed against how long nothing came for it.
-//! 2. If nothing idle suffices and the requests have waited `contention_wait_max`, runners in use of other
-//!    apps get no new requests and end after their last one. A runner that was just swapped in is spared
-//!    until it has served what waited for it, or for `contention_wait_max` at most.
-//!
-//! A runner in use is never interrupted, and a floor (`min_concurrency`, `concurrency_buffer`) is never
-//! broken, for either.
+//! Pending runners are placed as soon as they fit: first those that others were ended for, then those
+//! that requests wait for, then spare ones, each oldest first. What one that does not fit needs and will
+//! get (see `contention.rs`) is kept for it; those behind it get what is left.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
 use super::Engine;
 use super::state::{Runner, count};
 use crate::action::Action;
 use crate::backoff;
-use crate::decision::{StopReason, What};
+use crate::decision::What;
 use crate::ids::{AppId, RunnerId};
-use crate::resources::{Allocation, Ledger, MachineType, Shortage};
+use crate::resources::{Allocation, Ledger, MachineType};
 use crate::spec::AppSpec;
 use crate::time::Timestamp;
-
-/// Pending runners looked at in one pass when nothing fits them.
-const MISSES_MAX: usize = 128;
 
 /// A pending runner's place in line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Claim {
-    /// Nothing waits for it: it comes after all that something waits for.
-    spare: bool,
-    since: Timestamp,
-    runner: RunnerId,
+    pub rank: Rank,
+    pub since: Timestamp,
+    pub runner: RunnerId,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// Others were ended for it.
+    RoomMade,
+    /// A request waits for it.
+    Demanded,
+    /// Only a floor, a buffer or a person asked for it.
+    Spare,
 }
 
 impl Claim {
     pub(super) fn of(id: RunnerId, runner: &Runner) -> Self {
-        Self { spare: !runner.demanded, since: runner.created, runner: id }
+        let rank = match (runner.room_made, runner.demanded) {
+            (true, _) => Rank::RoomMade,
+            (false, true) => Rank::Demanded,
+            (false, false) => Rank::Spare,
+        };
+        Self { rank, since: runner.created, runner: id }
     }
 }
-
-type Misfit = Vec<(String, Shortage)>;
 
 impl Engine {
     /// Why none of the app's machine types could ever be placed here.
@@ -63,39 +64,52 @@ impl Engine {
     /// Places what fits and makes room for what does not.
     pub(super) fn place_pending(&mut self, now: Timestamp) {
         while std::mem::take(&mut self.placement_due) && !self.pending.is_empty() {
-            let mut misfits: Vec<Claim> = Vec::new();
-            let claims: Vec<Claim> = self.pending.iter().copied().collect();
-            for claim in claims {
-                if !self.pending.contains(&claim) {
-                    continue;
-                }
-                let Some(machine_types) = self.machine_types_of(claim.runner) else { continue };
-                match fit_any(&self.ledger, &machine_types) {
-                    Ok(allocation) => self.place(now, claim.runner, allocation),
-                    Err(shortages) => {
-                        self.note_no_room(now, claim.runner, shortages);
-                        misfits.push(claim);
-                        // One that has starved keeps what becomes free from being taken piecemeal.
-                        if misfits.len() >= MISSES_MAX || self.starves(now, &claim) {
-                            break;
-                        }
-                    }
-                }
-            }
-            self.make_room(now, &misfits);
+            self.place_in_order(now);
         }
     }
 
-    fn machine_types_of(&self, id: RunnerId) -> Option<Vec<MachineType>> {
-        let app = self.runners.get(&id)?.app;
-        Some(self.apps.get(&app)?.spec.machine_types.clone())
+    fn place_in_order(&mut self, now: Timestamp) {
+        // What will be free when all that leaves has left, less what is kept for those ahead.
+        let mut forecast: Option<Ledger> = None;
+        // All runners of an app want the same: if one can get nothing, neither can the others.
+        let mut hopeless: BTreeSet<AppId> = BTreeSet::new();
+        let claims: Vec<Claim> = self.pending.iter().copied().collect();
+        for claim in claims {
+            if !self.pending.contains(&claim) {
+                continue;
+            }
+            let Some(app_id) = self.runners.get(&claim.runner).map(|runner| runner.app) else {
+                continue;
+            };
+            let Some(app) = self.apps.get(&app_id).filter(|_| !hopeless.contains(&app_id)) else {
+                continue;
+            };
+            let unkept = forecast.as_ref().unwrap_or(&self.ledger);
+            if let Some(allocation) = fit_any(&self.ledger, unkept, &app.spec.machine_types) {
+                if let Some(forecast) = &mut forecast {
+                    forecast.take(&allocation);
+                }
+                self.place(now, claim.runner, allocation);
+                continue;
+            }
+            self.note_no_room(now, claim.runner);
+            let mut left = forecast.take().unwrap_or_else(|| self.forecast());
+            if !self.find_room(now, &claim, &mut left) {
+                hopeless.insert(app_id);
+            }
+            forecast = Some(left);
+        }
     }
 
-    fn is_waited_for(&self, claim: &Claim) -> bool {
-        self.runners
-            .get(&claim.runner)
-            .and_then(|runner| self.apps.get(&runner.app))
-            .is_some_and(|app| !app.waiting.is_empty())
+    /// What will be free when all that is leaving has left.
+    fn forecast(&self) -> Ledger {
+        let mut forecast = self.ledger.clone();
+        for id in &self.leaving {
+            if let Some(allocation) = self.runners.get(id).and_then(|r| r.allocation.as_ref()) {
+                forecast.give_back(allocation);
+            }
+        }
+        forecast
     }
 
     /// Moves runners that were wanted for floor or buffer to the front once requests wait for them.
@@ -116,16 +130,17 @@ impl Engine {
             .copied()
             .collect();
         for id in spare {
-            self.unindex(id);
-            if let Some(runner) = self.runners.get_mut(&id) {
-                runner.demanded = true;
-            }
-            self.index(now, id);
+            self.move_up(now, id, |runner| runner.demanded = true);
         }
     }
 
-    fn starves(&self, now: Timestamp, claim: &Claim) -> bool {
-        !claim.spare && claim.since + self.config.contention_wait_max <= now
+    /// Changes what a pending runner's place in line depends on.
+    pub(super) fn move_up(&mut self, now: Timestamp, id: RunnerId, change: impl Fn(&mut Runner)) {
+        self.unindex(id);
+        if let Some(runner) = self.runners.get_mut(&id) {
+            change(runner);
+        }
+        self.index(now, id);
     }
 
     fn place(&mut self, now: Timestamp, id: RunnerId, allocation: Allocation) {
@@ -148,208 +163,29 @@ impl Engine {
         self.grow(now, app);
     }
 
-    fn note_no_room(&mut self, now: Timestamp, id: RunnerId, shortages: Misfit) {
+    fn note_no_room(&mut self, now: Timestamp, id: RunnerId) {
         let Some(runner) = self.runners.get_mut(&id) else { return };
-        let app = runner.app;
-        if !std::mem::replace(&mut runner.told_no_room, true) {
-            self.note(now, app, Some(id), None, What::NoRoom { shortages });
+        let app_id = runner.app;
+        if !std::mem::replace(&mut runner.told_no_room, true)
+            && let Some(app) = self.apps.get(&app_id)
+        {
+            let shortages = app
+                .spec
+                .machine_types
+                .iter()
+                .filter_map(|machine| Some((machine.name.clone(), self.ledger.fit(machine).err()?)))
+                .collect();
+            self.note(now, app_id, Some(id), None, What::NoRoom { shortages });
         }
-        self.wake_app_at(app, now + backoff::NO_ROOM);
-    }
-
-    fn make_room(&mut self, now: Timestamp, misfits: &[Claim]) {
-        let demanded: Vec<&Claim> =
-            misfits.iter().filter(|claim| !claim.spare && self.is_waited_for(claim)).collect();
-        if demanded.is_empty() {
-            return;
-        }
-        // What will be free when all that is leaving has left.
-        let mut forecast = self.ledger.clone();
-        for id in &self.leaving {
-            if let Some(allocation) = self.runners.get(id).and_then(|r| r.allocation.as_ref()) {
-                forecast.give_back(allocation);
-            }
-        }
-        for claim in demanded {
-            let Some(machine_types) = self.machine_types_of(claim.runner) else { continue };
-            let Some(app) = self.runners.get(&claim.runner).map(|runner| runner.app) else {
-                continue;
-            };
-            if let Ok(coming) = fit_any(&forecast, &machine_types) {
-                forecast.take(&coming);
-                continue;
-            }
-            let starves = self.starves(now, claim);
-            let victims = match self.pick(&forecast, &machine_types, self.idle_candidates(now, app))
-            {
-                Some(victims) => victims,
-                None if starves => {
-                    let mut candidates = self.idle_candidates(now, app);
-                    candidates.extend(self.busy_candidates(now, app));
-                    self.pick(&forecast, &machine_types, candidates).unwrap_or_default()
-                }
-                None => {
-                    self.wake_app_at(app, claim.since + self.config.contention_wait_max);
-                    continue;
-                }
-            };
-            for victim in victims {
-                self.give_way(now, victim, app, claim, &mut forecast);
-            }
-            if let Ok(coming) = fit_any(&forecast, &machine_types) {
-                forecast.take(&coming);
-            }
-        }
-    }
-
-    fn give_way(
-        &mut self,
-        now: Timestamp,
-        victim: RunnerId,
-        for_app: AppId,
-        claim: &Claim,
-        forecast: &mut Ledger,
-    ) {
-        let by = self.apps.get(&for_app).map(|app| app.spec.name.clone()).unwrap_or_default();
-        let Some(runner) = self.runners.get(&victim) else { return };
-        if let Some(allocation) = &runner.allocation {
-            forecast.give_back(allocation);
-        }
-        let (app, in_use) = (runner.app, !runner.in_flight.is_empty());
-        if in_use {
-            let what = What::SwappedOut { by: by.clone(), waited: now - claim.since };
-            self.note(now, app, Some(victim), None, what);
-            self.drain_softly(now, victim, StopReason::Evicted { by });
-        } else {
-            self.drain(now, victim, StopReason::Evicted { by });
-        }
-        // The app that lost a runner may want one again, in its turn.
-        self.grow(now, app);
-    }
-
-    /// Idle runners of other apps above their floor, cheapest to lose first.
-    fn idle_candidates(&self, now: Timestamp, for_app: AppId) -> Vec<RunnerId> {
-        let mut candidates: Vec<(u128, RunnerId)> = self
-            .idle
-            .iter()
-            .filter_map(|id| {
-                let runner = self.runners.get(id)?;
-                let app = self.apps.get(&runner.app)?;
-                let above_floor = app.alive() > app.target_to_keep().desired;
-                (runner.app != for_app && above_floor)
-                    .then(|| (loss(app.restart_cost(), now - runner.last_used), *id))
-            })
-            .collect();
-        candidates.sort_unstable();
-        candidates.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// Runners in use of other apps that have had their turn, longest served first.
-    fn busy_candidates(&self, now: Timestamp, for_app: AppId) -> Vec<RunnerId> {
-        let mut candidates: Vec<(Timestamp, RunnerId)> = Vec::new();
-        for (app_id, app) in &self.apps {
-            if *app_id == for_app || app.alive() <= app.floor() {
-                continue;
-            }
-            for id in &app.ready {
-                let Some(runner) = self.runners.get(id) else { continue };
-                let Some(ready) = runner.ready.filter(|_| !runner.in_flight.is_empty()) else {
-                    continue;
-                };
-                let had_its_turn =
-                    runner.batch_left == 0 || ready + self.config.contention_wait_max <= now;
-                if had_its_turn {
-                    candidates.push((ready, *id));
-                }
-            }
-        }
-        candidates.sort_unstable();
-        candidates.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// The fewest of the candidates, taken from the front, whose going makes room for one of the machine
-    /// types. `None`: all of them together do not.
-    fn pick(
-        &self,
-        forecast: &Ledger,
-        machine_types: &[MachineType],
-        candidates: Vec<RunnerId>,
-    ) -> Option<Vec<RunnerId>> {
-        machine_types.iter().find_map(|machine| self.pick_for(forecast, machine, &candidates))
-    }
-
-    fn pick_for(
-        &self,
-        forecast: &Ledger,
-        machine: &MachineType,
-        candidates: &[RunnerId],
-    ) -> Option<Vec<RunnerId>> {
-        let mut ledger = forecast.clone();
-        let mut victims: Vec<RunnerId> = Vec::new();
-        let mut spare = std::collections::BTreeMap::<AppId, u32>::new();
-        for id in candidates {
-            let runner = self.runners.get(id)?;
-            let app = self.apps.get(&runner.app)?;
-            let left = spare.entry(runner.app).or_insert_with(|| {
-                let keep = if runner.in_flight.is_empty() {
-                    app.target_to_keep().desired
-                } else {
-                    app.floor()
-                };
-                app.alive().saturating_sub(keep)
-            });
-            if *left == 0 {
-                continue;
-            }
-            *left -= 1;
-            if let Some(allocation) = &runner.allocation {
-                ledger.give_back(allocation);
-            }
-            victims.push(*id);
-            if ledger.fit(machine).is_ok() {
-                return Some(self.spare_needless(ledger, machine, victims));
-            }
-        }
-        None
-    }
-
-    /// Lets go of victims that turn out not to be needed, dearest first.
-    fn spare_needless(
-        &self,
-        mut ledger: Ledger,
-        machine: &MachineType,
-        mut victims: Vec<RunnerId>,
-    ) -> Vec<RunnerId> {
-        for at in (0..victims.len()).rev() {
-            let Some(allocation) =
-                self.runners.get(&victims[at]).and_then(|runner| runner.allocation.clone())
-            else {
-                continue;
-            };
-            ledger.take(&allocation);
-            if ledger.fit(machine).is_ok() {
-                victims.remove(at);
-            } else {
-                ledger.give_back(&allocation);
-            }
-        }
-        victims
+        self.wake_app_at(app_id, now + backoff::NO_ROOM);
     }
 }
 
-/// What losing a runner costs: its restart time, discounted by how long nothing came for it.
-fn loss(restart: Duration, idle: Duration) -> u128 {
-    restart.as_micros().saturating_mul(1_000_000) / (idle.as_micros() + 1_000)
-}
-
-/// The first machine type that fits, or what each of them lacks.
-fn fit_any(ledger: &Ledger, machine_types: &[MachineType]) -> Result<Allocation, Misfit> {
-    let mut shortages = Vec::new();
-    for machine in machine_types {
-        match ledger.fit(machine) {
-            Ok(allocation) => return Ok(allocation),
-            Err(shortage) => shortages.push((machine.name.clone(), shortage)),
-        }
-    }
-    Err(shortages)
+/// The first machine type that fits into what is free in both ledgers.
+pub(super) fn fit_any(
+    ledger: &Ledger,
+    other: &Ledger,
+    machine_types: &[MachineType],
+) -> Option<Allocation> {
+    machine_types.iter().find_map(|machine| ledger.fit_in_both(other, machine).ok())
 }

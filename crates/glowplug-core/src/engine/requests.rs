@@ -1,5 +1,7 @@
 //! Requests: arrival, assignment, outcome, retry, refusal.
 
+use std::time::Duration;
+
 use super::Engine;
 use super::state::{InFlight, Progress, Request};
 use super::waiting::Place;
@@ -19,15 +21,22 @@ impl Engine {
         }
         let refusal = match self.apps.get(&arrival.app) {
             None => Some(Refusal::AppRemoved),
+            Some(app) if app.removed => Some(Refusal::AppRemoved),
             Some(_) if self.shutting_down && arrival.mode == Mode::Direct => {
                 Some(Refusal::ShuttingDown)
             }
+            Some(_) if arrival.start_deadline.is_some_and(|deadline| deadline <= now) => {
+                Some(Refusal::StartDeadline)
+            }
             Some(app) => match &app.unschedulable {
-                Some(reason) => Some(Refusal::Unschedulable { reason: reason.clone() }),
-                None if app.waiting.len() >= self.config.waiting_max => {
+                // Runners placed before it became so still serve.
+                Some(reason) if app.placed() == 0 => {
+                    Some(Refusal::Unschedulable { reason: reason.clone() })
+                }
+                _ if app.waiting.len() >= self.config.waiting_max => {
                     Some(Refusal::QueueFull { limit: self.config.waiting_max })
                 }
-                None => None,
+                _ => None,
             },
         };
         if let Some(refusal) = refusal {
@@ -63,6 +72,7 @@ impl Engine {
         request.progress = Progress::Waiting;
         let place = Place { sequence: request.sequence, arrived: request.arrived, request: id };
         if let Some(app) = self.apps.get_mut(&request.app) {
+            app.delayed.remove(&id);
             app.waiting.insert(request.priority, place);
         }
     }
@@ -75,7 +85,16 @@ impl Engine {
         while let Some(app) = self.apps.get_mut(&app_id) {
             let Some((_, _, runner)) = app.free.last().copied() else { return };
             let Some(place) = app.waiting.pop() else { return };
-            self.assign(now, place.request, runner);
+            let late = self
+                .requests
+                .get(&place.request)
+                .and_then(|request| request.start_deadline)
+                .is_some_and(|deadline| deadline <= now);
+            if late {
+                self.refuse(now, place.request, Refusal::StartDeadline);
+            } else {
+                self.assign(now, place.request, runner);
+            }
         }
     }
 
@@ -95,6 +114,10 @@ impl Engine {
         };
         runner.in_flight.push(InFlight { request: id, attempt, since: now });
         runner.served += 1;
+        if runner.batch_left == 1 {
+            // It has had its turn: others may now ask for its place.
+            self.placement_due |= !self.pending.is_empty();
+        }
         runner.batch_left = runner.batch_left.saturating_sub(1);
         let started_for_it = runner.ready.is_some_and(|ready| ready >= arrived);
         self.index(now, runner_id);
@@ -144,30 +167,37 @@ impl Engine {
 
     /// Ends an attempt for the request: delivered, or tried again later.
     fn close_attempt(&mut self, now: Timestamp, lease: Lease, condition: Option<Condition>) {
-        let Some(request) = self.requests.get_mut(&lease.request) else { return };
+        let Some(request) = self.requests.get(&lease.request) else { return };
         let app_id = request.app;
-        let delay = condition.and_then(|condition| {
+        let removed = self.apps.get(&app_id).is_none_or(|app| app.removed);
+        let again = condition.filter(|_| !removed).and_then(|condition| {
             let delay = retry::delay(request.mode, request.no_retry, request.attempt)?;
             Some((condition, delay))
         });
-        match delay {
-            Some((condition, delay)) => {
-                request.progress = Progress::Delayed { until: now + delay };
-                let attempt = request.attempt;
-                self.wake_request_at(lease.request, now + delay);
-                self.actions.push_back(Action::Retry { lease, delay });
-                let what = What::Retried { condition, attempt, delay };
-                self.note(now, app_id, Some(lease.runner), Some(lease.request), what);
-            }
-            None => {
-                self.requests.remove(&lease.request);
-                self.actions.push_back(Action::Deliver { lease });
-            }
+        if let Some((condition, delay)) = again {
+            self.try_again_later(now, lease, delay);
+            let what = What::Retried { condition, attempt: lease.attempt, delay };
+            self.note(now, app_id, Some(lease.runner), Some(lease.request), what);
+        } else {
+            self.requests.remove(&lease.request);
+            self.actions.push_back(Action::Deliver { lease });
         }
         self.leave_runner(lease);
         if let Some(app) = self.apps.get_mut(&app_id) {
             app.in_flight -= 1;
         }
+    }
+
+    fn try_again_later(&mut self, now: Timestamp, lease: Lease, delay: Duration) {
+        let Some(request) = self.requests.get_mut(&lease.request) else { return };
+        let until = now + delay;
+        request.progress = Progress::Delayed { until };
+        let wake = request.start_deadline.map_or(until, |deadline| deadline.min(until));
+        if let Some(app) = self.apps.get_mut(&request.app) {
+            app.delayed.insert(lease.request);
+        }
+        self.wake_request_at(lease.request, wake);
+        self.actions.push_back(Action::Retry { lease, delay });
     }
 
     /// Takes the attempt off its runner.
@@ -215,9 +245,11 @@ impl Engine {
     }
 
     pub(super) fn cancelled(&mut self, now: Timestamp, id: RequestId) {
-        let Some(request) = self.requests.get(&id) else { return };
+        let Some(request) = self.requests.get_mut(&id) else { return };
         match request.progress {
             Progress::InFlight { runner } => {
+                // However this attempt ends, nobody wants another.
+                request.no_retry = true;
                 let lease = Lease { request: id, attempt: request.attempt, runner };
                 self.actions.push_back(Action::Interrupt { lease });
             }
@@ -233,11 +265,22 @@ impl Engine {
         self.timers.disarm(super::Owner::Request(id), &mut request.wake);
         if let Some(app) = self.apps.get_mut(&request.app) {
             app.waiting.remove(request.priority, request.sequence);
+            app.delayed.remove(&id);
         }
         let what = What::Refused { refusal: refusal.clone(), waited: now - request.arrived };
         self.note(now, request.app, None, Some(id), what);
         self.actions.push_back(Action::Refuse { request: id, mode: request.mode, refusal });
         self.shrink(now, request.app);
+    }
+
+    /// Ends the waiting for an app that can run nowhere here and has no runner left.
+    pub(super) fn give_up_unschedulable(&mut self, now: Timestamp, id: AppId) {
+        let Some(app) = self.apps.get(&id) else { return };
+        let Some(reason) = app.unschedulable.clone() else { return };
+        self.cancel_unplaced(now, id);
+        if self.apps.get(&id).is_some_and(|app| app.placed() == 0) {
+            self.refuse_waiting(now, id, None, &Refusal::Unschedulable { reason });
+        }
     }
 
     /// Refuses everything that waits for an app, or what waits in one mode.
@@ -252,6 +295,7 @@ impl Engine {
         let ids: Vec<RequestId> = app
             .waiting
             .requests()
+            .chain(app.delayed.iter().copied())
             .filter(|id| {
                 mode.is_none() || self.requests.get(id).map(|request| request.mode) == mode
             })
@@ -275,13 +319,15 @@ impl Engine {
             Progress::Delayed { until } if until > now => self.wake_request_at(id, until),
             Progress::Delayed { .. } => {
                 self.enqueue(id);
-                self.dispatch(now, app);
-                self.grow(now, app);
+                self.review(now, app);
             }
             _ => {}
         }
-        let waits = self.requests.get(&id).is_some_and(|r| r.progress == Progress::Waiting);
-        if let Some(deadline) = deadline.filter(|_| waits) {
+        let runs = self
+            .requests
+            .get(&id)
+            .is_none_or(|request| matches!(request.progress, Progress::InFlight { .. }));
+        if let Some(deadline) = deadline.filter(|_| !runs) {
             self.wake_request_at(id, deadline);
         }
     }

@@ -1,27 +1,25 @@
-//! Runners: what backends report about them, and how they are ended.
+//! Runners: what backends report about them, and what time does to them.
 
 use std::time::Duration;
 
 use super::Engine;
-use super::state::{Runner, Stop};
+use super::state::Runner;
 use crate::action::Action;
 use crate::backoff;
 use crate::decision::{StartCause, StopReason, What};
-use crate::event::{Adopted, StopRequest};
+use crate::event::Adopted;
 use crate::ids::{AppId, RunnerId};
 use crate::lifecycle::{Input, State};
 use crate::request::{Mode, Refusal};
 use crate::retry::Condition;
 use crate::time::Timestamp;
 
-/// A runner that was told to end and did not, this long after its grace, is told again and killed.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// Attempts on an ended runner whose gateway has not reported for this long are given up.
 const LOST_AFTER: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub(super) fn setup_started(&mut self, now: Timestamp, id: RunnerId) {
-        if self.apply(now, id, Input::SetupStarted).is_none() {
+        if self.report(now, id, Input::SetupStarted).is_none() {
             return;
         }
         let Some(runner) = self.runners.get_mut(&id) else { return };
@@ -32,7 +30,7 @@ impl Engine {
     }
 
     pub(super) fn ready(&mut self, now: Timestamp, id: RunnerId) {
-        if self.apply(now, id, Input::Ready).is_none() {
+        if self.report(now, id, Input::Ready).is_none() {
             return;
         }
         let Some(runner) = self.runners.get_mut(&id) else { return };
@@ -64,8 +62,18 @@ impl Engine {
     }
 
     pub(super) fn no_room(&mut self, now: Timestamp, id: RunnerId, detail: String) {
-        if self.apply(now, id, Input::NoRoom).is_none() {
+        let is_ending_program = self
+            .runners
+            .get(&id)
+            .is_some_and(|runner| runner.state == State::Terminating && runner.setup.is_some());
+        if is_ending_program {
             return;
+        }
+        match self.report(now, id, Input::NoRoom) {
+            None => return,
+            // It was told to end before the backend had begun it.
+            Some(State::Terminating) => return self.ended(now, id, State::Terminating, &detail),
+            Some(_) => {}
         }
         let Some(runner) = self.runners.get_mut(&id) else { return };
         let app = runner.app;
@@ -78,14 +86,20 @@ impl Engine {
     }
 
     pub(super) fn exited(&mut self, now: Timestamp, id: RunnerId, detail: &str) {
-        let Some(before) = self.apply(now, id, Input::Exited) else { return };
+        if let Some(before) = self.report(now, id, Input::Exited) {
+            self.ended(now, id, before, detail);
+        }
+    }
+
+    /// Settles everything about a runner that has just become TERMINATED.
+    fn ended(&mut self, now: Timestamp, id: RunnerId, before: State, detail: &str) {
         let Some(runner) = self.runners.get_mut(&id) else { return };
         runner.ended = Some(now);
         let app_id = runner.app;
         let asked_to = runner.stop.is_some();
         let idle_end = runner.in_flight.is_empty();
         self.give_back(id);
-        self.fix_replacements(id);
+        self.untie_replacements(id);
         if !asked_to {
             if before.is_starting() {
                 self.start_failed(now, app_id, id, detail, None);
@@ -139,9 +153,13 @@ impl Engine {
         detail: &str,
         timeout_seconds: Option<u64>,
     ) {
+        let Some(runner) = self.runners.get(&id) else { return };
+        let began = runner.placed.unwrap_or(runner.created);
         let Some(app) = self.apps.get_mut(&app_id) else { return };
-        let again_in = app.backoff.fail(now) - now;
-        let failures = app.backoff.failures();
+        let until = app.backoff.fail(now, began);
+        let (again_in, failures) = (until - now, app.backoff.failures());
+        self.delay_unbegun(now, app_id, until);
+        let Some(app) = self.apps.get(&app_id) else { return };
         let nothing_comes = app.ready.is_empty()
             && !app.starting.iter().any(|other| {
                 *other != id
@@ -159,30 +177,37 @@ impl Engine {
         }
     }
 
-    pub(super) fn unhealthy(&mut self, now: Timestamp, id: RunnerId, detail: String) {
-        self.drain(now, id, StopReason::Unhealthy { detail });
-        self.review_runner(now, id);
+    /// Makes the app's runners that wait for a place wait for the backoff first: the place that the
+    /// failed start gives up is not for the next one to fail on.
+    fn delay_unbegun(&mut self, now: Timestamp, app: AppId, until: Timestamp) {
+        let Some(app) = self.apps.get(&app) else { return };
+        let unbegun: Vec<RunnerId> = app
+            .starting
+            .iter()
+            .copied()
+            .filter(|id| self.runners.get(id).is_some_and(|runner| runner.allocation.is_none()))
+            .collect();
+        for id in unbegun {
+            if self.apply(now, id, Input::StartsDelayed).is_some()
+                && let Some(runner) = self.runners.get_mut(&id)
+            {
+                runner.delay_until = Some(until);
+                self.wake_runner_at(id, until);
+            }
+        }
     }
 
-    pub(super) fn stop_requested(&mut self, now: Timestamp, id: RunnerId, how: StopRequest) {
+    pub(super) fn unhealthy(&mut self, now: Timestamp, id: RunnerId, detail: String) {
         let Some(runner) = self.runners.get(&id) else { return };
         let (app, state) = (runner.app, runner.state);
-        match how {
-            StopRequest::Graceful => self.drain(now, id, StopReason::Requested),
-            StopRequest::Kill => self.kill(now, id, StopReason::Killed),
-            StopRequest::ReplaceFirst if state.is_alive() && runner.replaced_by.is_none() => {
-                self.unindex(id);
-                let by = self.start_runner(now, app, StartCause::Replacement);
-                if let Some(runner) = self.runners.get_mut(&id) {
-                    runner.replaced_by = by;
-                }
-                if let Some(replacement) = by.and_then(|by| self.runners.get_mut(&by)) {
-                    replacement.replaces = Some(id);
-                }
-                let last_used = self.runners.get(&id).map_or(now, |runner| runner.last_used);
-                self.index(last_used, id);
+        match state {
+            // Nothing of it runs that could be in ill health.
+            State::Pending | State::DockerPull | State::FailureDelay => return,
+            State::Setup => {
+                self.drain(now, id, StopReason::Unhealthy { detail: detail.clone() });
+                self.start_failed(now, app, id, &detail, None);
             }
-            StopRequest::ReplaceFirst => {}
+            _ => self.drain(now, id, StopReason::Unhealthy { detail }),
         }
         self.review(now, app);
     }
@@ -203,14 +228,17 @@ impl Engine {
         runner.ready = adopted.ready.then_some(now);
         self.runners.insert(id, runner);
         self.index(now, id);
-        let Some(app) = self.apps.get_mut(&adopted.app) else {
+        let shutting_down = self.shutting_down;
+        let Some(app) = self.apps.get_mut(&adopted.app).filter(|app| !app.removed) else {
             self.kill(now, id, StopReason::AppRemoved);
             return;
         };
         app.ever_ready |= adopted.ready;
         let startup_timeout = app.spec.scaling.startup_timeout;
         let revision = app.spec.revision;
-        if adopted.revision != revision {
+        if shutting_down {
+            self.drain(now, id, StopReason::ShutDown);
+        } else if adopted.revision != revision {
             self.drain(now, id, StopReason::Outdated { revision });
         } else if adopted.ready {
             self.rest(now, id);
@@ -220,151 +248,33 @@ impl Engine {
         self.review(now, adopted.app);
     }
 
-    /// Ends a runner gracefully: SIGTERM now, SIGKILL after the grace period.
-    pub(super) fn drain(&mut self, now: Timestamp, id: RunnerId, reason: StopReason) {
-        if self.begin_stop(now, id, Input::Drain, reason) {
-            self.issue_stop(now, id);
-        }
-    }
-
-    /// Takes a runner in use out of service; it is told to end when its last request has finished.
-    pub(super) fn drain_softly(&mut self, now: Timestamp, id: RunnerId, reason: StopReason) {
-        self.begin_stop(now, id, Input::Drain, reason);
-    }
-
-    /// Ends a runner at once.
-    pub(super) fn kill(&mut self, now: Timestamp, id: RunnerId, reason: StopReason) {
-        let is_ending = self
-            .runners
-            .get(&id)
-            .is_some_and(|runner| runner.stop.is_some() && runner.state != State::Terminated);
-        if is_ending {
-            self.apply(now, id, Input::Kill);
-            self.issue(now, id, None, reason);
-        } else if self.begin_stop(now, id, Input::Kill, reason.clone()) {
-            self.issue(now, id, None, reason);
-        }
-    }
-
-    /// Moves a runner towards its end. Returns whether its program has to be told.
-    fn begin_stop(
-        &mut self,
-        now: Timestamp,
-        id: RunnerId,
-        input: Input,
-        reason: StopReason,
-    ) -> bool {
-        let Some(before) = self.apply(now, id, input) else { return false };
-        let Some(runner) = self.runners.get_mut(&id) else { return false };
-        runner.stop = Some(Stop { reason: reason.clone(), at: now, issued: false });
-        let app = runner.app;
-        let begun = runner.allocation.is_some();
-        let expired = matches!(reason, StopReason::KeepAlive { .. } | StopReason::Unused { .. });
-        if before.is_ready() {
-            self.remember_end(app, expired);
-        }
-        self.fix_replacements(id);
-        self.note(now, app, Some(id), None, What::Stopping { reason, state: before });
-        if !begun {
-            // Nothing was started yet, so nothing will report an end.
-            self.apply(now, id, Input::Exited);
-            self.forget(now, id);
-        }
-        begun
-    }
-
-    pub(super) fn issue_stop(&mut self, now: Timestamp, id: RunnerId) {
-        let Some(runner) = self.runners.get(&id) else { return };
-        let Some(stop) = &runner.stop else { return };
-        if stop.issued {
-            return;
-        }
-        let reason = stop.reason.clone();
-        let grace = self
-            .apps
-            .get(&runner.app)
-            .map_or(Duration::ZERO, |app| app.spec.scaling.termination_grace_period);
-        self.issue(now, id, Some(grace), reason);
-    }
-
-    fn issue(&mut self, now: Timestamp, id: RunnerId, grace: Option<Duration>, reason: StopReason) {
-        if let Some(stop) = self.runners.get_mut(&id).and_then(|runner| runner.stop.as_mut()) {
-            stop.issued = true;
-            stop.at = now;
-        }
-        self.actions.push_back(Action::Stop { runner: id, grace, reason });
-        self.wake_runner_at(id, now + grace.unwrap_or_default() + STUCK_AFTER);
-    }
-
-    /// Remembers, when the last warm runner goes, how it went: the next start's cause.
-    fn remember_end(&mut self, app: AppId, expired: bool) {
-        if let Some(app) = self.apps.get_mut(&app)
-            && app.ready.is_empty()
-        {
-            app.last_expired = expired;
-        }
-    }
-
-    /// Unties a runner that ends from the one it replaces or is replaced by.
-    fn fix_replacements(&mut self, id: RunnerId) {
-        let Some(runner) = self.runners.get_mut(&id) else { return };
-        let (replaces, replaced_by) = (runner.replaces.take(), runner.replaced_by);
-        if let Some(by) = replaced_by.and_then(|by| self.runners.get_mut(&by)) {
-            by.replaces = None;
-        }
-        let Some(old) = replaces else { return };
-        let Some(last_used) = self.runners.get(&old).map(|old| old.last_used) else { return };
-        self.unindex(old);
-        if let Some(runner) = self.runners.get_mut(&old) {
-            runner.replaced_by = None;
-        }
-        self.index(last_used, old);
-    }
-
-    pub(super) fn stop_all_of(&mut self, now: Timestamp, app: AppId, reason: &StopReason) {
-        let Some(app) = self.apps.get(&app) else { return };
-        let ids: Vec<RunnerId> = app.starting.iter().chain(&app.ready).copied().collect();
-        for id in ids {
-            self.drain(now, id, reason.clone());
-        }
-    }
-
-    /// Ends runners of older code: idle and starting ones now, the others after what they are at.
-    pub(super) fn retire_outdated(&mut self, now: Timestamp, app: AppId, revision: u32) {
-        let Some(app) = self.apps.get(&app) else { return };
-        let ids: Vec<RunnerId> = app.starting.iter().chain(&app.ready).copied().collect();
-        for id in ids {
-            let Some(runner) = self.runners.get(&id) else { continue };
-            if runner.revision == revision {
-                continue;
-            }
-            let reason = StopReason::Outdated { revision };
-            if runner.state == State::Running {
-                self.drain_softly(now, id, reason);
-            } else {
-                self.drain(now, id, reason);
-            }
-        }
-    }
-
-    fn review_runner(&mut self, now: Timestamp, id: RunnerId) {
-        if let Some(app) = self.runners.get(&id).map(|runner| runner.app) {
-            self.review(now, app);
-        }
-    }
-
     pub(super) fn runner_due(&mut self, now: Timestamp, id: RunnerId) {
+        let Some(runner) = self.runners.get(&id) else { return };
+        if runner.state.is_alive() {
+            self.alive_due(now, id);
+        } else if runner.state == State::Terminated {
+            self.ended_due(now, id);
+        } else {
+            self.ending_due(now, id);
+        }
+    }
+
+    fn alive_due(&mut self, now: Timestamp, id: RunnerId) {
         let Some(runner) = self.runners.get(&id) else { return };
         let Some(app) = self.apps.get(&runner.app) else { return };
         let app_id = runner.app;
-        let scaling = app.spec.scaling;
-        match runner.state {
-            State::FailureDelay => match runner.delay_until {
-                Some(until) if until > now => self.wake_runner_at(id, until),
-                _ => {
-                    self.apply(now, id, Input::DelayOver);
+        let (scaling, state) = (app.spec.scaling, runner.state);
+        match state {
+            State::FailureDelay => {
+                // No room at the backend may have been followed by a failed start.
+                let until = runner.delay_until.max(app.backoff.active(now));
+                match until {
+                    Some(until) if until > now => self.wake_runner_at(id, until),
+                    _ => {
+                        self.apply(now, id, Input::DelayOver);
+                    }
                 }
-            },
+            }
             State::Setup => {
                 let overdue = runner.setup.unwrap_or(now) + scaling.startup_timeout;
                 if overdue > now {
@@ -385,37 +295,23 @@ impl Engine {
                     self.shrink(now, app_id);
                 }
             }
-            State::Running => {
-                if self.end_overdue(now, id) {
-                    self.review(now, app_id);
-                }
-            }
-            State::Draining | State::Terminating => self.ending_due(now, id),
-            State::Terminated => {
-                for held in runner.in_flight.clone() {
-                    self.withdraw(now, id, held, Refusal::RunnerLost, Condition::ConnectionError);
-                }
-                self.forget(now, id);
-                self.review(now, app_id);
-            }
-            State::Pending | State::DockerPull => {}
+            State::Running if self.end_overdue(now, id) => self.review(now, app_id),
+            _ => {}
         }
     }
 
-    /// A runner that was told to end and is still there.
-    fn ending_due(&mut self, now: Timestamp, id: RunnerId) {
-        self.end_overdue(now, id);
+    /// A runner that is gone while gateways still owe a word about attempts on it.
+    fn ended_due(&mut self, now: Timestamp, id: RunnerId) {
         let Some(runner) = self.runners.get(&id) else { return };
-        let Some(stop) = runner.stop.as_ref().filter(|stop| stop.issued) else { return };
-        let grace = self
-            .apps
-            .get(&runner.app)
-            .map_or(Duration::ZERO, |app| app.spec.scaling.termination_grace_period);
-        let stuck = stop.at + grace + STUCK_AFTER;
-        if stuck > now {
-            self.wake_runner_at(id, stuck);
+        let (app, lost_at) = (runner.app, runner.ended.unwrap_or(now) + LOST_AFTER);
+        if lost_at > now {
+            self.wake_runner_at(id, lost_at);
             return;
         }
-        self.issue(now, id, None, StopReason::Stuck);
+        for held in runner.in_flight.clone() {
+            self.withdraw(now, id, held, Refusal::RunnerLost, Condition::ConnectionError);
+        }
+        self.forget(now, id);
+        self.review(now, app);
     }
 }

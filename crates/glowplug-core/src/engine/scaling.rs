@@ -12,16 +12,20 @@ use crate::time::Timestamp;
 /// one that is placed makes room for the next.
 pub(super) const UNPLACED_MAX: u32 = 64;
 
+/// Why an app has too many runners.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Surplus,
+    OverCap,
+}
+
 impl Engine {
     /// Starts what is missing.
     pub(super) fn grow(&mut self, now: Timestamp, id: AppId) {
         if self.shutting_down {
             return;
         }
-        let Some(app) = self.apps.get(&id) else { return };
-        if app.unschedulable.is_some() {
-            return;
-        }
+        let Some(app) = self.apps.get(&id).filter(|app| app.may_start()) else { return };
         let (target, next_ripe) = app.target_to_start(now);
         let alive = app.alive();
         let missing =
@@ -92,8 +96,8 @@ impl Engine {
     }
 
     pub(super) fn warm_requested(&mut self, now: Timestamp, id: AppId, runners: u32) {
-        let Some(app) = self.apps.get(&id) else { return };
-        if self.shutting_down || app.unschedulable.is_some() {
+        let Some(app) = self.apps.get(&id).filter(|app| app.may_start()) else { return };
+        if self.shutting_down {
             return;
         }
         let cap = app.spec.scaling.max_concurrency.unwrap_or(u32::MAX);
@@ -105,6 +109,7 @@ impl Engine {
             if let Some(runner) = self.start_runner(now, id, StartCause::Manual) {
                 let what = What::Wanted { cause: StartCause::Manual, target, alive: alive + nth };
                 self.note(now, id, Some(runner), None, what);
+                self.note_delay(now, id, runner);
             }
         }
     }
@@ -162,7 +167,9 @@ impl Engine {
         let Some(cap) = app.spec.scaling.max_concurrency else { return surplus };
         let mut above = app.alive().saturating_sub(cap);
         while above > 0 && surplus > 0 {
-            let Some(victim) = self.newest_start(id).or_else(|| self.longest_idle(id)) else {
+            let Some(victim) =
+                self.newest_start(id, Cut::OverCap).or_else(|| self.longest_idle(id))
+            else {
                 break;
             };
             self.drain(now, victim, StopReason::OverCap { cap });
@@ -174,14 +181,16 @@ impl Engine {
 
     /// A runner whose time is over, and why. Arms the app's wake-up if one will be later.
     fn expired_victim(&mut self, now: Timestamp, id: AppId) -> Option<(RunnerId, StopReason)> {
-        let start = self.newest_start(id);
+        let start = self.newest_start(id, Cut::Surplus);
         let app = self.apps.get_mut(&id)?;
         let keep_alive = app.spec.scaling.keep_alive;
         let since = *app.surplus_since.get_or_insert(now);
-        let idle = app.idle.first().copied().and_then(|(since, runner)| {
-            let served = self.runners.get(&runner)?.served;
-            let idle = now - since;
-            (app.time_to_live(served) <= idle).then_some((runner, served, idle))
+        // The longest idle expires first, unless those that never served have less time.
+        let looked_at = if app.time_to_live(0) < keep_alive { usize::MAX } else { 1 };
+        let idle = app.idle.iter().take(looked_at).find_map(|(since, runner)| {
+            let served = self.runners.get(runner)?.served;
+            let idle = now - *since;
+            (app.time_to_live(served) <= idle).then_some((*runner, served, idle))
         });
         match (start, idle) {
             (Some(start), Some(_)) => Some((start, StopReason::Surplus)),
@@ -196,14 +205,32 @@ impl Engine {
         }
     }
 
-    /// The start that loses least: DOCKER_PULL before SETUP, newest first.
-    fn newest_start(&self, id: AppId) -> Option<RunnerId> {
+    /// Cancels every start that has no resources.
+    pub(super) fn cancel_unplaced(&mut self, now: Timestamp, id: AppId) {
+        let Some(app) = self.apps.get(&id).filter(|app| app.unplaced > 0) else { return };
+        let unplaced: Vec<RunnerId> = app
+            .starting
+            .iter()
+            .copied()
+            .filter(|id| self.runners.get(id).is_some_and(|runner| runner.allocation.is_none()))
+            .collect();
+        for id in unplaced {
+            self.drain(now, id, StopReason::Surplus);
+        }
+    }
+
+    /// The start that loses least: what waits before DOCKER_PULL before SETUP, newest first. Among
+    /// surplus, a start that has begun because somebody asked for it (or before the node's restart) is not
+    /// counted: it would never end if its setup takes longer than `keep_alive`.
+    fn newest_start(&self, id: AppId, why: Cut) -> Option<RunnerId> {
         let app = self.apps.get(&id)?;
         let mut starts: Vec<(u32, RunnerId)> =
             Vec::with_capacity(count(app.starting.len()) as usize);
         for id in &app.starting {
             let Some(runner) = self.runners.get(id) else { continue };
-            if runner.replaces.is_some() {
+            let asked_for = matches!(runner.cause, StartCause::Manual | StartCause::Adopted)
+                && runner.allocation.is_some();
+            if runner.replaces.is_some() || (asked_for && why == Cut::Surplus) {
                 continue;
             }
             let rank = match runner.state {

@@ -18,6 +18,8 @@ use crate::time::Timestamp;
 pub(super) struct App {
     pub spec: AppSpec,
     pub waiting: Waiting,
+    /// Requests between two attempts.
+    pub delayed: BTreeSet<RequestId>,
     /// Requests on runners, over all runners, ended ones included until their gateway has reported.
     pub in_flight: u32,
     pub starting: BTreeSet<RunnerId>,
@@ -56,6 +58,7 @@ impl App {
         Self {
             spec,
             waiting: Waiting::default(),
+            delayed: BTreeSet::new(),
             in_flight: 0,
             starting: BTreeSet::new(),
             ready: BTreeSet::new(),
@@ -80,11 +83,27 @@ impl App {
             && self.ready.is_empty()
             && self.ending.is_empty()
             && self.waiting.is_empty()
+            && self.delayed.is_empty()
     }
 
     /// Runners that count against floor, cap and demand.
     pub(super) fn alive(&self) -> u32 {
         count(self.starting.len() + self.ready.len()).saturating_sub(self.to_be_replaced)
+    }
+
+    /// Runners that have their resources. What only waits for a place keeps no floor.
+    pub(super) fn placed(&self) -> u32 {
+        count(self.starting.len() + self.ready.len()).saturating_sub(self.unplaced)
+    }
+
+    /// Whether new runners of it make sense at all.
+    pub(super) fn may_start(&self) -> bool {
+        !self.removed && self.unschedulable.is_none()
+    }
+
+    /// Requests that one runner takes at once.
+    pub(super) fn places_per_runner(&self) -> usize {
+        self.spec.scaling.max_multiplexing.max(1) as usize
     }
 
     /// The formula over what waits long enough to cause a start.
@@ -158,15 +177,17 @@ pub(super) struct Runner {
     pub told_no_room: bool,
     /// A request waits for it: it is placed before those that only floor or buffer ask for.
     pub demanded: bool,
+    /// Others were ended to make room for it: the room is not for anybody else.
+    pub room_made: bool,
     pub wake: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Stop {
     pub reason: StopReason,
-    pub at: Timestamp,
-    /// `Action::Stop` was issued (a soft drain waits for the last request first).
-    pub issued: bool,
+    /// When it should long have ended. `None`: `Action::Stop` was not issued yet, since a soft drain
+    /// waits for the last request first.
+    pub stuck_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -199,6 +220,7 @@ impl Runner {
             replaced_by: None,
             told_no_room: false,
             demanded: cause.is_demand(),
+            room_made: false,
             wake: None,
         }
     }
