@@ -19,7 +19,9 @@ change ends:
 * fastapi's models of OpenAPI documents compile their validators at their first use;
 * fastapi asks whether a class is a model of pydantic's old interface without importing that interface;
 * the list of installed packages that fal prints before `setup()` is read without a full parse;
-* uvicorn's two servers (the app's and the metrics') listen where we say; only the app's takes signals.
+* uvicorn's two servers (the app's and the metrics') listen where we say; only the app's takes signals;
+* uvicorn writes no line per request: the node keeps what an app prints during a request as that request's
+  log, which its caller reads.
 
 Each change is skipped by itself where a library looks different from what is expected here.
 """
@@ -288,7 +290,10 @@ class Serving:
 
         def load_app(config):
             load(config)
-            if getattr(config, "glowplug_role", None) == "app" and config.uds:
+            if getattr(config, "glowplug_role", None) != "app":
+                return
+            silence_access_log()
+            if config.uds:
                 config.loaded_app = with_client_address(config.loaded_app)
 
         config_class.__init__ = __init__
@@ -343,6 +348,15 @@ class Serving:
         """uvicorn raises the signal again once it has shut down in good order; then it is done with."""
         if not self.signals_taken:
             sys.exit(EXIT_TERMINATED)
+
+
+def silence_access_log():
+    import logging
+
+    # As uvicorn itself does for `access_log=False`, which it reads before it is told what it serves.
+    logger = logging.getLogger("uvicorn.access")
+    logger.handlers = []
+    logger.propagate = False
 
 
 def with_client_address(app):
