@@ -1,6 +1,5 @@
 //! `glowplug serve`
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use glowplug_node::config::{Config, LogFormat};
