@@ -15,6 +15,7 @@
 
 mod connection;
 mod pool;
+mod relay;
 mod runner_body;
 mod stream;
 

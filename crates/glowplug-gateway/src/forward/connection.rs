@@ -13,6 +13,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 
+use super::relay::{Relay, RelayedBody};
+use super::stream::RelayedStream;
 use super::{ForwardError, Stream};
 use crate::body::{RequestBody, RequestBodyError};
 use crate::options::{ForwardOptions, HEADER_COUNT_MAX, RESPONSE_HEADER_BYTES_MAX};
@@ -24,9 +26,17 @@ const BUFFER_BYTES_MAX: usize = 256 * 1024;
 const HEAD_BYTES_MAX: usize = 2 * RESPONSE_HEADER_BYTES_MAX;
 
 pub(crate) struct Connection {
-    sender: http1::SendRequest<RequestBody>,
+    sender: http1::SendRequest<RelayedBody>,
+    driven: Driven,
+}
+
+/// The connection proper, and how it is polled.
+struct Driven {
     /// `None` once closed.
-    http: Option<http1::Connection<Stream, RequestBody>>,
+    http: Option<http1::Connection<RelayedStream, RelayedBody>>,
+    relay: Arc<Relay>,
+    /// Wakes `relay`.
+    parts: Waker,
 }
 
 impl fmt::Debug for Connection {
@@ -47,10 +57,13 @@ pub(super) async fn connect(
     options: &ForwardOptions,
 ) -> Result<Box<Connection>, ForwardError> {
     let stream = connect_stream(address, options).await?;
+    let relay = Relay::new();
+    let stream = RelayedStream { stream, relay: relay.clone() };
     let (sender, http) = builder().handshake(stream).await.map_err(|error| {
         ForwardError::Connect { address: address.clone(), source: io::Error::other(error) }
     })?;
-    Ok(Box::new(Connection { sender, http: Some(http) }))
+    let parts = Waker::from(relay.clone());
+    Ok(Box::new(Connection { sender, driven: Driven { http: Some(http), relay, parts } }))
 }
 
 pub(crate) async fn connect_stream(
@@ -79,14 +92,15 @@ impl Connection {
         mut self: Box<Self>,
         request: Request<RequestBody>,
     ) -> Result<(Box<Self>, Response<Incoming>), SendError> {
+        let relay = self.driven.relay.clone();
+        let request = request.map(|body| RelayedBody { body, relay });
         let mut answer = pin!(self.sender.try_send_request(request));
-        let http = &mut self.http;
+        let driven = &mut self.driven;
         let result = poll_fn(|cx| {
-            drive(http, cx);
-            // The answer comes out of the connection just driven, from nowhere else: it needs no waker,
-            // and with one it would wake this very task a second time.
+            driven.drive(cx);
+            // The answer comes out of the connection just driven, from nowhere else.
             match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Pending if http.is_none() => Poll::Ready(None),
+                Poll::Pending if driven.http.is_none() => Poll::Ready(None),
                 answer => answer.map(Some),
             }
         })
@@ -94,7 +108,7 @@ impl Connection {
         match result {
             Some(Ok(response)) => Ok((self, response)),
             Some(Err(mut error)) => Err(match error.take_message() {
-                Some(unsent) => SendError::Unsent(Box::new(unsent)),
+                Some(unsent) => SendError::Unsent(Box::new(unsent.map(|relayed| relayed.body))),
                 None => SendError::Failed(failure(error.error())),
             }),
             None => Err(SendError::Failed(ForwardError::Disconnected)),
@@ -103,11 +117,11 @@ impl Connection {
 
     /// Moves bytes in both directions as far as they go now.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        drive(&mut self.http, cx);
+        self.driven.drive(cx);
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.http.is_none()
+        self.driven.http.is_none()
     }
 
     /// Both messages of the last exchange are complete, and the runner keeps the connection open.
@@ -116,13 +130,15 @@ impl Connection {
     }
 }
 
-/// A connection that is over is dropped at once: only then does it hand back a request of which it has
-/// written nothing.
-fn drive(http: &mut Option<http1::Connection<Stream, RequestBody>>, cx: &mut Context<'_>) {
-    if let Some(connection) = http
-        && Pin::new(connection).poll(cx).is_ready()
-    {
-        *http = None;
+impl Driven {
+    /// A connection that is over is dropped at once: only then does it hand back a request of which it
+    /// has written nothing.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(http) = &mut self.http
+            && self.relay.drive(&self.parts, cx, |cx| Pin::new(http).poll(cx)).is_ready()
+        {
+            self.http = None;
+        }
     }
 }
 

@@ -162,8 +162,7 @@ impl RunnerBody {
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        // Without a waker for the same reason as in `Connection::send`: what arrives in the body arrives
-        // by driving the connection, below.
+        // Without a waker: what arrives in the body arrives by driving the connection, below.
         let mut unheard = Context::from_waker(Waker::noop());
         let frame = Pin::new(&mut self.incoming).poll_frame(&mut unheard);
         if frame.is_ready() {
