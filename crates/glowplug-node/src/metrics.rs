@@ -67,10 +67,24 @@ struct OutcomeLabels {
 
 type SecondsFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
+const MODES: [&str; 2] = ["direct", "queued"];
+const OUTCOMES: [&str; 6] =
+    ["ok", "client_error", "server_error", "connect_failed", "disconnected", "caller_gone"];
+
+/// The series that each request of an app touches.
+#[derive(Debug)]
+struct AppSeries {
+    name: String,
+    wait: Histogram,
+    /// By mode, then by outcome, as in [`MODES`] and [`OUTCOMES`].
+    ended: [[Counter; OUTCOMES.len()]; MODES.len()],
+}
+
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
-    names: RwLock<HashMap<AppId, String>>,
+    /// By app id. What each request touches is looked up once, not by its labels each time.
+    apps: RwLock<Vec<Option<AppSeries>>>,
     starts: Family<CauseLabels, Counter>,
     start_failures: Family<AppLabels, Counter>,
     ends: Family<ReasonLabels, Counter>,
@@ -101,7 +115,7 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("glowplug"),
-            names: RwLock::default(),
+            apps: RwLock::default(),
             starts: Family::default(),
             start_failures: Family::default(),
             ends: Family::default(),
@@ -151,17 +165,43 @@ impl Metrics {
         );
     }
 
-    /// Gives an app a label of its own.
+    /// Gives an app a label of its own, and makes the series of its requests.
     pub(crate) fn name_app(&self, id: AppId, name: &str) {
-        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        if names.len() < LABELLED_APPS_MAX {
-            names.insert(id, name.to_owned());
+        let index = id.0 as usize;
+        if index >= LABELLED_APPS_MAX {
+            return;
+        }
+        let series = self.series(name);
+        let mut apps = self.apps.write().unwrap_or_else(PoisonError::into_inner);
+        if apps.len() <= index {
+            apps.resize_with(index + 1, || None);
+        }
+        apps[index] = Some(series);
+    }
+
+    fn series(&self, name: &str) -> AppSeries {
+        let app = name.to_owned();
+        let ended = MODES.map(|mode| {
+            OUTCOMES.map(|outcome| {
+                let labels = OutcomeLabels { app: app.clone(), mode, outcome };
+                self.requests.get_or_create_owned(&labels)
+            })
+        });
+        let wait = self.waits.get_or_create_owned(&AppLabels { app: app.clone() });
+        AppSeries { name: app, wait, ended }
+    }
+
+    /// Looks at the series of an app; apps without their own share those of `other`.
+    fn with_series<T>(&self, id: AppId, look: impl FnOnce(&AppSeries) -> T) -> T {
+        let apps = self.apps.read().unwrap_or_else(PoisonError::into_inner);
+        match apps.get(id.0 as usize) {
+            Some(Some(series)) => look(series),
+            _ => look(&self.series(OTHER)),
         }
     }
 
     fn name(&self, id: AppId) -> String {
-        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        names.get(&id).cloned().unwrap_or_else(|| OTHER.to_owned())
+        self.with_series(id, |series| series.name.clone())
     }
 
     pub(crate) fn start(&self, app: AppId, cause: StartCause) {
@@ -200,27 +240,25 @@ impl Metrics {
     }
 
     pub(crate) fn assigned(&self, app: AppId, arrived: Timestamp, now: Timestamp) {
-        let labels = AppLabels { app: self.name(app) };
-        self.waits.get_or_create(&labels).observe((now - arrived).as_secs_f64());
+        self.with_series(app, |series| series.wait.observe((now - arrived).as_secs_f64()));
     }
 
     pub(crate) fn finished(&self, app: AppId, mode: Mode, outcome: &Outcome) {
         let outcome = match outcome {
             Outcome::Answered(answer) => match answer.status {
-                ..400 => "ok",
-                400..500 => "client_error",
-                _ => "server_error",
+                ..400 => 0,
+                400..500 => 1,
+                _ => 2,
             },
-            Outcome::ConnectFailed => "connect_failed",
-            Outcome::Disconnected => "disconnected",
-            Outcome::CallerGone => "caller_gone",
+            Outcome::ConnectFailed => 3,
+            Outcome::Disconnected => 4,
+            Outcome::CallerGone => 5,
         };
         let mode = match mode {
-            Mode::Direct => "direct",
-            Mode::Queued => "queued",
+            Mode::Direct => 0,
+            Mode::Queued => 1,
         };
-        let labels = OutcomeLabels { app: self.name(app), mode, outcome };
-        self.requests.get_or_create(&labels).inc();
+        self.with_series(app, |series| series.ended[mode][outcome].inc());
     }
 
     pub(crate) fn attempt_over(&self, retried: bool) {
