@@ -11,11 +11,12 @@
 //! next start and queued again. Bodies are read from the store for each attempt: waiting costs no memory
 //! beyond the id.
 
+mod words;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use glowplug_api::{ErrorBody, ErrorType};
 use glowplug_core::engine::RequestView;
 use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
@@ -25,7 +26,6 @@ use glowplug_gateway::attempt::{self, AttemptRequest, AttemptResult};
 use glowplug_gateway::host::{
     CancelOutcome, QueueLog, QueueStatus, ResponseLookup, Submission, SubmitProblem, Submitted,
 };
-use glowplug_runner::LogLine;
 use glowplug_store::{
     Completed, Completion, QueuedRequest, RequestLogLine, Store, StoreError, StoredResponse,
 };
@@ -35,6 +35,8 @@ use crate::apps::App;
 use crate::desk::{Attempt, Verdict};
 use crate::shared::Shared;
 
+use words::{LogEnds, Words};
+
 /// Requests read from the store at a time when the node starts.
 const RESTORE_PAGE: usize = 500;
 /// Complete requests dropped at a time, and between two looks.
@@ -42,8 +44,6 @@ const PURGE_BATCH: usize = 1_000;
 const PURGE_INTERVAL: Duration = Duration::from_mins(1);
 /// Log lines of one request kept while it runs.
 const LOG_LINES_MAX: usize = glowplug_store::limits::REQUEST_LOG_LINES_MAX;
-/// A program writes its last words before its answer, but they come through another pipe.
-const LAST_WORDS: Duration = Duration::from_millis(3);
 /// The store is asked again this often to take an answer that it could not take.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -51,8 +51,7 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     live: Mutex<HashMap<RequestId, Live>>,
-    /// The next log line of each runner that no request has seen.
-    log_ends: Mutex<HashMap<RunnerId, u64>>,
+    log_ends: LogEnds,
 }
 
 #[derive(Debug)]
@@ -61,8 +60,9 @@ struct Live {
     logs: Vec<QueueLog>,
     /// Counts changes, for whoever follows the status.
     changed: watch::Sender<u64>,
-    /// Where it runs and on which path, while it does.
     path: String,
+    /// The app may know of it.
+    sent: bool,
     cancel_asked: bool,
 }
 
@@ -77,6 +77,7 @@ impl Queue {
             logs: Vec::new(),
             changed: watch::channel(0).0,
             path: path.to_owned(),
+            sent: false,
             cancel_asked: false,
         };
         self.live().insert(id, live);
@@ -93,7 +94,19 @@ impl Queue {
     }
 
     pub(crate) fn runner_ended(&self, runner: RunnerId) {
-        self.log_ends.lock().unwrap_or_else(PoisonError::into_inner).remove(&runner);
+        self.log_ends.forget(runner);
+    }
+
+    /// Notes that the app gets the request now, unless it was cancelled before.
+    fn begin(&self, id: RequestId) -> bool {
+        match self.live().get_mut(&id) {
+            Some(live) if live.cancel_asked => false,
+            Some(live) => {
+                live.sent = true;
+                true
+            }
+            None => true,
+        }
     }
 
     /// Accepts a request: when this returns, it is on disk and in line.
@@ -135,11 +148,20 @@ impl Queue {
             caller: submission.caller.key_id,
         };
         self.enter(submission.id, &app.name, &record.path);
-        if let Err(error) = shared.store.submit(record).await {
-            self.live().remove(&submission.id);
-            return Err(SubmitProblem::Unavailable { reason: error.to_string() });
-        }
-        Ok(Submitted { queue_position: shared.desk.arrive_queued(arrival) })
+        // A caller that goes away now must not leave a request on disk that nobody serves, so this goes
+        // on without it.
+        let shared = shared.clone();
+        let accepting = shared.tasks.clone().spawn(async move {
+            if let Err(error) = shared.store.submit(record).await {
+                shared.queue.live().remove(&arrival.request);
+                return Err(SubmitProblem::Unavailable { reason: error.to_string() });
+            }
+            Ok(Submitted { queue_position: shared.desk.arrive_queued(arrival) })
+        });
+        let gone = |error: tokio::task::JoinError| SubmitProblem::Unavailable {
+            reason: error.to_string(),
+        };
+        accepting.await.map_err(gone).and_then(|accepted| accepted)
     }
 
     /// Takes up what an earlier life of the node had accepted for an app and not completed.
@@ -189,8 +211,15 @@ impl Queue {
                 return;
             }
         };
-        self.changed(lease.request);
         let began = shared.desk.now();
+        if !self.begin(lease.request) {
+            if matches!(shared.desk.finish_queued(lease, Outcome::CallerGone), Verdict::Deliver) {
+                let completion = refusal_completion(&Refusal::Cancelled, began, lease.attempt);
+                self.complete(shared, lease.request, completion).await;
+            }
+            return;
+        }
+        self.changed(lease.request);
         let request = AttemptRequest {
             request_id: lease.request,
             endpoint: request.app,
@@ -200,19 +229,19 @@ impl Queue {
             body: request.body.into(),
             caller: request.caller,
         };
-        let follow = self.follow_logs(shared, lease, began);
+        let mut words = Words::new(shared, lease, began);
         let run = attempt::attempt(&shared.forwarder, &address, request);
         let result = tokio::select! {
             biased;
             result = run => result,
             // Withdrawn: the engine has decided what becomes of the request, and says so elsewhere.
             _ = revoked.wait_for(Option::is_some) => return,
-            never = follow => match never {},
+            never = words.follow() => match never {},
         };
         let ended = shared.desk.now();
-        let verdict = shared.desk.finish_queued(lease, result.outcome.clone());
-        self.take_logs(shared, lease, began, LAST_WORDS).await;
-        match verdict {
+        // While its place is still taken, so that the next request's words are not among them.
+        words.take_last().await;
+        match shared.desk.finish_queued(lease, result.outcome.clone()) {
             Verdict::Deliver => {
                 let completion = completion(result, ended, ended - began, lease.attempt);
                 self.complete(shared, lease.request, completion).await;
@@ -222,85 +251,19 @@ impl Queue {
         }
     }
 
-    /// Shows the app's words to whoever follows the request, while the attempt runs.
-    async fn follow_logs(
-        &self,
-        shared: &Arc<Shared>,
-        lease: Lease,
-        began: Timestamp,
-    ) -> std::convert::Infallible {
-        let from = self.log_end(lease.runner);
-        if let Ok(mut lines) = shared.backend.logs(lease.runner, from, true).await {
-            while let Some(line) = lines.next().await {
-                self.log_line(lease, began, line);
-            }
-        }
-        std::future::pending().await
-    }
-
-    /// Takes what the app has written since, and stores the request's words.
-    async fn take_logs(
-        &self,
-        shared: &Arc<Shared>,
-        lease: Lease,
-        began: Timestamp,
-        late: Duration,
-    ) {
-        tokio::time::sleep(late).await;
-        let from = self.log_end(lease.runner);
-        if let Ok(mut lines) = shared.backend.logs(lease.runner, from, false).await {
-            while let Some(line) = lines.next().await {
-                self.log_line(lease, began, line);
-            }
-        }
-        let lines: Vec<RequestLogLine> = match self.live().get(&lease.request) {
-            Some(live) => live.logs.iter().map(stored_line).collect(),
-            None => return,
-        };
-        if lines.is_empty() {
-            return;
-        }
-        if let Err(error) = shared.store.append_request_logs(lease.request, lines).await {
-            tracing::warn!(request = %lease.request, "its log lines could not be kept: {error}");
-        }
-    }
-
-    fn log_end(&self, runner: RunnerId) -> u64 {
-        let ends = self.log_ends.lock().unwrap_or_else(PoisonError::into_inner);
-        ends.get(&runner).copied().unwrap_or(0)
-    }
-
-    fn log_line(&self, lease: Lease, began: Timestamp, line: LogLine) {
-        {
-            let mut ends = self.log_ends.lock().unwrap_or_else(PoisonError::into_inner);
-            let end = ends.entry(lease.runner).or_default();
-            if line.number < *end {
-                return;
-            }
-            *end = line.number + 1;
-        }
-        let at = Timestamp::from_micros(line.at_micros);
-        if at < began {
-            return;
-        }
-        if let Some(live) = self.live().get_mut(&lease.request)
+    /// Adds a line to the log of a request.
+    fn said(&self, id: RequestId, line: QueueLog) {
+        if let Some(live) = self.live().get_mut(&id)
             && live.logs.len() < LOG_LINES_MAX
         {
-            live.logs.push(QueueLog {
-                message: line.text,
-                level: match line.stream {
-                    glowplug_runner::LogStream::Stderr => "STDERR".to_owned(),
-                    _ => "STDOUT".to_owned(),
-                },
-                source: "run".to_owned(),
-                at,
-            });
+            live.logs.push(line);
             live.changed.send_modify(|count| *count += 1);
         }
     }
 
     /// Makes an answer the request's, durably, however long the store takes.
     async fn complete(&self, shared: &Arc<Shared>, id: RequestId, completion: Completion) {
+        self.keep_logs(shared, id).await;
         loop {
             match shared.store.complete(id, completion.clone()).await {
                 Ok(Completed::Recorded) => break,
@@ -321,6 +284,19 @@ impl Queue {
         let live = self.live().remove(&id);
         if let Some(live) = live {
             live.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    async fn keep_logs(&self, shared: &Arc<Shared>, id: RequestId) {
+        let lines: Vec<RequestLogLine> = match self.live().get(&id) {
+            Some(live) => live.logs.iter().map(stored_line).collect(),
+            None => return,
+        };
+        if lines.is_empty() {
+            return;
+        }
+        if let Err(error) = shared.store.append_request_logs(id, lines).await {
+            tracing::warn!(request = %id, "its log lines could not be kept: {error}");
         }
     }
 
@@ -384,6 +360,9 @@ impl Queue {
         let path = match self.live().get_mut(&lease.request) {
             Some(live) if !live.cancel_asked => {
                 live.cancel_asked = true;
+                if !live.sent {
+                    return;
+                }
                 live.path.clone()
             }
             _ => return,
