@@ -18,7 +18,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::stopwatch;
+use crate::{repository, stopwatch};
 
 /// How long a program in the background may take to end after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -42,6 +42,17 @@ impl Program {
         Self { command, stdout_to_stderr: false }
     }
 
+    /// The cargo that runs this program, so that everything is built by one toolchain.
+    pub(crate) fn cargo(args: &[&str]) -> Self {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        Self::new(cargo)
+            .args(args)
+            .dir(repository::root())
+            // Meant for this program, and a reason for cargo to build others anew.
+            .without_env("CARGO_MANIFEST_DIR")
+            .without_env("CARGO_MANIFEST_PATH")
+    }
+
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self
@@ -57,7 +68,7 @@ impl Program {
         self
     }
 
-    pub(crate) fn without_env(mut self, name: &str) -> Self {
+    fn without_env(mut self, name: &str) -> Self {
         self.command.env_remove(name);
         self
     }
@@ -135,7 +146,8 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
 /// Programs in the background, for the thread that ends them on a signal.
 static RUNNING: Mutex<Vec<Arc<Mutex<Child>>>> = Mutex::new(Vec::new());
 
-/// A program in the background. It is stopped when this value goes away.
+/// A program in the background. When this value goes away it gets SIGTERM, and its whole group SIGKILL when
+/// that does not do.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Arc<Mutex<Child>>,
@@ -152,11 +164,6 @@ impl Running {
     pub(crate) fn check(&self) -> Result<()> {
         let ended = lock(&self.child).try_wait().context("cannot ask after a program")?;
         ended.map_or(Ok(()), |status| Err(self.ended_by_itself(status)))
-    }
-
-    /// SIGTERM, and SIGKILL to the whole group when that does not do.
-    pub(crate) fn stop(self) {
-        drop(self);
     }
 
     fn ended_by_itself(&self, status: ExitStatus) -> anyhow::Error {

@@ -6,7 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod command;
+mod demo;
+mod node;
 mod repository;
 mod stages;
 mod stopwatch;
@@ -27,6 +30,10 @@ enum Task {
     Test(stages::Args),
     /// As test, with the profile for continuous integration
     Ci(stages::Args),
+    /// Send a picture to a cold app, and watch it start, answer and go away
+    Demo(demo::Args),
+    /// Measure Glowplug beside its peers
+    Bench(bench::Args),
     /// Check the rules of the repository that no compiler checks
     Tidy,
 }
@@ -35,6 +42,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Test(args) => stages::run(&args, stages::Profile::Default),
         Task::Ci(args) => stages::run(&args, stages::Profile::Ci),
+        Task::Demo(args) => demo::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Tidy => tidy::run(),
     };
     match done {

@@ -6,7 +6,6 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::command::Program;
-use crate::repository;
 use crate::stopwatch::Stopwatch;
 use crate::tidy;
 use crate::tools::TestTools;
@@ -88,36 +87,36 @@ fn run_stage(stage: Stage, args: &Args, profile: Profile) -> Result<()> {
     match stage {
         Stage::Fmt => {
             needs("fmt", "rustfmt")?;
-            cargo(&["fmt", "--all", "--check"]).run()
+            Program::cargo(&["fmt", "--all", "--check"]).run()
         }
         Stage::Clippy => {
             needs("clippy", "clippy")?;
             let clippy = ["clippy", "--workspace", "--all-targets", "--quiet"];
-            cargo(&clippy).args(["--", "--deny", "warnings"]).run()
+            Program::cargo(&clippy).args(["--", "--deny", "warnings"]).run()
         }
         Stage::Tidy => tidy::run(),
         Stage::Tools => TestTools::set_up().map(drop),
-        Stage::Build => cargo(&["build", "--workspace", "--all-targets"]).run(),
+        Stage::Build => Program::cargo(&["build", "--workspace", "--all-targets"]).run(),
         Stage::Tests => tests(args, profile),
-        Stage::Doctests => cargo(&["test", "--workspace", "--doc", "--quiet"]).run(),
+        Stage::Doctests => Program::cargo(&["test", "--workspace", "--doc", "--quiet"]).run(),
         Stage::Docs => {
             let doc = ["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"];
-            cargo(&doc).env("RUSTDOCFLAGS", "--deny warnings").run()
+            Program::cargo(&doc).env("RUSTDOCFLAGS", "--deny warnings").run()
         }
     }
 }
 
 fn tests(args: &Args, profile: Profile) -> Result<()> {
     let tools = TestTools::set_up()?;
-    let program = if cargo(&["nextest", "--version"]).succeeds() {
+    let program = if Program::cargo(&["nextest", "--version"]).succeeds() {
         let profile = match profile {
             Profile::Default => "default",
             Profile::Ci => "ci",
         };
-        cargo(&["nextest", "run", "--workspace", "--profile", profile])
+        Program::cargo(&["nextest", "run", "--workspace", "--profile", profile])
     } else {
         eprintln!("cargo-nextest is not installed: the tests run under `cargo test`");
-        cargo(&["test", "--workspace", "--all-targets", "--no-fail-fast"])
+        Program::cargo(&["test", "--workspace", "--all-targets", "--no-fail-fast"])
     };
     let (soak_seconds, cases) = if args.long {
         (SOAK_SECONDS_LONG, PROPERTY_CASES_LONG)
@@ -131,19 +130,8 @@ fn tests(args: &Args, profile: Profile) -> Result<()> {
         .run()
 }
 
-fn cargo(args: &[&str]) -> Program {
-    // The cargo that runs this program, so that everything is built by one toolchain.
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    Program::new(cargo)
-        .args(args)
-        .dir(repository::root())
-        // Meant for this program, and a reason for cargo to build others anew.
-        .without_env("CARGO_MANIFEST_DIR")
-        .without_env("CARGO_MANIFEST_PATH")
-}
-
 fn needs(subcommand: &str, component: &str) -> Result<()> {
-    if !cargo(&[subcommand, "--version"]).succeeds() {
+    if !Program::cargo(&[subcommand, "--version"]).succeeds() {
         bail!("cargo {subcommand} is missing: `rustup component add {component}` installs it");
     }
     Ok(())

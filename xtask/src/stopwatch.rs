@@ -1,7 +1,7 @@
 //! The only clock of this program: how long something took, and waiting for something with a bound.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch(Instant);
@@ -15,6 +15,13 @@ impl Stopwatch {
     pub(crate) fn elapsed(self) -> Duration {
         self.0.elapsed()
     }
+}
+
+/// Microseconds since the Unix epoch, to compare with what a node on this machine says.
+#[expect(clippy::disallowed_methods, reason = "measuring is what this program is for")]
+pub(crate) fn wall_clock_micros() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Looks every `pause` until `look` finds something, for at most `bound`.

@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use super::Finding;
 use crate::command::Program;
-use crate::repository;
 
 /// What each crate of this workspace may use of the others. A new crate gets its line here.
 const ALLOWED: &[(&str, &[&str])] = &[
@@ -72,7 +71,7 @@ struct Dependency {
 
 pub(super) fn packages() -> Result<Vec<Package>> {
     let args = ["metadata", "--no-deps", "--format-version", "1"];
-    let json = Program::new("cargo").args(args).dir(repository::root()).capture()?;
+    let json = Program::cargo(&args).capture()?;
     let metadata: Metadata =
         serde_json::from_str(&json).context("cannot read what `cargo metadata` says")?;
     Ok(metadata.packages)

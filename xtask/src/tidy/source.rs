@@ -183,7 +183,7 @@ mod tests {
         check("a /* b /* c */ d */ e", &["a  e"]);
         check("/* a\nb */ c", &["", " c"]);
         check(r#"f("a \" b", c)"#, &[r#"f("", c)"#]);
-        check(r###"f(r#"a " b"#, c)"###, &[r##"f(r#"", c)"##]);
+        check(r##"f(r#"a " b"#, c)"##, &[r#"f(r#"", c)"#]);
         check("'a' '\\'' '\\u{1}' x: &'static str", &["   x: &static str"]);
         check("let a = \"b\nc\"; d", &["let a = \"", "\"; d"]);
     }

@@ -1,0 +1,163 @@
+//! `cargo xtask bench`: measures Glowplug beside its peers, in the same run, alternating.
+//!
+//! Each case is one line of JSON on standard output; everything else goes to standard error. Medians are
+//! over rounds, and `ratio` says how many times better than the peer we are, whatever the unit. Results are
+//! kept in `bench/results`, with the machine and the versions they belong to.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::command;
+use crate::repository;
+
+mod decide;
+mod record;
+mod start_overhead;
+mod warm_path;
+
+/// Rounds of which the median is reported.
+const ROUNDS: usize = 5;
+const ROUNDS_QUICK: usize = 3;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    name: Name,
+    /// Three rounds instead of five
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Name {
+    /// Warm requests through a node, beside nginx's `proxy_pass` to the same upstream
+    WarmPath,
+    /// From a request's arrival to the start of a runner, with 10,000 apps
+    Decide,
+    /// What a start costs beyond the program's own time
+    StartOverhead,
+}
+
+/// One result, as programs read it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are what programs read")]
+struct Case {
+    bench: &'static str,
+    case: &'static str,
+    ours: f64,
+    peer: f64,
+    peer_name: String,
+    unit: &'static str,
+    /// How many times better than the peer we are.
+    ratio: f64,
+    /// The ratio to reach.
+    goal: f64,
+    met: bool,
+}
+
+/// Which of two numbers is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Better {
+    Higher,
+    Lower,
+}
+
+impl Case {
+    fn new(
+        (bench, case): (&'static str, &'static str),
+        ours: f64,
+        (peer_name, peer): (&str, f64),
+        unit: &'static str,
+        better: Better,
+        goal: f64,
+    ) -> Self {
+        let ratio = match better {
+            Better::Higher => ours / peer,
+            Better::Lower => peer / ours,
+        };
+        let peer_name = peer_name.to_owned();
+        Self { bench, case, ours, peer, peer_name, unit, ratio, goal, met: ratio >= goal }
+    }
+}
+
+/// What a bench hands over.
+#[derive(Debug)]
+struct Measured {
+    cases: Vec<Case>,
+    /// Every round of every case, as `(what, values)`.
+    rounds: Vec<(String, Vec<f64>)>,
+    /// Versions of the peers and tools, as `(program, version)`.
+    versions: Vec<(String, String)>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    command::end_all_on_signal()?;
+    let rounds = if args.quick { ROUNDS_QUICK } else { ROUNDS };
+    let (name, measured) = match args.name {
+        Name::WarmPath => (warm_path::NAME, warm_path::measure(rounds)?),
+        Name::Decide => (decide::NAME, decide::measure(rounds)?),
+        Name::StartOverhead => (start_overhead::NAME, start_overhead::measure(rounds)?),
+    };
+    for case in &measured.cases {
+        println!("{}", serde_json::to_string(case).context("cannot write a result as JSON")?);
+    }
+    record::keep(name, rounds, args.quick, &measured)
+}
+
+/// A folder of a bench's own, empty at first.
+fn fresh_folder(bench: &str) -> Result<PathBuf> {
+    let folder = repository::target().join("bench").join(bench);
+    // Left by an earlier run, if anything.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    Ok(folder)
+}
+
+fn median(values: &[f64]) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The value that a part of all values, from 0 to 1, does not exceed; between two of them where it falls
+/// between two.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "a place in a list of at most some thousands"
+)]
+fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let place = part * last as f64;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    below + (above - below) * place.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_lie_between_their_neighbours() {
+        let check = |values: &[f64], part: f64, expected: f64| {
+            assert!((quantile(values, part) - expected).abs() < 1e-9, "{values:?} at {part}");
+        };
+        check(&[3.0, 1.0, 2.0], 0.5, 2.0);
+        check(&[1.0, 2.0, 3.0, 4.0], 0.5, 2.5);
+        check(&[1.0, 2.0], 1.0, 2.0);
+        check(&[7.0], 0.99, 7.0);
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn a_ratio_above_one_is_better_whatever_the_unit() {
+        let case = |ours, better| Case::new(("b", "c"), ours, ("p", 10.0), "u", better, 0.9);
+        assert!(case(20.0, Better::Higher).met && case(20.0, Better::Higher).ratio > 1.9);
+        assert!(!case(20.0, Better::Lower).met && case(20.0, Better::Lower).ratio < 0.6);
+        assert!(case(11.0, Better::Lower).met);
+    }
+}

@@ -1,0 +1,313 @@
+//! Warm requests through a node, beside nginx's `proxy_pass` to the very same upstream.
+//!
+//! The upstream is an app of the node: an nginx with a fixed answer, of which one runner always lives. The
+//! peer is another nginx that forwards to that runner's port. `wrk` sends the load to each in turn.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::start_overhead::free_port;
+use super::{Better, Case, Measured, fresh_folder, median};
+use crate::command::{Program, Running, on_path};
+use crate::node::{Build, Node};
+use crate::stopwatch;
+use crate::tools;
+
+pub(super) const NAME: &str = "warm-path";
+const CONNECTIONS: &str = "64";
+const LOAD_SECONDS: u32 = 5;
+const WARM_UP_SECONDS: u32 = 2;
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
+const REQUESTS_GOAL: f64 = 0.9;
+/// A p99 of at most 1.25 times the peer's.
+const P99_GOAL: f64 = 0.8;
+const CPU_GOAL: f64 = 0.9;
+
+/// nginx and wrk, from the system or fetched.
+#[derive(Debug)]
+struct Tools {
+    nginx: PathBuf,
+    wrk: PathBuf,
+    /// Where fetched programs find their libraries.
+    libraries: Option<String>,
+}
+
+/// Who answers at a URL.
+#[derive(Debug)]
+struct Server {
+    url: String,
+    pid: u32,
+    /// Whether its children work for it; a node's children are its runners.
+    with_children: bool,
+}
+
+/// What one run of wrk saw, and what it cost the process in between.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    requests_per_second: f64,
+    p99_millis: f64,
+    cpu_micros_per_request: f64,
+}
+
+pub(super) fn measure(rounds: usize) -> Result<Measured> {
+    let tools = Tools::find()?;
+    let program = Build::Release.glowplug()?;
+    let folder = fresh_folder(NAME)?;
+    let node = Node::start(&program, &folder, &tools.node_config(&folder)?)?;
+    let upstream_port = upstream_port(&node, &folder)?;
+    let (peer, peer_port) = tools.start_peer(&folder, upstream_port)?;
+    let url = format!("{}/run/local/upstream/", node.url);
+    let ours = Server { url, pid: node.pid(), with_children: false };
+    let url = format!("http://127.0.0.1:{peer_port}/");
+    let theirs = Server { url, pid: peer.pid(), with_children: true };
+    for server in [&ours, &theirs] {
+        tools.load(server, WARM_UP_SECONDS)?;
+    }
+    let (mut our_loads, mut their_loads) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        // Who is first changes, so that neither has the warmer machine.
+        let mut both = [(&ours, &mut our_loads), (&theirs, &mut their_loads)];
+        if round % 2 == 0 {
+            both.reverse();
+        }
+        for (server, loads) in both {
+            loads.push(tools.load(server, LOAD_SECONDS)?);
+        }
+        let last = |loads: &[Load]| loads.last().map(Load::to_string).unwrap_or_default();
+        eprintln!("round {round}: glowplug {}", last(&our_loads));
+        eprintln!("         nginx    {}", last(&their_loads));
+    }
+    let version = tools.version()?;
+    Ok(report(&our_loads, &their_loads, version))
+}
+
+fn report(ours: &[Load], theirs: &[Load], version: String) -> Measured {
+    type Column = (&'static str, &'static str, Better, f64, fn(&Load) -> f64);
+    let columns: [Column; 3] = [
+        ("requests per second", "1/s", Better::Higher, REQUESTS_GOAL, |l| l.requests_per_second),
+        ("latency p99", "ms", Better::Lower, P99_GOAL, |load| load.p99_millis),
+        ("CPU per request", "µs", Better::Lower, CPU_GOAL, |load| load.cpu_micros_per_request),
+    ];
+    let (mut cases, mut rounds) = (Vec::new(), Vec::new());
+    for (case, unit, better, goal, of) in columns {
+        let (our_values, their_values): (Vec<f64>, Vec<f64>) =
+            (ours.iter().map(of).collect(), theirs.iter().map(of).collect());
+        let peer = ("nginx proxy_pass", median(&their_values));
+        cases.push(Case::new((NAME, case), median(&our_values), peer, unit, better, goal));
+        rounds.push((format!("glowplug, {case} ({unit})"), our_values));
+        rounds.push((format!("nginx, {case} ({unit})"), their_values));
+    }
+    Measured { cases, rounds, versions: vec![("nginx".into(), version)] }
+}
+
+impl std::fmt::Display for Load {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { requests_per_second, p99_millis, cpu_micros_per_request } = self;
+        write!(f, "{requests_per_second:>9.0} requests/s, p99 {p99_millis:.2} ms, ")?;
+        write!(f, "{cpu_micros_per_request:.1} µs CPU each")
+    }
+}
+
+impl Tools {
+    fn find() -> Result<Self> {
+        if let (Some(nginx), Some(wrk)) = (on_path("nginx"), on_path("wrk")) {
+            return Ok(Self { nginx, wrk, libraries: None });
+        }
+        let unpacked = tools::debian(&["nginx", "wrk"])
+            .context("this bench needs nginx and wrk: install them with `apt-get install`")?;
+        let architecture = Program::new("dpkg-architecture").arg("-qDEB_HOST_MULTIARCH").capture();
+        let triple = architecture.map_or_else(
+            |_| format!("{}-linux-gnu", std::env::consts::ARCH),
+            |triple| triple.trim().to_owned(),
+        );
+        let libraries = unpacked.join("usr/lib").join(triple).display().to_string();
+        Ok(Self {
+            nginx: unpacked.join("usr/sbin/nginx"),
+            wrk: unpacked.join("usr/bin/wrk"),
+            libraries: Some(libraries),
+        })
+    }
+
+    fn program(&self, program: &Path) -> Program {
+        let program = Program::new(program);
+        match &self.libraries {
+            Some(libraries) => program.env("LD_LIBRARY_PATH", libraries),
+            None => program,
+        }
+    }
+
+    fn version(&self) -> Result<String> {
+        // nginx tells its version on standard error.
+        let shell = self.program(Path::new("sh")).args(["-c", "\"$0\" -v 2>&1"]);
+        Ok(shell.arg(&self.nginx).capture()?.trim().replace("nginx version: ", ""))
+    }
+
+    /// A node whose only app is the upstream.
+    fn node_config(&self, folder: &Path) -> Result<String> {
+        let home = folder.join("upstream");
+        let server = "location / { default_type text/plain; return 200 \"ok\\n\"; }";
+        fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
+        let template = nginx_config(&home, 1, "", "@PORT@", server);
+        fs::write(home.join("template.conf"), template)
+            .with_context(|| format!("cannot write below {}", home.display()))?;
+        // The port is only known when the runner starts, and nginx reads no environment.
+        let nginx = self.nginx.display();
+        let start = format!(
+            "sed s/@PORT@/$PORT/ template.conf > nginx.conf && echo $PORT > port.new && \
+             mv port.new port && exec '{nginx}' -e error.log -p . -c nginx.conf"
+        );
+        let text = |text: &str| serde_json::to_string(text).context("cannot write a setting");
+        let home = text(&home.display().to_string())?;
+        let env = match &self.libraries {
+            Some(libraries) => format!("env = {{ LD_LIBRARY_PATH = {} }}\n", text(libraries)?),
+            None => String::new(),
+        };
+        Ok(format!(
+            "[node]\nlog_level = \"warn\"\nadopt_timeout = \"5s\"\n\n[apps.upstream]\n\
+             command = [\"sh\", \"-c\", {}]\ncwd = {home}\n{env}\
+             min_concurrency = 1\nmax_concurrency = 1\nmax_multiplexing = 1000\n",
+            text(&start)?
+        ))
+    }
+
+    fn start_peer(&self, folder: &Path, upstream_port: u16) -> Result<(Running, u16)> {
+        let home = folder.join("peer");
+        fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
+        let upstream = format!(
+            "upstream runner {{ server 127.0.0.1:{upstream_port}; keepalive 128; \
+             keepalive_requests 1000000000; }}"
+        );
+        let server = "location / { proxy_pass http://runner; proxy_http_version 1.1; \
+                      proxy_set_header Connection \"\"; }";
+        let port = free_port()?;
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let config = nginx_config(&home, workers, &upstream, &port.to_string(), server);
+        fs::write(home.join("nginx.conf"), config)
+            .with_context(|| format!("cannot write below {}", home.display()))?;
+        let nginx = self.program(&self.nginx).args(["-e", "error.log", "-p", ".", "-c"]);
+        let running = nginx.arg("nginx.conf").dir(&home).spawn(&home.join("output.log"))?;
+        wait_until_accepts(port)?;
+        running.check()?;
+        Ok((running, port))
+    }
+
+    /// Sends load for some seconds.
+    fn load(&self, server: &Server, seconds: u32) -> Result<Load> {
+        let before = cpu_micros(server.pid, server.with_children)?;
+        let wrk = self.program(&self.wrk).args(["-t", "2", "-c", CONNECTIONS, "--latency", "-d"]);
+        let said = wrk.arg(format!("{seconds}s")).arg(&server.url).capture()?;
+        let cpu_micros = cpu_micros(server.pid, server.with_children)? - before;
+        let seen =
+            parse_wrk(&said).with_context(|| format!("cannot read what wrk said:\n{said}"))?;
+        if let Some(line) = said.lines().find(|line| line.contains("Non-2xx")) {
+            bail!("{} gave wrong answers: {}", server.url, line.trim());
+        }
+        Ok(Load {
+            requests_per_second: seen.requests_per_second,
+            p99_millis: seen.p99_millis,
+            cpu_micros_per_request: cpu_micros / seen.requests,
+        })
+    }
+}
+
+fn nginx_config(home: &Path, workers: usize, http: &str, port: &str, server: &str) -> String {
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("  {kind}_temp_path {kind};\n"))
+        .concat();
+    format!(
+        "daemon off;\nworker_processes {workers};\npid {home}/nginx.pid;\n\
+         events {{ worker_connections 4096; }}\nhttp {{\n  access_log off;\n{temporary}  {http}\n  \
+         server {{\n    listen 127.0.0.1:{port};\n    keepalive_requests 1000000000;\n    {server}\n  \
+         }}\n}}\n",
+        home = home.display(),
+    )
+}
+
+/// The port of the one runner of the upstream.
+fn upstream_port(node: &Node, folder: &Path) -> Result<u16> {
+    let file = folder.join("upstream/port");
+    let text = stopwatch::wait_for(START_TIMEOUT, PAUSE, || {
+        node.check()?;
+        Ok(fs::read_to_string(&file).ok())
+    })?;
+    let text = text.context("the upstream was not started")?;
+    let port = text.trim().parse().context("the upstream was given no port")?;
+    wait_until_accepts(port)?;
+    Ok(port)
+}
+
+fn wait_until_accepts(port: u16) -> Result<()> {
+    let accepts = || Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok().map(drop));
+    stopwatch::wait_for(START_TIMEOUT, PAUSE, accepts)?
+        .with_context(|| format!("nothing listens on port {port}"))
+}
+
+/// CPU time of a process and of its children: nginx works in children, a node in threads.
+fn cpu_micros(pid: u32, with_children: bool) -> Result<f64> {
+    let mut micros = 0.0;
+    let tasks = format!("/proc/{pid}/task");
+    for task in fs::read_dir(&tasks).with_context(|| format!("cannot list {tasks}"))? {
+        let task = task.with_context(|| format!("cannot list {tasks}"))?.path();
+        // A thread may end while it is looked at.
+        let read = |name| fs::read_to_string(task.join(name)).unwrap_or_default();
+        let nanos = read("schedstat").split(' ').next().and_then(|text| text.parse::<f64>().ok());
+        micros += nanos.unwrap_or(0.0) / 1e3;
+        for child in read("children").split_whitespace().filter(|_| with_children) {
+            let child = child.parse().context("the kernel listed something that is no process")?;
+            micros += cpu_micros(child, false)?;
+        }
+    }
+    Ok(micros)
+}
+
+/// What wrk says of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Seen {
+    requests: f64,
+    requests_per_second: f64,
+    p99_millis: f64,
+}
+
+fn parse_wrk(said: &str) -> Option<Seen> {
+    let after = |mark: &str| said.lines().find_map(|line| line.trim().strip_prefix(mark));
+    let requests = said.lines().find_map(|line| line.trim().split_once(" requests in "))?.0;
+    Some(Seen {
+        requests: requests.parse().ok()?,
+        requests_per_second: after("Requests/sec:")?.trim().parse().ok()?,
+        p99_millis: parse_millis(after("99%")?.trim())?,
+    })
+}
+
+fn parse_millis(text: &str) -> Option<f64> {
+    let units = [("us", 1e-3), ("ms", 1.0), ("s", 1e3), ("m", 6e4)];
+    units.iter().find_map(|(unit, millis)| {
+        let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
+        Some(number * millis)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_wrk_says_is_read() {
+        let said = "Running 5s test @ http://127.0.0.1:1/\n  2 threads and 64 connections\n  \
+                    Latency Distribution\n     50%  593.00us\n     99%    1.16ms\n  \
+                    504321 requests in 5.00s, 80.1MB read\nRequests/sec: 100864.20\n";
+        let expected =
+            Seen { requests: 504_321.0, requests_per_second: 100_864.2, p99_millis: 1.16 };
+        assert_eq!(parse_wrk(said), Some(expected));
+        assert_eq!(parse_wrk("unable to connect"), None);
+        let check = |text, expected: f64| {
+            assert!((parse_millis(text).unwrap() - expected).abs() < 1e-9, "{text}");
+        };
+        check("593.00us", 0.593);
+        check("2.00s", 2_000.0);
+    }
+}
