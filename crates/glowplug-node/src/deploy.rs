@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glowplug_artifacts::{AppDescription, ProgressSender};
-use glowplug_core::event::Adopted;
+use glowplug_core::event::{Adopted, StopRequest};
 use glowplug_core::resources::{Allocation, MachineType};
 use glowplug_core::spec::{AppSpec, Scaling};
-use glowplug_core::{Event, RunnerId};
+use glowplug_core::{AppId, Event, RunnerId};
 use glowplug_gateway::host::AppRoute;
 use glowplug_runner::{Listen, ObservedRunner, ObservedState, StopMode};
 use tokio::sync::Semaphore;
@@ -25,6 +25,10 @@ use crate::{scale, settings};
 
 /// Apps whose environments are built at the same time.
 const BUILDS_AT_ONCE: usize = 2;
+/// Apps are not deployed anew while a node runs.
+const REVISION: u32 = 1;
+/// No app is prepared for longer than this before its runners are let go.
+const PREPARING_MAX: Duration = Duration::from_hours(24);
 /// Requests that an app takes on at a time are what `fal.App` documents where the class says nothing.
 const FAL_HEALTH_START: Duration = Duration::from_secs(30);
 const FAL_HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,8 +44,15 @@ struct Legacy {
 pub(crate) async fn all(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let mut legacy = find_legacy(shared).await?;
     let builds = Arc::new(Semaphore::new(BUILDS_AT_ONCE));
+    // All of them first: what they hold must be known before anything is started.
+    let mut taken_over: BTreeMap<AppId, Vec<ObservedRunner>> = BTreeMap::new();
     for app in shared.apps.all() {
         let runners = legacy.runners.remove(app.name()).unwrap_or_default();
+        take_over(shared, app, &runners);
+        taken_over.insert(app.id, runners);
+    }
+    for app in shared.apps.all() {
+        let runners = taken_over.remove(&app.id).unwrap_or_default();
         let requests = legacy.requests.remove(app.name()).unwrap_or_default();
         match &app.config.program {
             Program::Command { argv } => {
@@ -131,9 +142,7 @@ async fn python_app(
             tracing::error!(app = app.name(), "{reason}");
             shared.apps.break_app(app, reason.clone());
             shared.announce(NodeEvent::AppBroken { app: app.name().to_owned(), reason });
-            for runner in runners {
-                stop_leftover(shared, runner.id).await;
-            }
+            stop_all(shared, &runners);
         }
     }
 }
@@ -204,7 +213,7 @@ fn health(check: &glowplug_artifacts::HealthCheck, app: &AppDescription) -> Heal
     }
 }
 
-/// Hands an app to the engine, then what it had before the restart.
+/// Hands an app to the engine with what it had before the restart, and opens it to callers.
 async fn finish(
     shared: &Arc<Shared>,
     app: &Arc<App>,
@@ -212,21 +221,36 @@ async fn finish(
     runners: Vec<ObservedRunner>,
     requests: Vec<PendingRequest>,
 ) {
-    match deploy(shared, app, described).await {
-        Ok(()) => {
-            adopt(shared, app, runners).await;
+    match deployed(shared, app, described).await {
+        Ok(deployed) => {
+            let (current, outdated): (Vec<_>, Vec<_>) =
+                runners.into_iter().partition(|runner| runs(runner, &deployed.code));
+            stop_all(shared, &outdated);
+            for runner in &current {
+                tracing::info!(runner = %runner.id, app = app.name(), "adopted");
+            }
+            shared.metrics.name_app(app.id, app.name());
+            shared.desk.report(Event::AppChanged { app: app.id, spec: deployed.spec.clone() });
+            // Before new callers can come, so that they are served after those who waited.
             shared.queue.restore(shared, requests, app);
+            shared.apps.deploy(app, deployed);
             shared.announce(NodeEvent::AppPrepared { app: app.name().to_owned() });
         }
         Err(reason) => {
             tracing::error!(app = app.name(), "{reason}");
             shared.apps.break_app(app, reason.clone());
             shared.announce(NodeEvent::AppBroken { app: app.name().to_owned(), reason });
+            stop_all(shared, &runners);
         }
     }
 }
 
-async fn deploy(shared: &Arc<Shared>, app: &Arc<App>, described: Described) -> Result<(), String> {
+/// Works out everything about an app from its config, its own code, and what was set at run time.
+async fn deployed(
+    shared: &Arc<Shared>,
+    app: &Arc<App>,
+    described: Described,
+) -> Result<Deployed, String> {
     let config = &app.config;
     let (machine_types, enforced) = machine_types(shared, app, &described.machine_types)?;
     let patch = scale::stored(shared, app).await.map_err(|(_, detail)| detail)?;
@@ -236,16 +260,14 @@ async fn deploy(shared: &Arc<Shared>, app: &Arc<App>, described: Described) -> R
         tracing::warn!(app = app.name(), "settings made at run time no longer fit: {problem}");
         base
     });
-    let spec = AppSpec { name: app.name().to_owned(), revision: 1, scaling, machine_types };
+    let spec = AppSpec { name: app.name().to_owned(), revision: REVISION, scaling, machine_types };
     let route = AppRoute {
         id: app.id,
         name: app.name().to_owned(),
         access: config.access,
         request_timeout: scaling.request_timeout,
     };
-    shared.metrics.name_app(app.id, app.name());
-    shared.desk.report(Event::AppChanged { app: app.id, spec: spec.clone() });
-    let deployed = Deployed {
+    Ok(Deployed {
         route: Arc::new(route),
         spec,
         launch: Arc::new(described.launch),
@@ -253,9 +275,7 @@ async fn deploy(shared: &Arc<Shared>, app: &Arc<App>, described: Described) -> R
         class_scaling: described.scaling,
         code: described.code,
         enforced,
-    };
-    shared.apps.deploy(app, deployed);
-    Ok(())
+    })
 }
 
 /// The machine types of an app: the config's, else its own, else the node's default.
@@ -285,37 +305,55 @@ fn machine_types(
     Ok((machines, enforced))
 }
 
-/// Takes over the runners of an app that outlived the node, if they run its present code.
-async fn adopt(shared: &Arc<Shared>, app: &Arc<App>, found: Vec<ObservedRunner>) {
+/// Gives the engine the runners of an app that outlived the node. Until the app is deployed nothing ends
+/// or joins them.
+fn take_over(shared: &Arc<Shared>, app: &App, found: &[ObservedRunner]) {
     if found.is_empty() {
         return;
     }
-    let Some(deployed) = app.deployed() else { return };
-    // Preparing may have taken minutes: only those that still live count, as they are now.
-    let living = shared.backend.observe().await.unwrap_or_default();
-    for runner in living.into_iter().filter(|runner| found.iter().any(|old| old.id == runner.id)) {
-        let code_fits = runner.labels.get(label::CODE) == Some(&deployed.code);
-        let address = match runner.state {
-            _ if !code_fits => None,
-            ObservedState::Ready(ref address) => Some(Some(address.clone())),
-            ObservedState::Starting => Some(None),
-            ObservedState::Stopping => continue,
+    let scaling = Scaling {
+        keep_alive: PREPARING_MAX,
+        unused_runner_timeout: None,
+        startup_timeout: PREPARING_MAX,
+        ..Scaling::default()
+    };
+    let machine_types = machine_types(shared, app, &[]).map(|(machines, _)| machines);
+    let spec = AppSpec {
+        name: app.name().to_owned(),
+        revision: REVISION,
+        scaling,
+        machine_types: machine_types.unwrap_or_default(),
+    };
+    shared.metrics.name_app(app.id, app.name());
+    shared.desk.report(Event::AppChanged { app: app.id, spec });
+    for runner in found {
+        let address = match &runner.state {
+            ObservedState::Ready(address) => Some(address.clone()),
+            ObservedState::Starting | ObservedState::Stopping => None,
         };
-        let Some(address) = address else {
-            tracing::info!(runner = %runner.id, app = app.name(), "runs older code and is stopped");
-            stop_leftover(shared, runner.id).await;
-            continue;
-        };
-        tracing::info!(runner = %runner.id, app = app.name(), "adopted");
         let adopted = Adopted {
             runner: runner.id,
             app: app.id,
-            revision: deployed.spec.revision,
-            allocation: allocation(&runner),
+            revision: REVISION,
+            allocation: allocation(runner),
             started_at: runner.started_at,
             ready: address.is_some(),
         };
         shared.desk.adopt(adopted, app.name(), address);
+    }
+}
+
+/// Whether a runner that was found runs this code, and is to go on.
+fn runs(runner: &ObservedRunner, code: &str) -> bool {
+    runner.state != ObservedState::Stopping
+        && runner.labels.get(label::CODE).is_some_and(|label| label == code)
+}
+
+fn stop_all(shared: &Shared, runners: &[ObservedRunner]) {
+    for runner in runners {
+        tracing::info!(runner = %runner.id, app = runner.app, "of an earlier run of the node; is stopped");
+        let how = StopRequest::Graceful;
+        shared.desk.report(Event::StopRequested { runner: runner.id, how });
     }
 }
 

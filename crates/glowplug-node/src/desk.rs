@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use glowplug_core::decision::{Decision, StopReason};
+use glowplug_core::decision::{Decision, StopReason, What};
 use glowplug_core::event::Adopted;
 use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
 use glowplug_core::resources::Allocation;
@@ -32,6 +32,11 @@ pub(crate) enum Work {
         app: AppId,
         revision: u32,
         allocation: Allocation,
+    },
+    /// Look after a runner of an earlier life of the node.
+    Watch {
+        runner: RunnerId,
+        app: AppId,
     },
     Stop {
         runner: RunnerId,
@@ -176,15 +181,20 @@ impl Desk {
         if let Some(address) = address {
             state.addresses.insert(adopted.runner, Arc::new(address));
         }
+        state.outbox.push_back(Work::Watch { runner: adopted.runner, app: adopted.app });
         self.handle(&mut state, now, Event::Adopted(adopted), &mut Own::default());
     }
 
-    /// Nothing is left of a runner. Returns whether the engine knew it.
-    pub(crate) fn exited(&self, runner: RunnerId, detail: String) -> bool {
+    /// Nothing is left of a runner. `by_itself`: not by a signal that asked it to end. Returns whether
+    /// the engine knew it.
+    pub(crate) fn exited(&self, runner: RunnerId, detail: String, by_itself: bool) -> bool {
         let mut state = self.lock();
         let now = self.clock.now();
         let known = state.engine.runner(runner).is_some();
         if known {
+            if by_itself {
+                state.note_death(now, runner, &detail);
+            }
             self.handle(&mut state, now, Event::Exited { runner, detail }, &mut Own::default());
         } else {
             state.stranger(runner, Stranger::Ended);
@@ -311,11 +321,10 @@ impl Desk {
 
     /// Takes the engine's actions out and arms its next wake-up.
     fn settle(&self, state: &mut State, now: Timestamp, own: &mut Own) {
-        let had_work = !state.outbox.is_empty();
         while let Some(action) = state.engine.next_action() {
             state.perform(now, action, own);
         }
-        if !had_work && !state.outbox.is_empty() {
+        if !state.outbox.is_empty() {
             self.outbox_filled.notify_one();
         }
         let next = state.engine.next_wakeup();
@@ -342,6 +351,27 @@ impl State {
         }
     }
 
+    /// Writes down what a runner died of that was to be stopped for a broken connection: the connection
+    /// is often known to be broken before its cause is.
+    fn note_death(&mut self, at: Timestamp, id: RunnerId, detail: &str) {
+        let Some(runner) = self.engine.runner(id) else { return };
+        if !matches!(runner.stop, Some(StopReason::BadAnswer { .. } | StopReason::Unhealthy { .. }))
+        {
+            return;
+        }
+        let name = self.engine.app(runner.app, at).map(|app| app.spec.name.clone());
+        let decision = Decision {
+            at,
+            app: runner.app,
+            name: name.unwrap_or_default(),
+            runner: Some(id),
+            request: None,
+            what: What::Died { detail: detail.to_owned(), state: runner.state },
+        };
+        self.records.note(&decision);
+        self.outbox.push_back(Work::Journal(decision));
+    }
+
     /// Counts a pull that ended with the beginning of the runner's setup.
     fn note_pull(&self, now: Timestamp, runner: RunnerId) {
         let began = self.records.runner(runner).and_then(|record| record.pull_started);
@@ -359,6 +389,7 @@ impl State {
             Action::Deliver { lease } => self.attempt_over(lease, Verdict::Deliver, own),
             Action::Retry { lease, .. } => self.attempt_over(lease, Verdict::Retry, own),
             Action::Revoke { lease, refusal } => {
+                self.records.refused(now, lease.request, &refusal);
                 if let Some(attempt) = self.attempts.get(&lease.request) {
                     attempt.send_replace(Some(refusal));
                 }

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use glowplug_core::RunnerId;
 use glowplug_core::decision::Decision;
+use glowplug_core::{AppId, RunnerId};
 use glowplug_runner::StopMode;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -54,16 +54,10 @@ impl Executor {
     fn perform(&mut self, work: Work) {
         match work {
             Work::Start { runner, app, revision, allocation } => {
-                let (commands, received) = mpsc::channel(COMMANDS_MAX);
-                self.runners.insert(runner, commands);
                 let start = Start { runner, app, revision, allocation };
-                self.shared.tasks.spawn(runner_task::run(
-                    self.shared.clone(),
-                    Some(start),
-                    runner,
-                    received,
-                ));
+                self.look_after(runner, app, Some(start));
             }
+            Work::Watch { runner, app } => self.look_after(runner, app, None),
             Work::Stop { runner, grace, reason } => {
                 tracing::debug!(%runner, %reason, "stopping");
                 let mode = match grace {
@@ -88,14 +82,16 @@ impl Executor {
         }
     }
 
-    fn command(&mut self, runner: RunnerId, command: Command) {
-        let task = self.runners.entry(runner).or_insert_with(|| {
-            // Adopted: nobody started it here, so it has no task yet.
-            let (commands, received) = mpsc::channel(COMMANDS_MAX);
-            self.shared.tasks.spawn(runner_task::run(self.shared.clone(), None, runner, received));
-            commands
-        });
-        if task.try_send(command).is_err() {
+    fn look_after(&mut self, runner: RunnerId, app: AppId, start: Option<Start>) {
+        let (commands, received) = mpsc::channel(COMMANDS_MAX);
+        self.runners.insert(runner, commands);
+        let shared = self.shared.clone();
+        self.shared.tasks.spawn(runner_task::run(shared, runner, app, start, received));
+    }
+
+    fn command(&self, runner: RunnerId, command: Command) {
+        let sent = self.runners.get(&runner).is_some_and(|task| task.try_send(command).is_ok());
+        if !sent {
             tracing::debug!(%runner, "the runner's task is busy or gone");
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use glowplug_artifacts::ProgressSender;
 use glowplug_core::Event;
+use glowplug_gateway::host::AppProblem;
 use glowplug_runner::{Limits, Listen, RunnerSpec};
 
 use crate::apps::{App, Deployed, Launch, PythonLaunch};
@@ -28,7 +29,11 @@ pub(crate) mod label {
 /// Prepares what the start needs and describes it. Tells the engine when that takes a pull.
 pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<RunnerSpec, String> {
     let app = shared.apps.by_id(start.app).ok_or("its app is not known any more")?;
-    let deployed = app.deployed().ok_or("its app is not deployed")?;
+    // The engine may want a runner a moment before the app is open to callers.
+    let deployed = app.settled().await.map_err(|problem| match problem {
+        AppProblem::Broken { reason } => reason,
+        AppProblem::Unknown { .. } => "its app is not known any more".to_owned(),
+    })?;
     let mut spec = base(shared, app, &deployed, start);
     match &*deployed.launch {
         Launch::Command(command) => {

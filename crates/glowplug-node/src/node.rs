@@ -18,7 +18,7 @@ use glowplug_gateway::{Fallback, Forwarder, Gateway, LocalAuthority, Options};
 use glowplug_runner::{Backend, LogCaps, ProcessBackend, ProcessOptions, ShimCommand};
 use glowplug_store::{KeyRecord, MemoryStore, SqliteOptions, SqliteStore, Store};
 use tokio::sync::{broadcast, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::apps::Apps;
@@ -90,7 +90,9 @@ pub struct Node {
     shared: Arc<Shared>,
     gateway: Gateway,
     authority: Arc<LocalAuthority>,
-    cancelled: CancellationToken,
+    /// A node that is dropped without a shutdown does nothing more, as one that was killed; its runners
+    /// live on.
+    cancelled: DropGuard,
     /// Held for as long as the data directory is ours.
     _lock: Option<File>,
 }
@@ -147,6 +149,7 @@ impl Node {
         tasks.spawn(until(cancelled.clone(), queue::purge(shared.clone())));
         tasks
             .spawn(until(cancelled.clone(), runner_task::backend_notices(shared.clone(), notices)));
+        let cancelled = cancelled.drop_guard();
         let node = Self { shared, gateway, authority, cancelled, _lock: lock };
         deploy::all(&node.shared).await?;
         Ok(node)
@@ -185,7 +188,7 @@ impl Node {
                 tracing::error!("some runners could not be ended");
             }
         }
-        cancelled.cancel();
+        cancelled.disarm().cancel();
         shared.tasks.close();
         if tokio::time::timeout(KILL_TIMEOUT, shared.tasks.wait()).await.is_err() {
             tracing::warn!("some tasks did not end in time");

@@ -164,9 +164,8 @@ impl Records {
                 }
             }
             What::Stopping { reason, .. } => self.end_reason(id, reason.to_string()),
-            What::StartFailed { detail, .. } | What::Died { detail, .. } => {
-                self.end_reason(id, detail.clone());
-            }
+            What::StartFailed { detail, .. } => self.end_reason(id, detail.clone()),
+            What::Died { detail, .. } => self.died_of(id, detail),
             What::Ended { served, .. } => self.ended(id, decision, *served),
             _ => {}
         }
@@ -176,6 +175,15 @@ impl Records {
         if let Some(record) = self.runners.get_mut(&id) {
             record.end_reason.get_or_insert(reason);
         }
+    }
+
+    /// What a runner died of tells more than that it was to be stopped.
+    fn died_of(&mut self, id: RunnerId, detail: &str) {
+        let Some(record) = self.runners.get_mut(&id) else { return };
+        record.end_reason = Some(match record.end_reason.take() {
+            Some(reason) => format!("{reason}: it {detail}"),
+            None => detail.to_owned(),
+        });
     }
 
     fn ended(&mut self, id: RunnerId, decision: &Decision, served: u64) {
@@ -206,6 +214,7 @@ impl Records {
     pub(crate) fn assigned(&mut self, now: Timestamp, lease: Lease) -> Option<&RequestRecord> {
         let record = self.requests.get_mut(&lease.request)?;
         record.assigned = Some((lease.runner, now));
+        record.finished = None;
         record.attempts = lease.attempt;
         Some(record)
     }
@@ -217,7 +226,10 @@ impl Records {
         outcome: &Outcome,
     ) -> Option<&RequestRecord> {
         let record = self.requests.get_mut(&lease.request)?;
-        record.finished = Some((now, End::of(outcome)));
+        // An attempt that was withdrawn breaks off because it was; that is no news.
+        if record.attempts == lease.attempt {
+            record.finished.get_or_insert_with(|| (now, End::of(outcome)));
+        }
         Some(record)
     }
 

@@ -20,6 +20,10 @@ use crate::shared::Shared;
 /// Between two regular health checks (fal's number).
 const HEALTH_INTERVAL: Duration = Duration::from_secs(15);
 
+/// The signals that ask a program to end; their numbers are the same on every architecture of Linux.
+const SIGTERM: i32 = 15;
+const SIGKILL: i32 = 9;
+
 #[derive(Debug)]
 pub(crate) enum Command {
     Stop(StopMode),
@@ -35,22 +39,22 @@ pub(crate) struct Start {
     pub allocation: Allocation,
 }
 
+/// Everything about a runner: from its start, or from when it was taken over.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    start: Option<Start>,
     runner: RunnerId,
+    app: AppId,
+    start: Option<Start>,
     mut commands: mpsc::Receiver<Command>,
 ) {
-    let mut health = None;
-    if let Some(start) = start {
-        health = shared.apps.by_id(start.app).and_then(|app| app.deployed()?.health.clone());
-        if !begin(&shared, &start, &mut commands).await {
-            // It was never there, or is already told to be gone.
-            while commands.recv().await.is_some() {}
-            return;
-        }
+    if let Some(start) = start
+        && !begin(&shared, &start, &mut commands).await
+    {
+        // It was never there, or is already told to be gone.
+        while commands.recv().await.is_some() {}
+        return;
     }
-    watch(&shared, runner, health, commands).await;
+    watch(&shared, runner, app, commands).await;
 }
 
 /// Prepares and starts. Returns false if there is nothing to watch.
@@ -93,13 +97,14 @@ async fn stop_wanted(commands: &mut mpsc::Receiver<Command>) {
 async fn watch(
     shared: &Arc<Shared>,
     runner: RunnerId,
-    health: Option<HealthCheck>,
+    app: AppId,
     mut commands: mpsc::Receiver<Command>,
 ) {
     let mut failures = 0;
-    let start_period = health.as_ref().map_or(HEALTH_INTERVAL, |check| check.start_period);
+    // Looked up each time: a runner may be taken over before its app is deployed.
+    let health = || shared.apps.by_id(app).and_then(|app| app.deployed()?.health.clone());
+    let start_period = health().map_or(HEALTH_INTERVAL, |check| check.start_period);
     let mut ticks = interval_at(Instant::now() + start_period, HEALTH_INTERVAL);
-    let regular = health.clone().filter(|check| check.regularly);
     loop {
         tokio::select! {
             command = commands.recv() => match command {
@@ -110,16 +115,17 @@ async fn watch(
                     }
                 }
                 Some(Command::Probe) => {
-                    if let Some(detail) = look(shared, runner, health.as_ref()).await {
+                    if let Some(detail) = look(shared, runner, health().as_ref()).await {
                         shared.desk.report(Event::Unhealthy { runner, detail });
                     }
                 }
             },
-            _ = ticks.tick(), if regular.is_some() => {
-                let (Some(check), Some(address)) = (&regular, shared.desk.address(runner)) else {
+            _ = ticks.tick() => {
+                let regular = health().filter(|check| check.regularly);
+                let (Some(check), Some(address)) = (regular, shared.desk.address(runner)) else {
                     continue;
                 };
-                match probe::health(&address, check).await {
+                match probe::health(&address, &check).await {
                     Ok(()) => failures = 0,
                     Err(problem) => {
                         failures += 1;
@@ -162,11 +168,22 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
                 if let Some(address) = shared.desk.address(runner) {
                     shared.forwarder.forget(&address);
                 }
-                if !shared.desk.exited(runner, describe(&exit)) {
-                    shared.forget_log(runner).await;
+                if !shared.desk.exited(runner, describe(&exit), ended_by_itself(&exit.cause)) {
+                    // In a task of its own, since the supervisor may take its time to be gone.
+                    let forgetful = shared.clone();
+                    shared.tasks.spawn(async move { forgetful.forget_log(runner).await });
                 }
             }
         }
+    }
+}
+
+fn ended_by_itself(cause: &ExitCause) -> bool {
+    match cause {
+        ExitCause::Code(code) => *code != 0,
+        ExitCause::Signal(signal) => ![SIGTERM, SIGKILL].contains(signal),
+        ExitCause::OutOfMemory | ExitCause::SpawnFailed(_) => true,
+        ExitCause::Unknown => false,
     }
 }
 
