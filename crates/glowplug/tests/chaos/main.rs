@@ -1,0 +1,14 @@
+//! The real binary against bad apps, kills and full machines: whatever an app or a crash does, every
+//! accepted request is answered once, and nothing is left behind.
+//!
+//! `GLOWPLUG_SOAK_SECONDS` makes the soak longer than its default.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene must fail")]
+
+mod bad_apps;
+mod contention;
+mod crash;
+mod ground;
+mod lifecycle;
+mod refusals;
+mod stopping;
