@@ -324,18 +324,22 @@ impl Queue {
         app: &str,
         id: RequestId,
     ) -> CancelOutcome {
-        let is_live = self.live().get(&id).map(|live| live.app == app);
-        match is_live {
-            Some(false) => CancelOutcome::Unknown,
-            Some(true) => {
-                let view = shared.desk.read(|state, _| state.engine.request(id));
-                shared.desk.abandon(id);
-                match view {
-                    Some(RequestView::InFlight { .. }) => CancelOutcome::Requested,
-                    Some(RequestView::Waiting { .. }) => CancelOutcome::Removed,
+        let live = self.live().get(&id).map(|live| (live.app == app, live.changed.subscribe()));
+        match live {
+            Some((false, _)) => CancelOutcome::Unknown,
+            Some((true, mut changes)) => {
+                let in_engine = || shared.desk.read(|state, _| state.engine.request(id));
+                if in_engine().is_none() {
                     // Its answer is on the way to the disk.
-                    None => CancelOutcome::AlreadyCompleted,
+                    return CancelOutcome::AlreadyCompleted;
                 }
+                shared.desk.abandon(id);
+                if in_engine().is_some() {
+                    return CancelOutcome::Requested;
+                }
+                // Whoever is told so must not see it run after all, not even in a next life of the node.
+                while changes.changed().await.is_ok() {}
+                CancelOutcome::Removed
             }
             None => match shared.store.request(id).await {
                 Ok(Some(record)) if record.app == app && record.completed.is_none() => {
