@@ -30,7 +30,6 @@ class Reading(BaseModel):
 
 # The wheel of rapidocr-onnxruntime supports no Python after 3.12.
 class Ocr(fal.App, keep_alive=30, python_version="3.11"):
-    machine_type = "S"
     # rapidocr asks for opencv-python, which needs libGL from the system. The second step puts the same
     # version without a user interface over it, so that a bare Debian will do.
     requirements = [
