@@ -11,41 +11,28 @@
 //! next start and queued again. Bodies are read from the store for each attempt: waiting costs no memory
 //! beyond the id.
 
+mod answer;
+mod attempts;
+mod legacy;
 mod words;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use glowplug_api::{ErrorBody, ErrorType};
 use glowplug_core::engine::RequestView;
-use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
-use glowplug_core::{Lease, RequestId, RunnerAddress, RunnerId, Timestamp};
-use glowplug_gateway::answer::Problem;
-use glowplug_gateway::attempt::{self, AttemptRequest, AttemptResult};
+use glowplug_core::request::{Arrival, Mode, Priority, Refusal};
+use glowplug_core::{RequestId, RunnerId};
 use glowplug_gateway::host::{
     CancelOutcome, QueueLog, QueueStatus, ResponseLookup, Submission, SubmitProblem, Submitted,
 };
-use glowplug_store::{
-    Completed, Completion, QueuedRequest, RequestLogLine, Store, StoreError, StoredResponse,
-};
+use glowplug_store::{QueuedRequest, StoredResponse};
 use tokio::sync::watch;
 
+use self::answer::refusal_completion;
+pub(crate) use self::legacy::{PendingRequest, pending, purge};
+use self::words::LogEnds;
 use crate::apps::App;
-use crate::desk::{Attempt, Verdict};
 use crate::shared::Shared;
-
-use words::{LogEnds, Words};
-
-/// Requests read from the store at a time when the node starts.
-const RESTORE_PAGE: usize = 500;
-/// Complete requests dropped at a time, and between two looks.
-const PURGE_BATCH: usize = 1_000;
-const PURGE_INTERVAL: Duration = Duration::from_mins(1);
-/// Log lines of one request kept while it runs.
-const LOG_LINES_MAX: usize = glowplug_store::limits::REQUEST_LOG_LINES_MAX;
-/// The store is asked again this often to take an answer that it could not take.
-const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// Requests that are accepted and not complete.
 #[derive(Debug, Default)]
@@ -187,137 +174,6 @@ impl Queue {
         }
     }
 
-    /// Runs one attempt in a task of its own.
-    pub(crate) fn attempt(shared: &Arc<Shared>, attempt: Attempt) {
-        let shared = shared.clone();
-        shared.tasks.clone().spawn(async move {
-            shared.queue.run_attempt(&shared, attempt).await;
-        });
-    }
-
-    async fn run_attempt(&self, shared: &Arc<Shared>, attempt: Attempt) {
-        let Attempt { lease, address, mut revoked } = attempt;
-        let request = match shared.store.pending_request(lease.request).await {
-            Ok(Some(request)) => request,
-            // It was cancelled before its app was ready.
-            Ok(None) => {
-                shared.desk.finish_queued(lease, Outcome::CallerGone);
-                self.live().remove(&lease.request);
-                return;
-            }
-            Err(error) => {
-                tracing::error!(request = %lease.request, "cannot be read: {error}");
-                shared.desk.finish_queued(lease, Outcome::ConnectFailed);
-                return;
-            }
-        };
-        let began = shared.desk.now();
-        if !self.begin(lease.request) {
-            if matches!(shared.desk.finish_queued(lease, Outcome::CallerGone), Verdict::Deliver) {
-                let completion = refusal_completion(&Refusal::Cancelled, began, lease.attempt);
-                self.complete(shared, lease.request, completion).await;
-            }
-            return;
-        }
-        self.changed(lease.request);
-        let request = AttemptRequest {
-            request_id: lease.request,
-            endpoint: request.app,
-            method: request.method,
-            path: request.path,
-            headers: request.headers,
-            body: request.body.into(),
-            caller: request.caller,
-        };
-        let mut words = Words::new(shared, lease, began);
-        let run = attempt::attempt(&shared.forwarder, &address, request);
-        let result = tokio::select! {
-            biased;
-            result = run => result,
-            // Withdrawn: the engine has decided what becomes of the request, and says so elsewhere.
-            _ = revoked.wait_for(Option::is_some) => return,
-            never = words.follow() => match never {},
-        };
-        let ended = shared.desk.now();
-        // While its place is still taken, so that the next request's words are not among them.
-        words.take_last().await;
-        match shared.desk.finish_queued(lease, result.outcome.clone()) {
-            Verdict::Deliver => {
-                let completion = completion(result, ended, ended - began, lease.attempt);
-                self.complete(shared, lease.request, completion).await;
-            }
-            Verdict::Retry => self.changed(lease.request),
-            Verdict::Void => {}
-        }
-    }
-
-    /// Adds a line to the log of a request.
-    fn said(&self, id: RequestId, line: QueueLog) {
-        if let Some(live) = self.live().get_mut(&id)
-            && live.logs.len() < LOG_LINES_MAX
-        {
-            live.logs.push(line);
-            live.changed.send_modify(|count| *count += 1);
-        }
-    }
-
-    /// Makes an answer the request's, durably, however long the store takes.
-    async fn complete(&self, shared: &Arc<Shared>, id: RequestId, completion: Completion) {
-        self.keep_logs(shared, id).await;
-        loop {
-            match shared.store.complete(id, completion.clone()).await {
-                Ok(Completed::Recorded) => break,
-                Ok(other) => {
-                    tracing::error!(request = %id, ?other, "an answer came twice");
-                    break;
-                }
-                Err(error) => {
-                    tracing::error!(request = %id, "its answer cannot be kept yet: {error}");
-                    tokio::time::sleep(STORE_RETRY).await;
-                    if shared.tasks.is_closed() {
-                        // The node ends. The request stays accepted and runs again at the next start.
-                        return;
-                    }
-                }
-            }
-        }
-        let live = self.live().remove(&id);
-        if let Some(live) = live {
-            live.changed.send_modify(|count| *count += 1);
-        }
-    }
-
-    async fn keep_logs(&self, shared: &Arc<Shared>, id: RequestId) {
-        let lines: Vec<RequestLogLine> = match self.live().get(&id) {
-            Some(live) => live.logs.iter().map(stored_line).collect(),
-            None => return,
-        };
-        if lines.is_empty() {
-            return;
-        }
-        if let Err(error) = shared.store.append_request_logs(id, lines).await {
-            tracing::warn!(request = %id, "its log lines could not be kept: {error}");
-        }
-    }
-
-    /// Ends a request that gets no answer of its app's.
-    pub(crate) fn refused(
-        &self,
-        shared: &Arc<Shared>,
-        id: RequestId,
-        refusal: Refusal,
-        attempts: u32,
-    ) {
-        if !self.live().contains_key(&id) {
-            return;
-        }
-        let shared = shared.clone();
-        shared.tasks.clone().spawn(async move {
-            let completion = refusal_completion(&refusal, shared.desk.now(), attempts);
-            shared.queue.complete(&shared, id, completion).await;
-        });
-    }
-
     pub(crate) async fn cancel(
         &self,
         shared: &Arc<Shared>,
@@ -352,30 +208,6 @@ impl Queue {
                 _ => CancelOutcome::Unknown,
             },
         }
-    }
-
-    /// Tells the app that the caller gave up: `POST <path>/cancel` on the same runner.
-    pub(crate) fn interrupt(
-        &self,
-        shared: &Arc<Shared>,
-        lease: Lease,
-        address: Arc<RunnerAddress>,
-    ) {
-        let path = match self.live().get_mut(&lease.request) {
-            Some(live) if !live.cancel_asked => {
-                live.cancel_asked = true;
-                if !live.sent {
-                    return;
-                }
-                live.path.clone()
-            }
-            _ => return,
-        };
-        let shared = shared.clone();
-        shared.tasks.clone().spawn(async move {
-            let told = attempt::cancel(&shared.forwarder, &address, &path, lease.request).await;
-            tracing::debug!(request = %lease.request, ?told, "the app was told of the cancellation");
-        });
     }
 
     /// Cancels everything of an app that waits. Returns how many.
@@ -461,119 +293,9 @@ impl Queue {
     }
 }
 
-/// A queued request without its bytes.
-#[derive(Debug)]
-pub(crate) struct PendingRequest {
-    pub id: RequestId,
-    pub app: String,
-    path: String,
-    priority: Priority,
-    start_deadline: Option<Timestamp>,
-    no_retry: bool,
-}
-
-/// Everything that earlier lives of the node accepted and did not complete, in order.
-pub(crate) async fn pending(store: &dyn Store) -> Result<Vec<PendingRequest>, StoreError> {
-    let mut all = Vec::new();
-    let mut after = None;
-    loop {
-        let page = store.pending(after, RESTORE_PAGE).await?;
-        let Some(last) = page.last() else { return Ok(all) };
-        after = Some(last.id);
-        all.extend(page.into_iter().map(|request| PendingRequest {
-            id: request.id,
-            app: request.app,
-            path: request.path,
-            priority: match request.priority {
-                glowplug_store::Priority::Normal => Priority::Normal,
-                glowplug_store::Priority::Low => Priority::Low,
-            },
-            start_deadline: request.start_deadline,
-            no_retry: request.no_retry,
-        }));
-    }
-}
-
-/// Drops what has been complete for longer than answers are kept.
-pub(crate) async fn purge(shared: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(PURGE_INTERVAL);
-    loop {
-        ticks.tick().await;
-        let keep = shared.config.node.answer_retention;
-        let before = Timestamp::ZERO + (shared.desk.now() - Timestamp::ZERO).saturating_sub(keep);
-        loop {
-            match shared.store.purge(before, PURGE_BATCH).await {
-                Ok(PURGE_BATCH..) => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!("old answers could not be dropped: {error}");
-                    break;
-                }
-            }
-        }
-    }
-}
-
 fn store_priority(priority: Priority) -> glowplug_store::Priority {
     match priority {
         Priority::Normal => glowplug_store::Priority::Normal,
         Priority::Low => glowplug_store::Priority::Low,
-    }
-}
-
-fn stored_line(line: &QueueLog) -> RequestLogLine {
-    RequestLogLine {
-        at: line.at,
-        level: line.level.clone(),
-        source: line.source.clone(),
-        message: line.message.clone(),
-    }
-}
-
-/// An attempt's result as the request's answer: the app's own, or ours where there is none.
-fn completion(result: AttemptResult, at: Timestamp, took: Duration, attempts: u32) -> Completion {
-    let error = result
-        .error
-        .as_ref()
-        .map(|problem| (problem.detail.clone(), problem.kind.as_str().to_owned()));
-    let response = match (result.response, result.error) {
-        (Some(response), _) => StoredResponse {
-            status: response.status,
-            headers: response.headers,
-            body: response.body.into(),
-        },
-        (None, Some(problem)) => problem_response(&problem),
-        (None, None) => {
-            let detail = "the attempt ended without an answer";
-            problem_response(&Problem::new(ErrorType::InternalError, detail))
-        }
-    };
-    let error = error.or_else(|| {
-        (response.status >= 400).then(|| {
-            let kind = if response.status >= 500 { "runner_server_error" } else { "bad_request" };
-            (format!("Invalid status code: {}", response.status), kind.to_owned())
-        })
-    });
-    Completion { at, response, error, inference_seconds: Some(took.as_secs_f64()), attempts }
-}
-
-fn refusal_completion(refusal: &Refusal, at: Timestamp, attempts: u32) -> Completion {
-    let problem = Problem::from(refusal.clone());
-    let response = problem_response(&problem);
-    let error = Some((problem.detail, problem.kind.as_str().to_owned()));
-    Completion { at, response, error, inference_seconds: None, attempts }
-}
-
-/// What a direct caller would have been answered.
-fn problem_response(problem: &Problem) -> StoredResponse {
-    let answer = problem.answer();
-    let headers = answer.headers().iter().map(|(name, value)| {
-        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-    });
-    let body = ErrorBody { detail: problem.detail.clone(), error_type: problem.kind };
-    StoredResponse {
-        status: problem.kind.status(),
-        headers: headers.collect(),
-        body: serde_json::to_vec(&body).unwrap_or_default(),
     }
 }
