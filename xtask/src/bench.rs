@@ -12,6 +12,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::command;
+use crate::node::Build;
 use crate::repository;
 
 mod decide;
@@ -29,6 +30,9 @@ pub(crate) struct Args {
     /// Three rounds instead of five
     #[arg(long)]
     quick: bool,
+    /// Measure the release build that is there, even if it is not current
+    #[arg(long)]
+    no_build: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -96,15 +100,17 @@ struct Measured {
 pub(crate) fn run(args: &Args) -> Result<()> {
     command::end_all_on_signal()?;
     let rounds = if args.quick { ROUNDS_QUICK } else { ROUNDS };
+    let program = if args.no_build { Build::Release.path() } else { Build::Release.glowplug()? };
+    let load_before = record::load_average();
     let (name, measured) = match args.name {
-        Name::WarmPath => (warm_path::NAME, warm_path::measure(rounds)?),
-        Name::Decide => (decide::NAME, decide::measure(rounds)?),
-        Name::StartOverhead => (start_overhead::NAME, start_overhead::measure(rounds)?),
+        Name::WarmPath => (warm_path::NAME, warm_path::measure(&program, rounds)?),
+        Name::Decide => (decide::NAME, decide::measure(&program, rounds)?),
+        Name::StartOverhead => (start_overhead::NAME, start_overhead::measure(&program, rounds)?),
     };
     for case in &measured.cases {
         println!("{}", serde_json::to_string(case).context("cannot write a result as JSON")?);
     }
-    record::keep(name, rounds, args.quick, &measured)
+    record::keep(name, rounds, args.quick, &load_before, &measured)
 }
 
 /// A folder of a bench's own, empty at first.

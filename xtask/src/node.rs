@@ -31,8 +31,13 @@ impl Build {
         let release = self == Self::Release;
         let flags: &[&str] = if release { &["--release"] } else { &[] };
         Program::cargo(&["build", "--package", "glowplug"]).args(flags).stdout_to_stderr().run()?;
-        let profile = if release { "release" } else { "debug" };
-        Ok(repository::target().join(profile).join("glowplug"))
+        Ok(self.path())
+    }
+
+    /// Where the binary lies once it is built.
+    pub(crate) fn path(self) -> PathBuf {
+        let profile = if self == Self::Release { "release" } else { "debug" };
+        repository::target().join(profile).join("glowplug")
     }
 }
 

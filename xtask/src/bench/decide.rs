@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{Better, Case, Measured, fresh_folder, median, quantile};
 use crate::command::Program;
-use crate::node::{Build, Node, Runner};
+use crate::node::{Node, Runner};
 use crate::stopwatch;
 
 pub(super) const NAME: &str = "decide";
@@ -34,11 +34,10 @@ struct EngineAlone {
     max: f64,
 }
 
-pub(super) fn measure(rounds: usize) -> Result<Measured> {
-    let program = Build::Release.glowplug()?;
+pub(super) fn measure(program: &Path, rounds: usize) -> Result<Measured> {
     let server = super::start_overhead::server()?;
     let folder = fresh_folder(NAME)?;
-    let node = Node::start(&program, &folder, &config(&server)?)?;
+    let node = Node::start(program, &folder, &config(&server)?)?;
     let (mut alone, mut live) = ([const { Vec::new() }; 3], [const { Vec::new() }; 2]);
     for round in 0..rounds {
         let engine = engine_alone()?;

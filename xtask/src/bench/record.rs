@@ -13,7 +13,20 @@ use crate::repository;
 /// Older runs go first.
 const RUNS_KEPT_MAX: usize = 20;
 
-pub(super) fn keep(bench: &str, rounds: usize, quick: bool, measured: &Measured) -> Result<()> {
+/// How busy the machine was before the bench began, as `/proc/loadavg` says: on a busy one the numbers say
+/// little.
+pub(super) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn keep(
+    bench: &str,
+    rounds: usize,
+    quick: bool,
+    load_before: &str,
+    measured: &Measured,
+) -> Result<()> {
     let path = repository::root().join("bench/results").join(format!("{bench}.json"));
     let mut runs: Vec<Value> = match fs::read_to_string(&path) {
         Ok(text) => serde_json::from_str(&text)
@@ -30,6 +43,7 @@ pub(super) fn keep(bench: &str, rounds: usize, quick: bool, measured: &Measured)
         "commit": commit(),
         "quick": quick,
         "rounds": rounds,
+        "load_before": load_before,
         "machine": machine(),
         "versions": versions,
         "cases": measured.cases,

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 
 use super::{Better, Case, Measured, fresh_folder, median};
 use crate::command::Program;
-use crate::node::{Build, Node};
+use crate::node::Node;
 use crate::repository;
 use crate::stopwatch::{self, Stopwatch};
 
@@ -36,11 +36,10 @@ struct Round {
     answer: f64,
 }
 
-pub(super) fn measure(rounds: usize) -> Result<Measured> {
-    let program = Build::Release.glowplug()?;
+pub(super) fn measure(program: &Path, rounds: usize) -> Result<Measured> {
     let server = server()?;
     let folder = fresh_folder(NAME)?;
-    let node = Node::start(&program, &folder, &config(&server)?)?;
+    let node = Node::start(program, &folder, &config(&server)?)?;
     // The first start of each kind reads the program from the disk.
     start_bare(&server, &folder)?;
     start_through(&node)?;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::start_overhead::free_port;
 use super::{Better, Case, Measured, fresh_folder, median};
 use crate::command::{Program, Running, on_path};
-use crate::node::{Build, Node};
+use crate::node::Node;
 use crate::stopwatch;
 use crate::tools;
 
@@ -54,11 +54,10 @@ struct Load {
     cpu_micros_per_request: f64,
 }
 
-pub(super) fn measure(rounds: usize) -> Result<Measured> {
+pub(super) fn measure(program: &Path, rounds: usize) -> Result<Measured> {
     let tools = Tools::find()?;
-    let program = Build::Release.glowplug()?;
     let folder = fresh_folder(NAME)?;
-    let node = Node::start(&program, &folder, &tools.node_config(&folder)?)?;
+    let node = Node::start(program, &folder, &tools.node_config(&folder)?)?;
     let upstream_port = upstream_port(&node, &folder)?;
     let (peer, peer_port) = tools.start_peer(&folder, upstream_port)?;
     let url = format!("{}/run/local/upstream/", node.url);

@@ -135,14 +135,16 @@ fn exists(test: &str, sources: &[Source]) -> bool {
         "xtask" => "xtask/".to_owned(),
         krate => format!("crates/{}/", krate.replace('_', "-")),
     };
-    let declaration = format!("fn {function}(");
+    let declarations = [format!("fn {function}("), format!("fn {function}<")];
     sources.iter().filter(|source| source.path.starts_with(&folder)).any(|source| {
         let parts: Vec<&str> = source.path.trim_end_matches(".rs").split('/').collect();
         let inside = |module: &&str| {
             let block = format!("mod {module} ");
             parts.contains(module) || source.lines.iter().any(|line| line.code.contains(&block))
         };
-        let declared = |line: &super::source::Line| line.test && line.code.contains(&declaration);
+        let declared = |line: &super::source::Line| {
+            line.test && declarations.iter().any(|text| line.code.contains(text))
+        };
         modules.iter().all(inside) && source.lines.iter().any(declared)
     })
 }

@@ -126,10 +126,11 @@ fn character_literal(rest: &[char]) -> usize {
     }
 }
 
-/// Tests are whole files by their place, and what follows `#[cfg(test)]` up to the end of its block.
+/// Tests are whole files by their place, among them suites that a library offers to whoever implements its
+/// trait, and what follows `#[cfg(test)]` up to the end of its block.
 fn mark_tests(path: &str, lines: &mut [Line]) {
-    let stem = path.rsplit('/').next().unwrap_or(path);
-    if path.contains("/tests/") || path.contains("/benches/") || stem == "tests.rs" {
+    let by_place = ["tests", "benches", "conformance"];
+    if path.trim_end_matches(".rs").split('/').any(|part| by_place.contains(&part)) {
         for line in lines.iter_mut() {
             line.test = true;
         }
@@ -197,6 +198,7 @@ mod tests {
         let whole = |path| Source::parse(path, "a").lines[0].test;
         assert!(whole("crates/a/tests/it/b.rs"));
         assert!(whole("crates/a/src/b/tests.rs"));
+        assert!(whole("crates/a/src/conformance/b.rs"));
         assert!(!whole("crates/a/src/contests.rs"));
     }
 }
