@@ -116,12 +116,17 @@ impl Queue {
         &self,
         shared: &Arc<Shared>,
         id: RequestId,
-        completion: Completion,
+        mut completion: Completion,
     ) {
         self.keep_logs(shared, id).await;
         loop {
             match shared.store.complete(id, completion.clone()).await {
                 Ok(Completed::Recorded) => break,
+                Err(error @ StoreError::TooLarge { .. }) => {
+                    let problem =
+                        Problem::new(ErrorType::RunnerIncompleteResponse, error.to_string());
+                    completion = problem_completion(&problem, completion.at, completion.attempts);
+                }
                 Ok(other) => {
                     tracing::error!(request = %id, ?other, "an answer came twice");
                     break;
