@@ -66,13 +66,6 @@ pub(crate) struct Runner {
     pub(crate) ready_at_micros: Option<u64>,
     pub(crate) ended_at_micros: Option<u64>,
     pub(crate) end_reason: Option<String>,
-    pub(crate) phases: Vec<Phase>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Phase {
-    pub(crate) name: String,
-    pub(crate) end_micros: Option<u64>,
 }
 
 /// The one line of a node's output that says where it listens.

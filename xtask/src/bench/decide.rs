@@ -1,7 +1,8 @@
 //! From a request's arrival to the start of a runner, with 10,000 apps registered.
 //!
-//! Two cases: the engine alone, and a live node, there from the moment before the request is sent to the
-//! moment the start is handed to the backend, so with the HTTP request on its way in.
+//! Two cases: the engine alone, and a live node. There it is from the moment before the request is sent to
+//! the moment when the engine made the runner, which is when it issues the start of what fits; so the way of
+//! the HTTP request into the node is part of it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -41,8 +42,8 @@ pub(super) fn measure(program: &Path, rounds: usize) -> Result<Measured> {
     let (mut alone, mut live) = ([const { Vec::new() }; 3], [const { Vec::new() }; 2]);
     for round in 0..rounds {
         let engine = engine_alone()?;
-        let millis = live_node(&node, round)?;
-        let (p50, p99) = (quantile(&millis, 0.5), quantile(&millis, 0.99));
+        let micros = live_node(&node, round)?;
+        let (p50, p99) = (quantile(&micros, 0.5), quantile(&micros, 0.99));
         eprintln!(
             "round {}: engine p50 {:.1} µs, p99 {:.1} µs; node p50 {p50:.0} µs, p99 {p99:.0} µs",
             round + 1,
@@ -84,7 +85,7 @@ fn engine_alone() -> Result<EngineAlone> {
         .with_context(|| format!("the example `{NAME}` of glowplug-core printed no result: {line}"))
 }
 
-/// From just before each request is sent until its start is on its way, in microseconds.
+/// From just before each request is sent until its runner is decided on, in microseconds.
 fn live_node(node: &Node, round: usize) -> Result<Vec<f64>> {
     let mut micros = Vec::with_capacity(REQUESTS_PER_ROUND);
     for number in 0..REQUESTS_PER_ROUND {
@@ -94,10 +95,7 @@ fn live_node(node: &Node, round: usize) -> Result<Vec<f64>> {
         node.post(&format!("/run/{app}/"), "{}")?;
         let runners: Vec<Runner> = node.runners(&app)?;
         let runner = runners.last().context("the app was answered by no runner")?;
-        let pending = runner.phases.iter().find(|phase| phase.name == "pending");
-        let issued = pending.and_then(|phase| phase.end_micros);
-        let issued = issued.context("the runner was never placed")?;
-        micros.push(difference(issued, sent));
+        micros.push(difference(runner.created_at_micros, sent));
         node.kill(&runner.id)?;
         node.wait_until_cold(&app, END_TIMEOUT)?;
     }
