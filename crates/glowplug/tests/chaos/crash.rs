@@ -27,7 +27,7 @@ async fn runners_are_adopted_and_none_is_started_beside_them() {
         let known = ground.get("/api/v1/runners?ended=true").await;
         let ids: Vec<_> =
             known.as_array().unwrap().iter().map(|runner| runner["id"].clone()).collect();
-        assert_eq!(ids, [runner.clone()], "no second start while one lives");
+        assert_eq!(ids, std::slice::from_ref(&runner), "no second start while one lives");
     }
     ground.wait_for_why(runner.as_str().unwrap(), "app");
     ground.end().await;
@@ -177,7 +177,7 @@ async fn submit_for_a_while(
 }
 
 /// A program or a supervisor, whichever comes.
-fn kill_a_runner(ground: &Ground, random: &mut StdRng) {
+pub(crate) fn kill_a_runner(ground: &Ground, random: &mut StdRng) {
     let node = ground.served.pid();
     let others: Vec<u32> =
         ground.processes().into_iter().filter(|pid| Some(*pid) != node).collect();

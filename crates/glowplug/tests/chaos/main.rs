@@ -11,4 +11,5 @@ mod crash;
 mod ground;
 mod lifecycle;
 mod refusals;
+mod soak;
 mod stopping;
