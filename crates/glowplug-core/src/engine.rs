@@ -48,7 +48,7 @@ use timers::{Owner, Timers};
 pub struct Config {
     /// Which start of the node this is; makes runner ids unique over restarts.
     pub boot: u32,
-    /// Requests that may wait for one app.
+    /// Requests that may wait for one app when a direct one comes.
     pub waiting_max: usize,
     /// How long an app with waiting requests may be kept out by others that are in use.
     pub contention_wait_max: Duration,

@@ -33,7 +33,11 @@ impl Engine {
                 Some(reason) if app.placed() == 0 => {
                     Some(Refusal::Unschedulable { reason: reason.clone() })
                 }
-                _ if app.waiting.len() >= self.config.waiting_max => {
+                // A queued request was accepted before it came here, perhaps in an earlier life of the
+                // node. Its limit is kept by who accepts it.
+                _ if arrival.mode == Mode::Direct
+                    && app.waiting.len() >= self.config.waiting_max =>
+                {
                     Some(Refusal::QueueFull { limit: self.config.waiting_max })
                 }
                 _ => None,
