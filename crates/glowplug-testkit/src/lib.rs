@@ -1,10 +1,12 @@
 //! Fixtures for tests of a whole node: the real binary on a free port, and waits that end with what they
 //! wait for. Dev-dependency only.
 
+mod data_dir;
 mod process;
 mod served;
 mod wait;
 
+pub use data_dir::data_dir_with_python_apps;
 pub use process::processes_with;
 pub use served::{Served, ServedOptions};
 pub use wait::{eventually, wait_until};
