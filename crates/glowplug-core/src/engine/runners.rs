@@ -97,11 +97,14 @@ impl Engine {
         runner.ended = Some(now);
         let app_id = runner.app;
         let asked_to = runner.stop.is_some();
+        // One that was taken over may have been ready in an earlier life of the node: that it is gone says
+        // nothing about the next start.
+        let failed_start = before.is_starting() && runner.cause != StartCause::Adopted;
         let idle_end = runner.in_flight.is_empty();
         self.give_back(id);
         self.untie_replacements(id);
         if !asked_to {
-            if before.is_starting() {
+            if failed_start {
                 self.start_failed(now, app_id, id, detail, None);
             } else {
                 let what = What::Died { detail: detail.to_owned(), state: before };

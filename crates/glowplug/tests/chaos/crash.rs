@@ -116,6 +116,88 @@ async fn a_supervisor_that_is_killed_takes_its_runner_with_it_and_work_goes_on()
     ground.end().await;
 }
 
+/// The node finds the remains of runners that died with it. That is no failed start, after which the app
+/// would have to wait for half a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn runners_that_died_with_the_node_delay_nothing() {
+    let mut ground = ground::start("[apps.app]\n$APP\nkeep_alive = 600\n");
+    for _ in 0..5 {
+        ground.run("app", "/").await.assert_ok();
+        let runners: Vec<u32> = ground
+            .processes()
+            .into_iter()
+            .filter(|pid| Some(*pid) != ground.served.pid())
+            .collect();
+        ground.served.kill();
+        // While the node looks for runners, or just after it has found them.
+        let killing = std::thread::spawn(move || runners.into_iter().for_each(kill));
+        ground.served.start_again().unwrap();
+        killing.join().unwrap();
+    }
+    let answer = tokio::time::timeout(Duration::from_secs(20), ground.run("app", "/")).await;
+    answer.unwrap();
+    let why = ground.why("app");
+    assert!(!why.contains("failed to start"), "{why}");
+    ground.end().await;
+}
+
+/// What was accepted is not refused for its number when the node comes back, though more of it waits than
+/// would be accepted now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_queue_may_be_longer_than_the_limit() {
+    let mut ground = ground::start(
+        "[node.limits]\nwaiting_max = 3\n\
+         [apps.app]\n$APP\nkeep_alive = 600\nmax_multiplexing = 3\nmax_concurrency = 1\n",
+    );
+    ground.run("app", "/").await.assert_ok();
+    let caller = ground.caller();
+    let mut accepted = Vec::new();
+    for _ in 0..6 {
+        accepted.push(caller.submit("app", "/?seconds=1", "{}").await.unwrap());
+    }
+    assert_eq!(caller.submit("app", "/", "{}").await, None, "the queue is full");
+    ground.served.kill();
+    ground.processes().into_iter().for_each(kill);
+    ground.served.start_again().unwrap();
+    for id in &accepted {
+        caller.completed("app", id).await.assert_ok();
+    }
+    ground.end().await;
+}
+
+/// One who submits and goes away at once may or may not have been heard, but no request stays on disk
+/// that nobody serves before the next restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_whose_caller_goes_away_is_served_or_was_never_made() {
+    let mut ground = ground::start(
+        "[apps.app]\n$APP\nkeep_alive = 600\nmax_multiplexing = 50\nmax_concurrency = 1\n\
+         env = { LEDGER = '$FOLDER/ledger' }\n",
+    );
+    ground.run("app", "/").await.assert_ok();
+    let mut random = StdRng::seed_from_u64(7);
+    for _ in 0..200 {
+        let caller = ground::Caller::new(ground.served.url(""));
+        let patience = Duration::from_micros(random.random_range(200..6_000));
+        drop(tokio::time::timeout(patience, caller.submit("app", "/", "{}")).await);
+    }
+    eventually("what was heard has been served", SOON, || async {
+        let app = ground.get("/api/v1/apps/local/app").await;
+        (app["queued"] == 0 && app["in_flight"] == 0).then_some(())
+    })
+    .await;
+    let ledger = ground.folder().join("ledger");
+    let runs = || std::fs::read_to_string(&ledger).unwrap().lines().count();
+    let before = runs();
+    println!("{before} of 200 were heard");
+    ground.served.kill();
+    ground.served.start_again().unwrap();
+    // Served after anything that would have been taken up from the disk.
+    let last = ground.caller().submit("app", "/", "{}").await.unwrap();
+    ground.caller().completed("app", &last).await.assert_ok();
+    assert_eq!(runs(), before + 1, "the restart has found requests that were left behind");
+    ground.end().await;
+}
+
 fn parent_of(pid: u32) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();

@@ -70,7 +70,7 @@ fn random_behaviour(random: &mut StdRng) -> FakeBehaviour {
 async fn soak_on_the_fake_backend() {
     let mut random = StdRng::seed_from_u64(seed());
     let apps: Vec<String> = (0..FAKE_APPS).map(|number| format!("app{number}")).collect();
-    let mut config = "[node.limits]\nwaiting_max = 200\n".to_owned();
+    let mut config = "[node.limits]\nwaiting_max = 200\n[node.resources]\ncpu = 24\n".to_owned();
     for app in &apps {
         config.push_str(&format!("[apps.{app}]\ncommand = ['fake']\n"));
         config.push_str("termination_grace_period_seconds = 0.5\n");
