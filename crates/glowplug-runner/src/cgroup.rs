@@ -21,6 +21,10 @@ pub(crate) const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// The span over which the CPU limit is enforced.
 const CPU_PERIOD_MICROS: u64 = 100_000;
 
+/// A program that starts processes faster than they can be moved is given up on after this many rounds.
+/// What it left outside is still found at its end.
+const GATHER_ROUNDS_MAX: u32 = 16;
+
 /// Where groups can be made on this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CgroupPlan {
@@ -179,8 +183,8 @@ pub(crate) fn is_writable(dir: &Path) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct RunnerGroups {
     dirs: Vec<PathBuf>,
-    /// Open `cgroup.procs` files, for the program to enter before it starts.
-    pub(crate) entrances: Vec<OwnedFd>,
+    /// Open `cgroup.procs` files.
+    entrances: Vec<OwnedFd>,
     memory: Option<PathBuf>,
 }
 
@@ -212,6 +216,28 @@ impl RunnerGroups {
             }
         }
         (groups, notes)
+    }
+
+    /// Moves a program that has just been started into the groups, with what it has started since.
+    ///
+    /// Moving a process takes the kernel about 10 ms per group (it waits for every processor to pass a
+    /// quiet point), which is longer than many a start. So the program does not wait for it: it runs while
+    /// it is moved, and its limits hold from then on. `family` tells the processes that belong to it now.
+    pub(crate) fn gather(&self, family: impl Fn() -> Vec<i32>) {
+        for (dir, entrance) in self.dirs.iter().zip(&self.entrances) {
+            for _ in 0..GATHER_ROUNDS_MAX {
+                let inside = group_members(dir);
+                let mut outside = family();
+                outside.retain(|pid| !inside.contains(pid));
+                if outside.is_empty() {
+                    break;
+                }
+                for pid in outside {
+                    // One that has ended meanwhile needs no limits.
+                    let _ = rustix::io::write(entrance, pid.to_string().as_bytes());
+                }
+            }
+        }
     }
 
     /// How many of the runner's processes the kernel has killed for want of memory.

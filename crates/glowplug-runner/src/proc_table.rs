@@ -82,6 +82,30 @@ pub(crate) fn own_children() -> Vec<i32> {
     }
 }
 
+/// The living processes that this one has started, directly or through others.
+pub(crate) fn descendants() -> Vec<i32> {
+    let mut found = own_children();
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        next += 1;
+        found.extend(children(pid));
+    }
+    found.retain(|pid| Stat::read(*pid).is_some_and(|stat| !stat.is_dead()));
+    found
+}
+
+/// The children of all threads of a process.
+fn children(pid: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+        })
+        .collect()
+}
+
 /// The processes in a control group.
 pub(crate) fn group_members(dir: &Path) -> Vec<i32> {
     let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();

@@ -37,7 +37,7 @@ use self::peers::{PEERS_MAX, Peer};
 use self::signals::Signals;
 use crate::backend::{ExitCause, LogStream};
 use crate::cgroup::RunnerGroups;
-use crate::proc_table::{ProcessMark, own_children};
+use crate::proc_table::{ProcessMark, descendants, own_children};
 use crate::protocol::{
     EXIT_FILE, ExitRecord, FromShim, LaunchOrder, PROCESSES_FILE, ProcessesRecord, ToShim,
     write_file,
@@ -89,7 +89,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
     for note in notes {
         log.say(&note);
     }
-    let started = launch::start(&order, &groups);
+    let started = launch::start(&order);
     let mut shim = Shim {
         dir,
         order,
@@ -113,6 +113,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
                 Output::new(LogStream::Stderr, program.stderr),
             ];
             shim.broadcast(&FromShim::Spawned);
+            shim.groups.gather(descendants);
             let watched = shim.settle_in().and_then(|()| shim.watch());
             let problem = watched.err().map(|error| format!("the supervisor failed: {error}"));
             shim.finish(problem);

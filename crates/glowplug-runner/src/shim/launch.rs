@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -11,7 +11,6 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::signals;
-use crate::cgroup::RunnerGroups;
 use crate::protocol::{Identity, LaunchOrder};
 
 /// A program that has been started, and what it writes.
@@ -22,7 +21,7 @@ pub(super) struct Program {
 }
 
 /// Starts it, or says why that is not possible, in words for the app's owner.
-pub(super) fn start(order: &LaunchOrder, groups: &RunnerGroups) -> Result<Program, String> {
+pub(super) fn start(order: &LaunchOrder) -> Result<Program, String> {
     let Some((name, arguments)) = order.argv.split_first() else {
         return Err("the command is empty".to_owned());
     };
@@ -39,7 +38,7 @@ pub(super) fn start(order: &LaunchOrder, groups: &RunnerGroups) -> Result<Progra
         .stdout(stdout_writer)
         .stderr(stderr_writer)
         .process_group(0);
-    let restrictions = Restrictions::new(order, groups);
+    let restrictions = Restrictions::new(order);
     #[expect(unsafe_code, reason = "the child must restrict itself before it becomes the program")]
     // SAFETY: `apply` makes system calls only: it allocates nothing, takes no lock, and runs no code of
     // others. The shim has one thread, so the child is a complete copy of it.
@@ -90,14 +89,13 @@ fn explain(order: &LaunchOrder, error: &io::Error) -> String {
 
 /// Everything the child needs between fork and exec, prepared so that it need not allocate.
 struct Restrictions {
-    entrances: Vec<RawFd>,
     rlimits: Vec<(Resource, Rlimit)>,
     identity: Option<(Uid, Gid, Vec<Gid>)>,
     shim: Pid,
 }
 
 impl Restrictions {
-    fn new(order: &LaunchOrder, groups: &RunnerGroups) -> Self {
+    fn new(order: &LaunchOrder) -> Self {
         let mut rlimits = vec![(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })];
         if let Some(wanted) = order.limits.open_files_max {
             rlimits.push((Resource::Nofile, lowered(Resource::Nofile, wanted)));
@@ -106,25 +104,12 @@ impl Restrictions {
             let groups = identity.groups.iter().copied().map(Gid::from_raw).collect();
             (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid), groups)
         });
-        Self {
-            entrances: groups.entrances.iter().map(|fd| fd.as_fd().as_raw_fd()).collect(),
-            rlimits,
-            identity,
-            shim: rustix::process::getpid(),
-        }
+        Self { rlimits, identity, shim: rustix::process::getpid() }
     }
 
-    /// Runs in the child. The order matters: groups and limits while it still has the right to, then the
-    /// user, and the tie to the shim last because a change of user cuts it.
+    /// Runs in the child. The order matters: limits while it still has the right to, then the user, and the tie to the shim last because a change of user cuts it.
     fn apply(&self) -> io::Result<()> {
         signals::unblock_all();
-        for entrance in &self.entrances {
-            #[expect(unsafe_code, reason = "the descriptor is borrowed over a fork")]
-            // SAFETY: the descriptors stay open in the shim until the start is over, and the child has
-            // copies of all of them.
-            let entrance = unsafe { std::os::fd::BorrowedFd::borrow_raw(*entrance) };
-            rustix::io::write(entrance, b"0")?;
-        }
         for (resource, limit) in &self.rlimits {
             rustix::process::setrlimit(*resource, *limit)?;
         }
