@@ -1,6 +1,6 @@
 //! The clients that people use, unmodified, against the real binary and a real app.
 //!
-//! Each test starts a node and gives it to one script of `python/` or `javascript/`, which checks one
+//! Each test starts a node and gives it to scripts of `python/` or `javascript/`, each of which checks one
 //! subject and prints what it found; [`protocol`] says the same in plain HTTP. The clients themselves come
 //! from `cargo xtask test`.
 
@@ -14,48 +14,36 @@ use node::{Node, open_node};
 use script::{javascript, python};
 
 #[test]
-fn python_calls() {
-    python(&open_node(), "calls.py");
+fn python_calls_and_streams() {
+    let node = open_node();
+    python(&node, "calls.py");
+    python(&node, "streams.py");
 }
 
 #[test]
-fn python_queue() {
-    python(&open_node(), "queued.py");
+fn python_queues_and_cancels() {
+    let node = open_node();
+    python(&node, "queued.py");
+    python(&node, "cancelling.py");
 }
 
 #[test]
-fn python_cancelling() {
-    python(&open_node(), "cancelling.py");
+fn python_is_asynchronous_and_part_of_fal() {
+    let node = open_node();
+    python(&node, "asynchronous.py");
+    python(&node, "fal_apps.py");
 }
 
 #[test]
-fn python_streams() {
-    python(&open_node(), "streams.py");
+fn javascript_calls_and_streams() {
+    let node = open_node();
+    javascript(&node, "calls.mjs");
+    javascript(&node, "streams.mjs");
 }
 
 #[test]
-fn python_asynchronous() {
-    python(&open_node(), "asynchronous.py");
-}
-
-#[test]
-fn python_fal_apps() {
-    python(&open_node(), "fal_apps.py");
-}
-
-#[test]
-fn javascript_calls() {
-    javascript(&open_node(), "calls.mjs");
-}
-
-#[test]
-fn javascript_queue() {
+fn javascript_queues_and_cancels() {
     javascript(&open_node(), "queued.mjs");
-}
-
-#[test]
-fn javascript_streams() {
-    javascript(&open_node(), "streams.mjs");
 }
 
 #[test]

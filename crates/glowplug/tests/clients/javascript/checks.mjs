@@ -79,8 +79,20 @@ export function state(fal, app, requestId, wanted) {
 export function said(fal, app, requestId, message) {
   return until(message, async () => {
     const status = await fal.queue.status(app, { requestId, logs: true });
-    return messages(status).includes(message);
+    return status.logs && messages(status).includes(message);
   });
+}
+
+// Keeps an app that takes one request at a time from taking another while `work` is done.
+export async function busy(fal, app, work) {
+  const input = { seconds: (2 * WAIT_MILLIS_MAX) / 1000 };
+  const { request_id: requestId } = await fal.queue.submit(`${app}/patient`, { input });
+  await said(fal, app, requestId, "patient work begins");
+  await work();
+  const status = await fal.queue.status(app, { requestId });
+  assert.equal(status.status, "IN_PROGRESS", "it was to be left alone");
+  await fal.queue.cancel(app, { requestId });
+  await state(fal, app, requestId, "COMPLETED");
 }
 
 export function messages(status) {

@@ -18,19 +18,17 @@ const fal = client();
 
 await run({
   async events_come_one_by_one() {
-    await fal.run(APP, { input: { name: "warm" } });
-    const began = Date.now();
     const stream = await fal.stream(APP, { input: { steps: 3, seconds: 0.4 } });
     const events = [];
     for await (const event of stream) {
-      events.push({ ...event, at: Date.now() - began });
+      events.push({ ...event, at: Date.now() });
     }
     assert.deepEqual(events.map(({ step, of, text }) => [step, of, text]), [
       [1, 3, "läuft"],
       [2, 3, "läuft"],
       [3, 3, "läuft"],
     ]);
-    assert.ok(events[0].at < 350 && events[2].at > 700, JSON.stringify(events));
+    assert.ok(events[2].at - events[0].at > 400, JSON.stringify(events));
     assert.deepEqual(await stream.done(), { step: 3, of: 3, text: "läuft" });
     assert.match(stream.requestId, UUID);
   },

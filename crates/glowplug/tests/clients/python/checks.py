@@ -1,6 +1,7 @@
 """Runs the checks of a script, and what more than one script needs."""
 
 import asyncio
+import contextlib
 import datetime
 import inspect
 import os
@@ -88,8 +89,15 @@ def until(what, look):
     raise AssertionError("waited in vain for " + what)
 
 
-def until_in_progress(handle):
-    until("the start", lambda: isinstance(handle.status(), fal_client.InProgress))
+@contextlib.contextmanager
+def busy(app):
+    """Keeps an app that takes one request at a time from taking another."""
+    handle = fal_client.submit(app, {"seconds": 2 * WAIT_SECONDS_MAX}, path="patient")
+    until_said(handle, "patient work begins")
+    yield handle
+    assert isinstance(handle.status(), fal_client.InProgress), "it was to be left alone"
+    handle.cancel()
+    completed(handle)
 
 
 async def until_in_progress_async(handle):

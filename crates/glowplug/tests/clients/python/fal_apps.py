@@ -19,7 +19,7 @@ def check_run_and_submit():
 
 
 def check_status_tells_the_states_apart():
-    first = fal.apps.submit(SINGLE, {"steps": 3, "seconds": 0.3}, path="slow")
+    first = fal.apps.submit(SINGLE, {"steps": 3, "seconds": 0.5}, path="slow")
     until("the start", lambda: isinstance(first.status(), InProgress))
     second = fal.apps.submit(SINGLE, {"name": "you"})
     equal(second.status().position, 0)
@@ -33,7 +33,7 @@ def check_status_tells_the_states_apart():
 
 
 def check_cancel():
-    first = fal.apps.submit(SINGLE, {"seconds": 20}, path="patient")
+    first = fal.apps.submit(SINGLE, {"seconds": 60}, path="patient")
     until("the work", lambda: getattr(first.status(logs=True), "logs", None))
     second = fal.apps.submit(SINGLE, {"name": "you"})
     second.cancel()

@@ -11,14 +11,12 @@ STEPS = [{"step": step, "of": 3, "text": "läuft"} for step in (1, 2, 3)]
 
 
 def check_events_come_one_by_one():
-    fal_client.run(APP, {"name": "warm"})
-    began = time.monotonic()
     events, times = [], []
-    for event in fal_client.stream(APP, {"steps": 3, "seconds": 0.3}):
+    for event in fal_client.stream(APP, {"steps": 3, "seconds": 0.4}):
         events.append(event)
-        times.append(time.monotonic() - began)
+        times.append(time.monotonic())
     equal(events, STEPS)
-    assert times[0] < 0.25 and times[2] > 0.5, times
+    assert times[2] - times[0] > 0.4, times
 
 
 def check_a_stream_may_have_another_path_or_none():
