@@ -70,7 +70,8 @@ fn random_behaviour(random: &mut StdRng) -> FakeBehaviour {
 async fn soak_on_the_fake_backend() {
     let mut random = StdRng::seed_from_u64(seed());
     let apps: Vec<String> = (0..FAKE_APPS).map(|number| format!("app{number}")).collect();
-    let mut config = "[node.limits]\nwaiting_max = 200\n[node.resources]\ncpu = 24\n".to_owned();
+    // Room for all floors, which are never broken, but not for everything.
+    let mut config = "[node.limits]\nwaiting_max = 200\n[node.resources]\ncpu = 40\n".to_owned();
     for app in &apps {
         config.push_str(&format!("[apps.{app}]\ncommand = ['fake']\n"));
         config.push_str("termination_grace_period_seconds = 0.5\n");
@@ -111,8 +112,8 @@ async fn soak_on_the_fake_backend() {
         world.starts(),
         traffic.summary()
     );
-    traffic.assert_every_accepted_request_is_complete().await;
     traffic.let_everything_go_cold().await;
+    traffic.assert_every_accepted_request_is_complete().await;
     eventually("no runner lives", SOON, || async { world.running().is_empty().then_some(()) })
         .await;
     traffic.assert_idle().await;
@@ -132,9 +133,10 @@ async fn soak_on_processes() {
     for app in &apps {
         config.push_str(&format!("[apps.{app}]\n$APP\n{}", random_scaling(&mut random)));
     }
-    // Interpreters take a core each while they start: a few at a time keep the machine usable.
-    config
-        .push_str("[machine_types.default]\ncpu = 1\nenforce = false\n[node.resources]\ncpu = 8\n");
+    // Room for all floors, which are never broken, but not for everything.
+    config.push_str(
+        "[machine_types.default]\ncpu = 1\nenforce = false\n[node.resources]\ncpu = 24\n",
+    );
     let mut ground = ground::start(&config);
     let before = (open_files(ground.served.pid().unwrap()), memory(ground.served.pid().unwrap()));
     let traffic = Traffic::new(ground.caller(), apps, |random, number| {
@@ -165,8 +167,8 @@ async fn soak_on_processes() {
     drop(restart);
     traffic.stop(callers).await;
     println!("{lives} lives of the node; {}", traffic.summary());
-    traffic.assert_every_accepted_request_is_complete().await;
     traffic.let_everything_go_cold().await;
+    traffic.assert_every_accepted_request_is_complete().await;
     ground.wait_for_no_runner_process();
     traffic.assert_idle().await;
     drop(traffic);

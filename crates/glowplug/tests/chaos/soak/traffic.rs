@@ -276,10 +276,10 @@ impl Inner {
         let keep_alive = [0.0, 0.1, 2.0][random.random_range(0..3)];
         let patch = json!({
             "keep_alive": keep_alive,
-            "min_concurrency": u32::from(random.random_bool(0.2)),
+            "min_concurrency": u32::from(random.random_bool(0.1)),
             "max_concurrency": random.random_range(1..4),
             "max_multiplexing": random.random_range(1..4),
-            "concurrency_buffer": u32::from(random.random_bool(0.2)),
+            "concurrency_buffer": u32::from(random.random_bool(0.1)),
         });
         if let Ok(answer) = self.patch(app, patch).await {
             // Just after a start the app may not be deployed yet.
