@@ -101,6 +101,8 @@ pub(crate) enum RequestBodyError {
     Caller(#[source] hyper::Error),
     #[error("the request's body is larger than this node allows")]
     TooLarge,
+    #[error("the body is not as long as its length says")]
+    Length,
 }
 
 impl RequestBody {

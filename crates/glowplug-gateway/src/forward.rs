@@ -13,9 +13,9 @@
 //! A [`Forwarder`] belongs to one event loop; the sockets in its pool are registered there. It never
 //! picks a runner and never repeats a request of which the runner may have seen anything.
 
+mod codec;
 mod connection;
 mod pool;
-mod relay;
 mod runner_body;
 mod stream;
 
@@ -33,11 +33,11 @@ use http::{Request, Response, StatusCode};
 use tokio::sync::watch;
 
 use crate::answer::Problem;
-use crate::body::RequestBody;
+use crate::body::{RequestBody, RequestBodyError};
 use crate::options::ForwardOptions;
 
-use connection::SendError;
-pub(crate) use connection::{Connection, builder, connect_stream, failure};
+use codec::HeadFault;
+pub(crate) use connection::{Connection, connect_stream};
 use pool::Pool;
 pub use runner_body::BodyError;
 pub(crate) use runner_body::RunnerBody;
@@ -86,6 +86,25 @@ pub enum ForwardError {
     BodyTooLarge,
     #[error("{0}")]
     Revoked(Refusal),
+}
+
+impl From<HeadFault> for ForwardError {
+    fn from(fault: HeadFault) -> Self {
+        let reason = fault.to_string();
+        match fault {
+            HeadFault::TooLarge => Self::HeadersTooLarge { reason },
+            HeadFault::Syntax(_) | HeadFault::Framing(_) => Self::Malformed { reason },
+        }
+    }
+}
+
+impl From<RequestBodyError> for ForwardError {
+    fn from(error: RequestBodyError) -> Self {
+        match error {
+            RequestBodyError::Caller(_) | RequestBodyError::Length => Self::CallerGone,
+            RequestBodyError::TooLarge => Self::BodyTooLarge,
+        }
+    }
 }
 
 impl ForwardError {
@@ -151,35 +170,20 @@ impl Forwarder {
         address: &Arc<RunnerAddress>,
         request: Request<RequestBody>,
     ) -> Result<Response<AnswerBody>, ForwardError> {
-        let mut request = request;
-        let mut pooled = self.checkout(address).await;
-        // At most twice: once on a pooled connection, once on a fresh one.
-        loop {
-            let reused = pooled.is_some();
-            let connection = match pooled.take() {
-                Some(connection) => connection,
-                None => connection::connect(address, &self.options).await?,
-            };
-            match connection.send(request).await {
-                Ok((_, response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    let reason = "it switched protocols without being asked to".to_owned();
-                    return Err(ForwardError::Malformed { reason });
-                }
-                Ok((connection, response)) => {
-                    let (head, body) = response.into_parts();
-                    let (forwarder, address) = (self.clone(), address.clone());
-                    let body = RunnerBody::new(head.status, body, connection, forwarder, address);
-                    return Ok(Response::from_parts(head, body.prefetch().await?));
-                }
-                // It was closed before anything was sent, so its siblings are suspects too.
-                Err(SendError::Unsent(unsent)) if reused => {
-                    self.forget(address);
-                    request = *unsent;
-                }
-                Err(SendError::Unsent(_)) => return Err(ForwardError::Disconnected),
-                Err(SendError::Failed(error)) => return Err(error),
-            }
+        let mut connection = match self.checkout(address).await {
+            Some(connection) => connection,
+            None => connection::connect(address, &self.options).await?,
+        };
+        let head = connection.send(request).await?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let reason = "it switched protocols without being asked to".to_owned();
+            return Err(ForwardError::Malformed { reason });
         }
+        let body = RunnerBody::new(head.status, connection, self.clone(), address.clone());
+        let mut response = Response::new(body.prefetch().await?);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        Ok(response)
     }
 
     /// As [`Forwarder::exchange`], until the attempt is withdrawn.
@@ -211,14 +215,20 @@ impl Forwarder {
         drop(closed);
     }
 
+    /// An idle connection that is still open, as far as can be known.
     async fn checkout(&self, address: &RunnerAddress) -> Option<Box<Connection>> {
         let now = (self.clock)();
         let oldest = earlier(now, self.options.idle_timeout);
-        let (connection, since) = self.pool().checkout(address, oldest)?;
+        let (mut connection, since) = self.pool().checkout(address, oldest)?;
         if now - since > TRUSTED_IDLE {
             // Lets the event loop look at its sockets once, so that a close which came meanwhile is
             // noticed before the request is sent, while it can still be sent elsewhere.
             tokio::task::yield_now().await;
+        }
+        if connection.is_stale().await {
+            // So its siblings are suspects too.
+            self.forget(address);
+            return None;
         }
         Some(connection)
     }

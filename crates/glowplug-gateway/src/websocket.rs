@@ -12,6 +12,7 @@ use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
@@ -24,6 +25,7 @@ use crate::forward::{self, ForwardError, Revocation, revoked};
 use crate::header::receive;
 use crate::host::DirectArrival;
 use crate::listener::Worker;
+use crate::options::{HEADER_COUNT_MAX, RESPONSE_HEADER_BYTES_MAX};
 use crate::path::{AppPath, query_value};
 use crate::run::{Attempt, admitted, find_app, to_runner};
 
@@ -96,14 +98,17 @@ async fn upgrade(
 ) -> Result<Response<Incoming>, ForwardError> {
     let exchange = async {
         let stream = forward::connect_stream(address, worker.forwarder.options()).await?;
-        let (mut sender, connection) =
-            forward::builder().handshake(stream).await.map_err(|error| forward::failure(&error))?;
+        let (mut sender, connection) = http1::Builder::new()
+            .max_header_size(2 * RESPONSE_HEADER_BYTES_MAX)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| failure(&error))?;
         worker.tasks.spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "a runner's connection ended early");
             }
         });
-        sender.send_request(request).await.map_err(|error| forward::failure(&error))
+        sender.send_request(request).await.map_err(|error| failure(&error))
     };
     let mut exchange = pin!(exchange);
     let Some(revocation) = revocation else { return exchange.await };
@@ -111,6 +116,19 @@ async fn upgrade(
         biased;
         answer = exchange.as_mut() => answer,
         refusal = revoked(revocation) => Err(ForwardError::Revoked(refusal)),
+    }
+}
+
+/// What went wrong before there was an answer.
+fn failure(error: &hyper::Error) -> ForwardError {
+    if error.is_parse_too_large() {
+        let reason =
+            format!("more than {HEADER_COUNT_MAX} fields or {RESPONSE_HEADER_BYTES_MAX} bytes");
+        ForwardError::HeadersTooLarge { reason }
+    } else if error.is_parse() {
+        ForwardError::Malformed { reason: error.to_string() }
+    } else {
+        ForwardError::Disconnected
     }
 }
 

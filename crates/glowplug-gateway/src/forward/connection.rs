@@ -1,54 +1,61 @@
 //! One HTTP/1.1 connection to a runner, driven by whoever waits on it.
+//!
+//! A request and its answer are independent of one another: the rest of a request's body is still sent
+//! while its answer comes, and an answer may come before its request is complete. The connection can
+//! be used again when both are complete. Limits: [`READ_BYTES_MAX`], and those of the codec.
 
-use std::error::Error;
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 
+use bytes::{Bytes, BytesMut};
 use glowplug_core::RunnerAddress;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use http::header::{self, HeaderName};
+use http::{Method, Request, request};
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::AsyncWrite;
+use tokio_util::io::poll_read_buf;
 
-use super::relay::{Relay, RelayedBody};
-use super::stream::RelayedStream;
+use super::codec::{
+    AnswerDecoder, BodyFault, Framing, Head, HeadFault, Outbox, Parsed, encode_chunk, encode_end,
+    encode_head, parse_head,
+};
 use super::{ForwardError, Stream};
 use crate::body::{RequestBody, RequestBodyError};
-use crate::options::{ForwardOptions, HEADER_COUNT_MAX, RESPONSE_HEADER_BYTES_MAX};
+use crate::options::ForwardOptions;
 
-/// Read and write buffer. Large enough that streams move in few system calls.
-const BUFFER_BYTES_MAX: usize = 256 * 1024;
-/// Where the parser gives up on a head. Above [`RESPONSE_HEADER_BYTES_MAX`], so that a block a little
-/// over that limit is still counted exactly and named in the error.
-const HEAD_BYTES_MAX: usize = 2 * RESPONSE_HEADER_BYTES_MAX;
+/// What a read makes room for at first. It doubles with each read that fills it.
+const READ_BYTES_MIN: usize = 8 * 1024;
+/// What a read makes room for at most. Large enough that streams move in few system calls.
+const READ_BYTES_MAX: usize = 256 * 1024;
+/// Interim answers (`100 Continue`, `103 Early Hints`) passed over before an answer.
+const INTERIM_ANSWERS_MAX: u32 = 16;
 
+#[derive(Debug)]
 pub(crate) struct Connection {
-    sender: http1::SendRequest<RelayedBody>,
-    driven: Driven,
+    stream: Stream,
+    /// Read and not yet decoded.
+    received: BytesMut,
+    read_bytes: usize,
+    outbox: Outbox,
+    /// What is left of the request's body.
+    upload: Option<Upload>,
+    method: Method,
+    interim_answers: u32,
+    answer: AnswerDecoder,
+    /// The runner says it will, and nothing speaks against it.
+    keeps_open: bool,
 }
 
-/// The connection proper, and how it is polled.
-struct Driven {
-    /// `None` once closed.
-    http: Option<http1::Connection<RelayedStream, RelayedBody>>,
-    relay: Arc<Relay>,
-    /// Wakes `relay`.
-    parts: Waker,
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("closed", &self.is_closed()).finish_non_exhaustive()
-    }
-}
-
-pub(super) enum SendError {
-    /// The connection was closed before anything of the request was written.
-    Unsent(Box<Request<RequestBody>>),
-    Failed(ForwardError),
+/// A request's body on its way.
+#[derive(Debug)]
+struct Upload {
+    body: RequestBody,
+    framing: Framing,
+    /// The trailers that the request's head announced.
+    announced: Vec<HeaderName>,
 }
 
 /// Opens a connection to a runner.
@@ -57,13 +64,7 @@ pub(super) async fn connect(
     options: &ForwardOptions,
 ) -> Result<Box<Connection>, ForwardError> {
     let stream = connect_stream(address, options).await?;
-    let relay = Relay::new();
-    let stream = RelayedStream { stream, relay: relay.clone() };
-    let (sender, http) = builder().handshake(stream).await.map_err(|error| {
-        ForwardError::Connect { address: address.clone(), source: io::Error::other(error) }
-    })?;
-    let parts = Waker::from(relay.clone());
-    Ok(Box::new(Connection { sender, driven: Driven { http: Some(http), relay, parts } }))
+    Ok(Box::new(Connection::new(stream)))
 }
 
 pub(crate) async fn connect_stream(
@@ -80,84 +81,243 @@ pub(crate) async fn connect_stream(
     }
 }
 
-pub(crate) fn builder() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(BUFFER_BYTES_MAX).max_header_size(HEAD_BYTES_MAX);
-    builder
-}
-
 impl Connection {
-    /// Sends a request and waits for the head of its answer.
-    pub(super) async fn send(
-        mut self: Box<Self>,
-        request: Request<RequestBody>,
-    ) -> Result<(Box<Self>, Response<Incoming>), SendError> {
-        let relay = self.driven.relay.clone();
-        let request = request.map(|body| RelayedBody { body, relay });
-        let mut answer = pin!(self.sender.try_send_request(request));
-        let driven = &mut self.driven;
-        let result = poll_fn(|cx| {
-            driven.drive(cx);
-            // The answer comes out of the connection just driven, from nowhere else.
-            match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Pending if driven.http.is_none() => Poll::Ready(None),
-                answer => answer.map(Some),
-            }
-        })
-        .await;
-        match result {
-            Some(Ok(response)) => Ok((self, response)),
-            Some(Err(mut error)) => Err(match error.take_message() {
-                Some(unsent) => SendError::Unsent(Box::new(unsent.map(|relayed| relayed.body))),
-                None => SendError::Failed(failure(error.error())),
-            }),
-            None => Err(SendError::Failed(ForwardError::Disconnected)),
+    fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            received: BytesMut::new(),
+            read_bytes: READ_BYTES_MIN,
+            outbox: Outbox::default(),
+            upload: None,
+            method: Method::GET,
+            interim_answers: 0,
+            answer: AnswerDecoder::End,
+            keeps_open: true,
         }
     }
 
-    /// Moves bytes in both directions as far as they go now.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        self.driven.drive(cx);
+    /// Whether an idle connection is over: it has nothing else to say.
+    pub(super) async fn is_stale(&mut self) -> bool {
+        poll_fn(|cx| Poll::Ready(self.poll_receive(cx).is_ready())).await
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.driven.http.is_none()
+    /// Sends a request and waits for the head of its answer. To be called on an idle connection.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Head, ForwardError> {
+        let (head, body) = request.into_parts();
+        let framing = Framing::of(&body);
+        encode_head(&head, framing, &mut self.outbox);
+        if framing != Framing::Empty {
+            let announced = announced_trailers(&head, framing);
+            self.upload = Some(Upload { body, framing, announced });
+            self.gather().await?;
+        }
+        self.method = head.method;
+        self.interim_answers = 0;
+        poll_fn(|cx| self.poll_head(cx)).await
+    }
+
+    /// Puts the first piece of a body beside the head, so that a small request is one write. It mostly
+    /// lies right behind the caller's head, but is only looked for when it is asked for: hence the
+    /// second try, one turn later.
+    async fn gather(&mut self) -> Result<(), RequestBodyError> {
+        let mut tries = 0..2;
+        poll_fn(|cx| {
+            let gathered = self.poll_upload(cx);
+            tries.next();
+            match gathered {
+                Poll::Pending if tries.is_empty() => Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Poll::Ready(gathered) => Poll::Ready(gathered),
+            }
+        })
+        .await
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, ForwardError>> {
+        self.send_on(cx)?;
+        loop {
+            if !self.received.is_empty()
+                && let Some(head) = self.take_head()?
+            {
+                return Poll::Ready(Ok(head));
+            }
+            match ready!(self.poll_receive(cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(ForwardError::Disconnected)),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Passes over interim answers.
+    fn take_head(&mut self) -> Result<Option<Head>, HeadFault> {
+        loop {
+            match parse_head(&mut self.received, &self.method)? {
+                Parsed::Partial => return Ok(None),
+                Parsed::Interim if self.interim_answers == INTERIM_ANSWERS_MAX => {
+                    return Err(HeadFault::Framing("too many interim answers came before it"));
+                }
+                Parsed::Interim => self.interim_answers += 1,
+                Parsed::Head { head, body, keeps_open } => {
+                    self.answer = body;
+                    self.keeps_open &= keeps_open;
+                    return Ok(Some(head));
+                }
+            }
+        }
+    }
+
+    /// The next piece of the answer's body.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if self.send_on(cx).is_err() {
+            return Poll::Ready(Some(Err(BodyFault::Cut)));
+        }
+        loop {
+            if let Some(frame) = self.answer.decode(&mut self.received)? {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if self.answer.is_end() {
+                return Poll::Ready(None);
+            }
+            match ready!(self.poll_receive(cx)) {
+                Ok(0) => self.answer.close()?,
+                Ok(_) => {}
+                Err(_) => return Poll::Ready(Some(Err(BodyFault::Cut))),
+            }
+        }
+    }
+
+    /// All of the answer was taken.
+    pub(super) fn is_answered(&self) -> bool {
+        self.answer.is_end()
+    }
+
+    /// How much of the answer's body is to come.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.answer.size_hint()
     }
 
     /// Both messages of the last exchange are complete, and the runner keeps the connection open.
     pub(super) fn is_reusable(&self) -> bool {
-        !self.is_closed() && self.sender.is_ready()
+        self.keeps_open
+            && self.upload.is_none()
+            && self.outbox.is_empty()
+            && self.answer.is_end()
+            && self.received.is_empty()
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.received.reserve(self.read_bytes);
+        let room = self.received.capacity() - self.received.len();
+        let read = ready!(poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.received))?;
+        if read == room {
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Sends as much of the request as goes now. Fails if the caller does not send its body.
+    fn send_on(&mut self, cx: &mut Context<'_>) -> Result<(), RequestBodyError> {
+        while self.poll_write(cx).is_ready() && self.upload.is_some() {
+            match self.poll_upload(cx) {
+                Poll::Ready(sent) => sent?,
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all that is encoded. A runner that reads no further may have answered nevertheless, so
+    /// that it does not is no failure yet.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.outbox.is_empty() {
+            let slices = self.outbox.slices();
+            match ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices)) {
+                Ok(bytes) if bytes > 0 => self.outbox.advance(bytes),
+                Ok(_) | Err(_) => {
+                    self.upload = None;
+                    self.keeps_open = false;
+                    self.outbox.clear();
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Encodes the next piece of the request's body.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
+        let Some(upload) = &mut self.upload else { return Poll::Ready(Ok(())) };
+        let frame = ready!(Pin::new(&mut upload.body).poll_frame(cx)).transpose()?;
+        if upload.encode(frame, &mut self.outbox)? {
+            self.upload = None;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Driven {
-    /// A connection that is over is dropped at once: only then does it hand back a request of which it
-    /// has written nothing.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(http) = &mut self.http
-            && self.relay.drive(&self.parts, cx, |cx| Pin::new(http).poll(cx)).is_ready()
-        {
-            self.http = None;
+impl Framing {
+    fn of(body: &RequestBody) -> Self {
+        match body.size_hint().exact() {
+            _ if body.is_end_stream() => Self::Empty,
+            Some(bytes) => Self::Length(bytes),
+            None => Self::Chunked,
         }
     }
 }
 
-/// What went wrong before there was a head.
-pub(crate) fn failure(error: &hyper::Error) -> ForwardError {
-    if let Some(body) = error.source().and_then(|source| source.downcast_ref::<RequestBodyError>())
-    {
-        return match body {
-            RequestBodyError::Caller(_) => ForwardError::CallerGone,
-            RequestBodyError::TooLarge => ForwardError::BodyTooLarge,
-        };
-    }
-    if error.is_parse_too_large() {
-        let reason =
-            format!("more than {HEADER_COUNT_MAX} fields or {RESPONSE_HEADER_BYTES_MAX} bytes");
-        ForwardError::HeadersTooLarge { reason }
-    } else if error.is_parse() {
-        ForwardError::Malformed { reason: error.to_string() }
-    } else {
-        ForwardError::Disconnected
+impl Upload {
+    /// Returns whether it is complete. `None`: the body is at its end.
+    fn encode(
+        &mut self,
+        frame: Option<Frame<Bytes>>,
+        outbox: &mut Outbox,
+    ) -> Result<bool, RequestBodyError> {
+        let frame = frame.map(Frame::into_data);
+        match (&mut self.framing, frame) {
+            // More or less than was announced would be read as a part of another request, or wait for one.
+            (Framing::Length(left), Some(Ok(data))) => {
+                let length = data.len() as u64;
+                *left = left.checked_sub(length).ok_or(RequestBodyError::Length)?;
+                outbox.set_data(data);
+                Ok(*left == 0)
+            }
+            (Framing::Empty | Framing::Length(0), _) => Ok(true),
+            (Framing::Length(_), _) => Err(RequestBodyError::Length),
+            (Framing::Chunked, Some(Ok(data))) => {
+                encode_chunk(data, outbox);
+                Ok(false)
+            }
+            (Framing::Chunked, Some(Err(frame))) => {
+                encode_end(frame.trailers_ref(), &self.announced, outbox);
+                Ok(true)
+            }
+            (Framing::Chunked, None) => {
+                encode_end(None, &self.announced, outbox);
+                Ok(true)
+            }
+        }
     }
 }
+
+fn announced_trailers(head: &request::Parts, framing: Framing) -> Vec<HeaderName> {
+    if framing != Framing::Chunked {
+        return Vec::new();
+    }
+    head.headers
+        .get_all(header::TRAILER)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

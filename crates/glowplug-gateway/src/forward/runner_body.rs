@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -12,15 +12,14 @@ use glowplug_core::RunnerAddress;
 use glowplug_core::request::{Answer, Outcome, Refusal};
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
+use super::codec::BodyFault;
 use super::{AnswerBody, Connection, ForwardError, Forwarder, Revocation, revoked};
 use crate::run::Attempt;
 
 /// Drives the runner's connection, gives it back to the pool after the last byte, and reports the
 /// attempt's end. Dropped before the end, it closes the connection.
 pub(crate) struct RunnerBody {
-    incoming: Incoming,
     /// Read ahead by [`RunnerBody::prefetch`], in this order.
     ahead: [Option<Frame<Bytes>>; 2],
     /// `None` once given back or closed.
@@ -49,13 +48,11 @@ pub enum BodyError {
 impl RunnerBody {
     pub(super) fn new(
         status: StatusCode,
-        incoming: Incoming,
         connection: Box<Connection>,
         forwarder: Arc<Forwarder>,
         address: Arc<RunnerAddress>,
     ) -> Self {
         Self {
-            incoming,
             ahead: [None, None],
             connection: Some(connection),
             // Servers close a connection after an exception without having announced it (uvicorn does),
@@ -84,32 +81,24 @@ impl RunnerBody {
 
     fn read_ahead(&mut self, cx: &mut Context<'_>) -> Result<(), ForwardError> {
         for place in 0..self.ahead.len() {
-            if self.incoming.is_end_stream() {
-                self.release(cx);
-                return Ok(());
-            }
-            match self.poll_incoming(cx) {
+            match self.poll_connection(cx) {
                 Poll::Ready(Some(Ok(frame))) => self.ahead[place] = Some(frame),
-                Poll::Ready(None) => {
-                    self.release(cx);
-                    return Ok(());
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    return Err(ForwardError::Incomplete { reason: error.to_string() });
-                }
-                Poll::Pending if self.is_cut() => {
-                    let reason = "the connection closed".to_owned();
-                    return Err(ForwardError::Incomplete { reason });
+                Poll::Ready(None) => break,
+                Poll::Ready(Some(Err(fault))) => {
+                    return Err(ForwardError::Incomplete { reason: fault.to_string() });
                 }
                 Poll::Pending => return Ok(()),
             }
         }
+        if self.is_received() {
+            self.release();
+        }
         Ok(())
     }
 
-    /// Nothing more can come.
-    fn is_cut(&self) -> bool {
-        self.connection.as_ref().is_none_or(|connection| connection.is_closed())
+    /// Nothing more is to come from the runner.
+    fn is_received(&self) -> bool {
+        self.connection.as_ref().is_none_or(|connection| connection.is_answered())
     }
 
     fn take_ahead(&mut self) -> Option<Frame<Bytes>> {
@@ -132,8 +121,8 @@ impl RunnerBody {
     }
 
     /// The answer is complete.
-    fn finish(&mut self, cx: &mut Context<'_>) {
-        self.release(cx);
+    fn finish(&mut self) {
+        self.release();
         if let Some((attempt, answer)) = self.attempt.take() {
             attempt.end(Outcome::Answered(answer));
         }
@@ -147,31 +136,23 @@ impl RunnerBody {
         error
     }
 
-    fn release(&mut self, cx: &mut Context<'_>) {
-        let Some(mut connection) = self.connection.take() else { return };
-        if !self.keeps_connection {
-            return;
-        }
-        if !connection.is_reusable() {
-            // The connection may not have noticed yet that the exchange is over.
-            connection.drive(cx);
-        }
-        if connection.is_reusable() {
+    fn release(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && self.keeps_connection
+            && connection.is_reusable()
+        {
             self.forwarder.give_back(&self.address, connection);
         }
     }
 
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        // Without a waker: what arrives in the body arrives by driving the connection, below.
-        let mut unheard = Context::from_waker(Waker::noop());
-        let frame = Pin::new(&mut self.incoming).poll_frame(&mut unheard);
-        if frame.is_ready() {
-            return frame;
+    fn poll_connection(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        match &mut self.connection {
+            Some(connection) => connection.poll_frame(cx),
+            None => Poll::Ready(None),
         }
-        if let Some(connection) = &mut self.connection {
-            connection.drive(cx);
-        }
-        Pin::new(&mut self.incoming).poll_frame(&mut unheard)
     }
 }
 
@@ -186,7 +167,7 @@ impl Body for RunnerBody {
         let this = &mut *self;
         if let Some(frame) = this.take_ahead() {
             if this.is_end_stream() {
-                this.finish(cx);
+                this.finish();
             }
             return Poll::Ready(Some(Ok(frame)));
         }
@@ -196,43 +177,40 @@ impl Body for RunnerBody {
             this.revoked = None;
             return Poll::Ready(Some(Err(this.fail(BodyError::Revoked(refusal)))));
         }
-        if this.is_end_stream() {
-            this.finish(cx);
-            return Poll::Ready(None);
-        }
-        match this.poll_incoming(cx) {
+        match this.poll_connection(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 // The last frame of a known length is the end: nobody will ask for another.
-                if this.incoming.is_end_stream() {
-                    this.finish(cx);
+                if this.is_received() {
+                    this.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
-                this.finish(cx);
+                this.finish();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(this.fail(BodyError::Incomplete)))),
-            Poll::Pending if this.is_cut() => {
-                Poll::Ready(Some(Err(this.fail(BodyError::Incomplete))))
-            }
             Poll::Pending => Poll::Pending,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.iter().all(Option::is_none) && self.incoming.is_end_stream()
+        self.ahead.iter().all(Option::is_none) && self.is_received()
     }
 
     fn size_hint(&self) -> SizeHint {
+        let mut hint = match &self.connection {
+            Some(connection) => connection.size_hint(),
+            // A body with trailers cannot be sent by its length.
+            None if self.ahead.iter().flatten().any(Frame::is_trailers) => SizeHint::default(),
+            None => SizeHint::with_exact(0),
+        };
         let frames = self.ahead.iter().flatten();
         let ahead = frames.filter_map(Frame::data_ref).map(Bytes::len).sum::<usize>() as u64;
-        let rest = self.incoming.size_hint();
-        let mut hint = SizeHint::new();
-        if let Some(upper) = rest.upper() {
+        if let Some(upper) = hint.upper() {
             hint.set_upper(upper.saturating_add(ahead));
         }
-        hint.set_lower(rest.lower().saturating_add(ahead));
+        hint.set_lower(hint.lower().saturating_add(ahead));
         hint
     }
 }
