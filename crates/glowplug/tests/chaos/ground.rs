@@ -123,7 +123,6 @@ impl Ground {
 
     /// Waits until `why` mentions this: decisions are written down a moment after they are made.
     pub(crate) fn wait_for_why(&self, id: &str, word: &str) {
-        println!("before `{word}` was looked for: {}", self.why(id));
         wait_until(&format!("`why {id}` says `{word}`"), Duration::from_secs(10), || {
             self.why(id).contains(word).then_some(())
         });

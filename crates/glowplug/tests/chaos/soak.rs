@@ -1,6 +1,8 @@
 //! Random traffic, random settings, random kills, for as long as `GLOWPLUG_SOAK_SECONDS` says: 180 apps on
 //! the fake backend in this process, then 20 more as processes of the real binary.
 
+#![expect(clippy::print_stdout, reason = "the seed repeats a run, the sums say what it was")]
+
 mod fake_node;
 mod traffic;
 
@@ -39,7 +41,7 @@ fn seed() -> u64 {
 }
 
 fn random_scaling(random: &mut StdRng) -> String {
-    let min = if random.random_bool(0.1) { 1 } else { 0 };
+    let min = u32::from(random.random_bool(0.1));
     format!(
         "keep_alive = {}\nmin_concurrency = {min}\nmax_concurrency = {}\nmax_multiplexing = {}\n\
          concurrency_buffer = {}\nscaling_delay = {}\nstartup_timeout = 20\nrequest_timeout = 20\n",
@@ -73,7 +75,7 @@ async fn soak_on_the_fake_backend() {
     // Room for all floors, which are never broken, but not for everything.
     let mut config = "[node.limits]\nwaiting_max = 200\n[node.resources]\ncpu = 40\n".to_owned();
     for app in &apps {
-        config.push_str(&format!("[apps.{app}]\ncommand = ['fake']\n"));
+        config.extend(["[apps.", app, "]\ncommand = ['fake']\n"]);
         config.push_str("termination_grace_period_seconds = 0.5\n");
         config.push_str(&random_scaling(&mut random));
     }
@@ -131,7 +133,7 @@ async fn soak_on_processes() {
     let apps: Vec<String> = (0..PROCESS_APPS).map(|number| format!("app{number}")).collect();
     let mut config = String::new();
     for app in &apps {
-        config.push_str(&format!("[apps.{app}]\n$APP\n{}", random_scaling(&mut random)));
+        config.extend(["[apps.", app, "]\n$APP\n", &random_scaling(&mut random)]);
     }
     // Room for all floors, which are never broken, but not for everything.
     config.push_str(
