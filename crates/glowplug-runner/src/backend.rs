@@ -33,7 +33,8 @@ pub trait Backend: Send + Sync + 'static {
     fn observe(&self) -> BoxFuture<'_, Result<Vec<ObservedRunner>, BackendError>>;
 
     /// The captured log, oldest line first, from line `from` (0-based, counted since the start, gaps
-    /// where the cap dropped lines). With `follow`, the stream ends only with the runner.
+    /// where the cap dropped lines). With `follow`, the stream ends only with the runner; without, it holds
+    /// all that the program had written before the call.
     fn logs(
         &self,
         runner: RunnerId,

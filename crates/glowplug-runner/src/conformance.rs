@@ -260,6 +260,7 @@ macro_rules! conformance_tests {
             adopts_what_is_stopping
             tells_once_of_an_end_without_a_node
             keeps_the_log
+            the_log_is_up_to_date
             follows_the_log
             cuts_long_lines
             contains_a_flood

@@ -30,12 +30,13 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use glowplug_core::{RunnerId, Timestamp};
-use tokio::sync::{mpsc, watch as watch_channel};
+use tokio::sync::{mpsc, oneshot, watch as watch_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::layout::{Layout, Ownership};
 use self::ports::Ports;
+use self::watch::Command;
 use crate::backend::{
     Backend, BackendError, Clock, LogLine, Notice, ObservedRunner, ObservedState, RunnerSpec,
     StopMode,
@@ -48,6 +49,8 @@ const NOTICES_MAX: usize = 1_024;
 /// How long a runner that another is just starting, or ending, may take to become reachable or gone.
 const CONTACT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONTACT_PAUSE: Duration = Duration::from_millis(2);
+/// For a shim to write down what its program has said.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where and how to run processes.
 #[derive(Clone)]
@@ -133,7 +136,7 @@ enum Told {
 #[derive(Clone)]
 struct Runner {
     record: Arc<RunnerRecord>,
-    commands: mpsc::Sender<ToShim>,
+    commands: mpsc::Sender<Command>,
     state: Arc<watch_channel::Sender<RunnerState>>,
 }
 
@@ -148,6 +151,18 @@ enum RunnerState {
 impl Runner {
     fn has_ended(&self) -> bool {
         *self.state.borrow() == RunnerState::Ended
+    }
+
+    /// Waits until all that the program has written is in the log file.
+    async fn catch_up_log(&self) {
+        if self.has_ended() {
+            return;
+        }
+        let (sender, caught_up) = oneshot::channel();
+        // Both fail when the runner ends meanwhile, and then its log is complete.
+        if self.commands.send(Command::CatchUpLog(sender)).await.is_ok() {
+            let _ = caught_up.await;
+        }
     }
 }
 
@@ -274,7 +289,7 @@ impl Inner {
             StopMode::Kill => ToShim::Kill,
         };
         // The watcher is gone only if the runner is.
-        let _ = runner.commands.send(message).await;
+        let _ = runner.commands.send(Command::Tell(message)).await;
         Ok(())
     }
 
@@ -317,13 +332,18 @@ impl Inner {
         Ok(())
     }
 
-    fn logs(
+    async fn logs(
         &self,
         id: RunnerId,
         from: u64,
         follow: bool,
     ) -> Result<BoxStream<'static, LogLine>, BackendError> {
         let runner = self.runner(id).ok_or(BackendError::UnknownRunner(id))?;
+        if !follow {
+            let caught_up = runner.catch_up_log();
+            // Without an answer, what is there is what there is.
+            let _ = tokio::time::timeout(CATCH_UP_TIMEOUT, caught_up).await;
+        }
         Ok(logs::read(self.layout.dir(id), from, follow.then(|| runner.state.subscribe())))
     }
 }
@@ -368,7 +388,7 @@ impl Backend for ProcessBackend {
         from: u64,
         follow: bool,
     ) -> BoxFuture<'_, Result<BoxStream<'static, LogLine>, BackendError>> {
-        Box::pin(std::future::ready(self.inner.logs(runner, from, follow)))
+        Box::pin(self.inner.logs(runner, from, follow))
     }
 
     fn forget(&self, runner: RunnerId) -> BoxFuture<'_, Result<(), BackendError>> {

@@ -93,6 +93,8 @@ pub(crate) enum ToShim {
         grace: Duration,
     },
     Kill,
+    /// Asks for [`FromShim::LogCaughtUp`].
+    CatchUpLog,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +105,8 @@ pub(crate) enum FromShim {
         stopping: bool,
     },
     Spawned,
+    /// What the program had written when the node asked is in the log file now. One answer for each question.
+    LogCaughtUp,
     /// The last message: nothing of the runner is left but the shim, which ends now.
     Exited(ExitCause),
 }

@@ -45,6 +45,8 @@ use crate::protocol::{
 
 /// Read from one output at a time, so that no output starves the rest.
 const OUTPUT_BYTES_PER_TURN: usize = 16 << 10;
+/// More than a pipe holds, and an end to catching up with a program that never stops writing.
+const CATCH_UP_TURNS_MAX: usize = 64;
 
 /// Runs as the shim of the runner whose directory is the first argument.
 ///
@@ -222,7 +224,7 @@ impl Shim {
     fn watch(&mut self) -> io::Result<()> {
         // What came right behind the launch order is read already, so no event will tell of it.
         let early = self.peers.first_mut().and_then(|peer| peer.receive().ok());
-        early.into_iter().flatten().for_each(|message| self.obey(&message));
+        early.into_iter().flatten().for_each(|message| self.obey(0, &message));
         loop {
             let ready = self.poll(self.time_to_next_deadline())?;
             let mut gone = Vec::new();
@@ -231,7 +233,7 @@ impl Shim {
                     Source::Signals => self.handle_signals(),
                     Source::Listener => self.accept(),
                     Source::Peer(index) => match self.peers[index].receive() {
-                        Ok(messages) => messages.into_iter().for_each(|m| self.obey(&m)),
+                        Ok(messages) => messages.iter().for_each(|m| self.obey(index, m)),
                         Err(_) => gone.push(index),
                     },
                     Source::Output(index) => {
@@ -323,14 +325,28 @@ impl Shim {
         }
     }
 
-    fn obey(&mut self, message: &ToShim) {
+    fn obey(&mut self, peer: usize, message: &ToShim) {
         match message {
             // Only ever the first message, which is read elsewhere.
             ToShim::Launch(_) => {}
             ToShim::Ready => self.ready = true,
             ToShim::Stop { grace } => self.begin_stop(*grace),
             ToShim::Kill => self.kill_now(),
+            ToShim::CatchUpLog => self.catch_up_log(peer),
         }
+    }
+
+    fn catch_up_log(&mut self, peer: usize) {
+        for output in &mut self.outputs {
+            for _ in 0..CATCH_UP_TURNS_MAX {
+                if !output.read(&mut self.log, self.order.log_caps.line_bytes_max) {
+                    break;
+                }
+            }
+        }
+        self.log.flush();
+        // That a peer is gone is found out when it is read from.
+        let _ = self.peers[peer].send(&FromShim::LogCaughtUp);
     }
 
     /// A second stop can bring the kill forward, never put it off.

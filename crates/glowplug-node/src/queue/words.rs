@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures::StreamExt;
 use glowplug_core::{Lease, RunnerId, Timestamp};
@@ -14,9 +13,6 @@ use glowplug_gateway::host::QueueLog;
 use glowplug_runner::{LogLine, LogStream};
 
 use crate::shared::Shared;
-
-/// A program writes its last words before its answer, but they come through another pipe.
-const LAST_WORDS: Duration = Duration::from_millis(3);
 
 /// How far each runner's log was read, so that no request begins at its start.
 #[derive(Debug, Default)]
@@ -65,7 +61,6 @@ impl Words {
 
     /// Takes what is there after the answer.
     pub(super) async fn take_last(&mut self) {
-        tokio::time::sleep(LAST_WORDS).await;
         self.read(false).await;
     }
 

@@ -176,6 +176,10 @@ fn answer(input: impl Read, mut output: impl Write, unhealthy: &mut u32) {
             ("500 Internal Server Error", String::new())
         }
         "/crash" => exit(CRASH_CODE),
+        "/say" => {
+            say("said");
+            ("200 OK", String::new())
+        }
         "/env" => ("200 OK", environment()),
         "/status" => ("200 OK", std::fs::read_to_string("/proc/self/status").unwrap_or_default()),
         "/limits" => ("200 OK", std::fs::read_to_string("/proc/self/limits").unwrap_or_default()),

@@ -7,6 +7,9 @@ use tokio::time::timeout;
 use super::{Fixture, Node, PATIENCE, POLL_PAUSE, Program, get};
 use crate::backend::{LogLine, LogStream};
 
+/// Enough for words that are merely quick to be late once.
+const ANSWERS: usize = 50;
+
 async fn whole_log(node: &Node, id: RunnerId) -> Vec<LogLine> {
     let lines = node.backend.logs(id, 0, false).await.expect("the log can be read");
     timeout(PATIENCE, lines.collect()).await.expect("a log that is not followed ends")
@@ -45,6 +48,19 @@ pub async fn keeps_the_log(fixture: &dyn Fixture) {
     let log = whole_log(&node, spec.id).await;
     assert!(log.iter().any(|line| line.text == "hello"), "the log outlives the runner: {log:?}");
     node.backend.forget(spec.id).await.expect("an ended runner can be forgotten");
+}
+
+/// What a program says before it answers is in the log of whoever has the answer.
+pub async fn the_log_is_up_to_date(fixture: &dyn Fixture) {
+    let mut node = Node::start(fixture);
+    let spec = fixture.spec(1, Program::Serves);
+    let address = node.bring_up(&spec).await;
+    for count in 1..=ANSWERS {
+        assert_eq!(get(&address, "/say").await.map(|(status, _)| status), Some(200));
+        let log = whole_log(&node, spec.id).await;
+        assert_eq!(log.iter().filter(|line| line.text == "said").count(), count);
+    }
+    node.clear(spec.id).await;
 }
 
 pub async fn follows_the_log(fixture: &dyn Fixture) {

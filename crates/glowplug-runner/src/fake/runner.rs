@@ -157,7 +157,7 @@ impl FakeRunner {
         Visit(Arc::clone(self))
     }
 
-    fn say(&self, text: &str) {
+    pub(super) fn say(&self, text: &str) {
         lock(&self.log).push(text, (self.clock)());
         self.life.send_modify(|life| life.log_lines += 1);
     }

@@ -89,6 +89,7 @@ async fn answer(
     let mut segments = path.trim_start_matches('/').split('/');
     match (segments.next(), segments.next()) {
         (Some("crash"), None) => return crash(&runner).await,
+        (Some("say"), None) => runner.say("said"),
         (Some("sleep"), Some(millis)) => {
             let span = Duration::from_millis(millis.parse().unwrap_or(0));
             tokio::time::sleep(span.min(SLEEP_MAX)).await;

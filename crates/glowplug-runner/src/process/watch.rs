@@ -6,6 +6,7 @@
 //!                     shim gone: remains are killed and buried
 //! ```
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -27,10 +28,19 @@ use crate::protocol::{
     ToShim,
 };
 
-/// Stops that wait for the shim; more than two say nothing new.
-const COMMANDS_MAX: usize = 4;
+/// Commands that wait for the watcher, which hands them on at once.
+const COMMANDS_MAX: usize = 16;
+/// Readers that wait for the log to catch up; more of them read what is there.
+const LOG_READERS_MAX: usize = 256;
 /// Of what a broken shim says, this much is passed on.
 const SHIM_ERROR_BYTES_MAX: usize = 2_000;
+
+#[derive(Debug)]
+pub(super) enum Command {
+    Tell(ToShim),
+    /// Answered once all that the program has written is in the log file.
+    CatchUpLog(oneshot::Sender<()>),
+}
 
 type Connection = Framed<UnixStream, LinesCodec>;
 
@@ -39,7 +49,7 @@ pub(super) struct Watcher {
     id: RunnerId,
     dir: PathBuf,
     record: Arc<RunnerRecord>,
-    commands: mpsc::Receiver<ToShim>,
+    commands: mpsc::Receiver<Command>,
     state: Arc<watch::Sender<RunnerState>>,
 }
 
@@ -144,6 +154,8 @@ impl Watcher {
         let record = Arc::clone(&self.record);
         let mut probe = pin!(probe::until_ready(&record.address, record.health_path.as_deref()));
         let mut commands_open = true;
+        // The shim answers in the order in which it is asked.
+        let mut log_readers = VecDeque::new();
         loop {
             let is_starting = *self.state.borrow() == RunnerState::Starting;
             tokio::select! {
@@ -154,10 +166,20 @@ impl Watcher {
                         self.tell(Notice::Spawned { runner: self.id, at: self.inner.now() }).await;
                     }
                     FromShim::Exited(cause) => return Some(cause),
+                    FromShim::LogCaughtUp => {
+                        let reader: Option<oneshot::Sender<()>> = log_readers.pop_front();
+                        let _ = reader.map(|reader| reader.send(()));
+                    }
                     FromShim::Attached { .. } => {}
                 },
                 command = self.commands.recv(), if commands_open => match command {
-                    Some(command) => pass_on(connection, &command).await,
+                    Some(Command::Tell(message)) => pass_on(connection, &message).await,
+                    Some(Command::CatchUpLog(reader)) => {
+                        if log_readers.len() < LOG_READERS_MAX {
+                            pass_on(connection, &ToShim::CatchUpLog).await;
+                            log_readers.push_back(reader);
+                        }
+                    }
                     None => commands_open = false,
                 },
                 () = &mut probe, if is_starting && is_spawned => {

@@ -49,6 +49,8 @@ async fn a_killed_shim_takes_its_runner_along() {
     let spec = fixture.spec_of(1, &["say", "hello", "daemonise", "serve"]);
     node.bring_up(&spec).await;
     two_processes(&fixture, spec.id).await;
+    // Whoever reads the log makes the shim write down what the program has said.
+    drop(node.backend.logs(spec.id, 0, false).await.unwrap());
     kill(fixture.shims()[0]);
     let exit = node.exited(spec.id).await;
     assert_eq!(exit.cause, ExitCause::Unknown);
