@@ -67,14 +67,18 @@ pub struct Engine {
     runners: BTreeMap<RunnerId, Runner>,
     requests: BTreeMap<RequestId, Request>,
     ledger: Ledger,
-    /// Runners in PENDING without resources, in the order in which they get them.
-    pending: BTreeSet<placement::Claim>,
+    /// Apps with runners in PENDING that have no resources.
+    pending: BTreeSet<AppId>,
     /// Runners that hold resources and will give them back.
     leaving: BTreeSet<RunnerId>,
     /// Idle runners of all apps.
     idle: BTreeSet<RunnerId>,
-    /// Something changed that may let a pending runner be placed.
+    /// Something changed that may let any pending runner be placed.
     placement_due: bool,
+    /// Apps whose pending runners alone are to be looked at.
+    newcomers: BTreeSet<AppId>,
+    /// What the last look at all pending runners left; `None`: nothing had to be kept.
+    outlook: Option<placement::Outlook>,
     timers: Timers,
     actions: VecDeque<Action>,
     runner_sequence: u32,
@@ -94,6 +98,8 @@ impl Engine {
             leaving: BTreeSet::new(),
             idle: BTreeSet::new(),
             placement_due: false,
+            newcomers: BTreeSet::new(),
+            outlook: None,
             timers: Timers::default(),
             actions: VecDeque::new(),
             runner_sequence: 0,
@@ -156,7 +162,9 @@ impl Engine {
                 Owner::App(id) => {
                     if let Some(app) = self.apps.get_mut(&id) {
                         app.wake = None;
-                        self.placement_due = true;
+                        self.placement_due |=
+                            self.outlook.as_ref().is_some_and(|outlook| outlook.keeps_for(id));
+                        self.newcomers.insert(id);
                         self.review(now, id);
                     }
                 }
@@ -198,6 +206,9 @@ impl Engine {
                 self.unindex(id);
                 if let Some(runner) = self.runners.get_mut(&id) {
                     runner.state = after;
+                    if after == State::Pending {
+                        runner.pending = now;
+                    }
                 }
                 self.index(now, id);
                 Some(before)
@@ -240,7 +251,14 @@ impl Engine {
         }
         if runner.state.is_starting() && runner.allocation.is_none() {
             app.unplaced -= 1;
-            self.pending.remove(&placement::Claim::of(id, runner));
+            if app.pending.remove(&placement::Claim::of(id, runner)) {
+                if app.pending.is_empty() {
+                    self.pending.remove(&runner.app);
+                }
+                // What was kept for it is free for others.
+                self.placement_due |=
+                    self.outlook.as_ref().is_some_and(|outlook| outlook.keeps_for(runner.app));
+            }
         }
         if runner.state.is_alive() && runner.replaced_by.is_some() {
             app.to_be_replaced -= 1;
@@ -258,8 +276,9 @@ impl Engine {
                 if runner.allocation.is_none() {
                     app.unplaced += 1;
                     if runner.state == State::Pending {
-                        self.pending.insert(placement::Claim::of(id, runner));
-                        self.placement_due = true;
+                        app.pending.insert(placement::Claim::of(id, runner));
+                        self.pending.insert(runner.app);
+                        self.newcomers.insert(runner.app);
                     }
                 }
             }
@@ -272,14 +291,13 @@ impl Engine {
                 if runner.state == State::Idle {
                     app.idle.insert((runner.last_used, id));
                     self.idle.insert(id);
-                    // An idle runner is a place that another app may need.
-                    self.placement_due |= !self.pending.is_empty();
                 }
             }
             State::Draining | State::Terminating | State::Terminated => {
                 app.ending.insert(id);
                 if runner.allocation.is_some() {
                     self.leaving.insert(id);
+                    self.placement_due |= !self.pending.is_empty();
                 }
             }
         }

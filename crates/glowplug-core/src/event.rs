@@ -55,7 +55,8 @@ pub enum Event {
         runner: RunnerId,
         detail: String,
     },
-    /// A runner of an earlier life of the node still lives.
+    /// A runner of an earlier life of the node still lives. To be reported after its app: one of an app
+    /// that is not known is ended.
     Adopted(Adopted),
     /// The runner no longer accepts connections, or failed its health checks.
     Unhealthy {
@@ -68,7 +69,8 @@ pub enum Event {
         runner: RunnerId,
         how: StopRequest,
     },
-    /// Somebody asked for warm runners: as many as are missing to `runners` are started now.
+    /// Somebody asked for warm runners: as many as are missing to `runners` are started now, 64 at a time
+    /// if they must wait for a place. They serve out `keep_alive` once they are ready.
     WarmRequested {
         app: AppId,
         runners: u32,

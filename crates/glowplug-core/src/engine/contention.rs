@@ -5,25 +5,25 @@
 //! 2. If these do not suffice and the request's runner has waited `contention_wait_max`, runners in use of
 //!    other apps get no new requests and end after their last one, longest ready first. A runner is spared
 //!    until it has served what waited for it when it became ready, or for `contention_wait_max` at most.
-//! 3. Until enough of them have had their turn, what is free of what the waiting runner needs is kept for
-//!    it, so that others cannot take it piecemeal for ever.
+//! 3. Until enough of them have had their turn, their places and what is free of what the waiting runner
+//!    needs are kept for it, so that others further back cannot take it piecemeal for ever.
 //!
 //! A runner in use is never interrupted, and a floor (`min_concurrency`, `concurrency_buffer`) is never
 //! broken. What was freed for one runner goes to no other.
 //!
-//! So a runner that could be placed if the other apps had only their floors waits at most
+//! So the first runner of an app that would fit beside the floors of all others waits at most
 //! `contention_wait_max`, then for the slowest of the others: its start, `contention_wait_max`, its
-//! requests in flight, its end. If others have waited longer, it waits for their turns first.
+//! requests in flight, its end. Each app that has waited longer has one such turn before it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Engine;
-use super::placement::{Claim, Rank, fit_any};
+use super::placement::{Outlook, Rank, Turn, fit_any};
 use super::state::{App, Runner};
 use crate::decision::{StopReason, What};
 use crate::ids::{AppId, RunnerId};
-use crate::resources::{Ledger, MachineType};
+use crate::resources::{Allocation, Ledger, MachineType};
 use crate::time::Timestamp;
 
 /// What may be taken from other apps.
@@ -48,95 +48,106 @@ impl Reach {
 }
 
 impl Engine {
-    /// Sees to it that room comes for a pending runner and takes it off the forecast. Returns whether any
-    /// will come.
-    pub(super) fn find_room(
-        &mut self,
-        now: Timestamp,
-        claim: &Claim,
-        forecast: &mut Ledger,
-    ) -> bool {
-        let Some(app_id) = self.runners.get(&claim.runner).map(|runner| runner.app) else {
-            return false;
-        };
-        let Some(app) = self.apps.get(&app_id) else { return false };
-        if claim.rank == Rank::Spare || app.waiting.is_empty() {
+    /// Sees to it that room comes for a pending runner and takes it off the outlook. Returns whether it
+    /// is on its way; if not, at most what is free now is kept.
+    pub(super) fn find_room(&mut self, now: Timestamp, turn: &Turn, outlook: &mut Outlook) -> bool {
+        let Some(app) = self.apps.get(&turn.app) else { return false };
+        if turn.rank == Rank::Spare || app.waiting.is_empty() {
             return false;
         }
         let machine_types = app.spec.machine_types.clone();
-        if let Some(coming) = fit_any(forecast, forecast, &machine_types) {
-            forecast.take(&coming);
+        if outlook.reserve(turn.app, &machine_types) {
             return true;
         }
-        let starves_at = claim.since + self.config.contention_wait_max;
-        let mut victims = self.pick(now, app_id, forecast, &machine_types, Reach::Unneeded);
+        let starves_at = turn.since + self.config.contention_wait_max;
+        let mut victims = self.pick(now, turn.app, outlook, &machine_types, Reach::Unneeded);
         if victims.is_none() {
             if starves_at > now {
-                self.wake_app_at(app_id, starves_at);
+                self.wake_app_at(turn.app, starves_at);
                 return false;
             }
-            victims = self.pick(now, app_id, forecast, &machine_types, Reach::HadTheirTurn);
+            victims = self.pick(now, turn.app, outlook, &machine_types, Reach::HadTheirTurn);
         }
         let Some(victims) = victims else {
-            return self.keep_what_is_free(now, app_id, forecast, &machine_types);
+            self.speak_for(now, turn.app, outlook, &machine_types);
+            return false;
         };
         for victim in victims {
-            self.give_way(now, victim, app_id, claim, forecast);
+            if let Some(allocation) = self.runners.get(&victim).and_then(|r| r.allocation.as_ref())
+            {
+                outlook.forecast.give_back(allocation);
+            }
+            self.give_way(now, victim, turn);
         }
-        if let Some(coming) = fit_any(forecast, forecast, &machine_types) {
-            forecast.take(&coming);
-        }
-        self.move_up(now, claim.runner, |runner| runner.room_made = true);
-        true
+        self.move_up(now, turn.runner, |runner| runner.room_made = true);
+        outlook.reserve(turn.app, &machine_types)
     }
 
-    /// Keeps what is free of a machine type that will fit when all others have had their turn.
-    fn keep_what_is_free(
+    /// If room will come when others have had their turn: keeps their places from those further back,
+    /// and what is free of it too.
+    fn speak_for(
         &mut self,
         now: Timestamp,
         for_app: AppId,
-        forecast: &mut Ledger,
+        outlook: &mut Outlook,
         machine_types: &[MachineType],
-    ) -> bool {
-        let candidates = self.candidates(now, for_app, Reach::SomeDay);
-        let comes = machine_types.iter().find(|machine| {
-            self.pick_for(forecast, machine, &candidates, Reach::SomeDay).is_some()
+    ) {
+        let reach = Reach::SomeDay;
+        let candidates = self.candidates(now, for_app, outlook, reach);
+        let mut some_day = outlook.forecast.clone();
+        for allocation in self.promised_above_floors(for_app, outlook) {
+            some_day.give_back(allocation);
+        }
+        let comes = machine_types.iter().find_map(|machine| {
+            let victims = match some_day.fit(machine) {
+                Ok(_) => Vec::new(),
+                Err(_) => self.pick_for(&some_day, machine, &candidates, reach)?,
+            };
+            Some((machine, victims))
         });
-        let Some(machine) = comes else { return false };
-        let part = forecast.part(machine);
-        forecast.take(&part);
-        // The next one whose turn will be over.
-        let turn = self.config.contention_wait_max;
-        let next = candidates
+        let Some((machine, victims)) = comes else { return };
+        let part = outlook.forecast.part(machine);
+        outlook.forecast.take(&part);
+        let next_turn_over = victims
             .iter()
             .filter_map(|id| self.runners.get(id)?.ready)
-            .map(|ready| ready + turn)
+            .map(|ready| ready + self.config.contention_wait_max)
             .filter(|over| *over > now)
             .min();
-        if let Some(at) = next {
+        if let Some(at) = next_turn_over {
             self.wake_app_at(for_app, at);
         }
-        true
+        outlook.spoken_for.extend(victims);
+        outlook.speakers.insert(for_app);
     }
 
-    fn give_way(
-        &mut self,
-        now: Timestamp,
-        victim: RunnerId,
+    /// Of what is promised to others ahead: what will have to be given away again.
+    fn promised_above_floors<'a>(
+        &self,
         for_app: AppId,
-        claim: &Claim,
-        forecast: &mut Ledger,
-    ) {
-        let by = self.apps.get(&for_app).map(|app| app.spec.name.clone()).unwrap_or_default();
+        outlook: &'a Outlook,
+    ) -> Vec<&'a Allocation> {
+        let mut held = BTreeMap::<AppId, u32>::new();
+        let above_floor = |(id, _): &&(AppId, Allocation)| {
+            let Some(app) = self.apps.get(id).filter(|_| *id != for_app) else { return false };
+            let held = held.entry(*id).or_insert_with(|| app.placed());
+            *held += 1;
+            *held > app.floor()
+        };
+        outlook.promised.iter().filter(above_floor).map(|(_, allocation)| allocation).collect()
+    }
+
+    fn give_way(&mut self, now: Timestamp, victim: RunnerId, turn: &Turn) {
+        let by = self.apps.get(&turn.app).map(|app| app.spec.name.clone()).unwrap_or_default();
         let Some(runner) = self.runners.get(&victim) else { return };
-        if let Some(allocation) = &runner.allocation {
-            forecast.give_back(allocation);
-        }
         let (app, in_use) = (runner.app, !runner.in_flight.is_empty());
         if in_use {
-            let what = What::SwappedOut { by: by.clone(), waited: now - claim.since };
+            let what = What::SwappedOut { by: by.clone(), waited: now - turn.since };
             self.note(now, app, Some(victim), None, what);
             self.drain_softly(now, victim, StopReason::Evicted { by });
+            if let Some(app) = self.apps.get_mut(&app) {
+                app.turn_at = now;
+            }
         } else {
             self.drain(now, victim, StopReason::Evicted { by });
         }
@@ -149,19 +160,25 @@ impl Engine {
         &self,
         now: Timestamp,
         for_app: AppId,
-        forecast: &Ledger,
+        outlook: &Outlook,
         machine_types: &[MachineType],
         reach: Reach,
     ) -> Option<Vec<RunnerId>> {
-        let candidates = self.candidates(now, for_app, reach);
+        let candidates = self.candidates(now, for_app, outlook, reach);
         machine_types
             .iter()
-            .find_map(|machine| self.pick_for(forecast, machine, &candidates, reach))
+            .find_map(|machine| self.pick_for(&outlook.forecast, machine, &candidates, reach))
     }
 
     /// Runners of other apps within reach: idle ones first, cheapest to lose first; then those in use,
     /// longest ready first; then those that start.
-    fn candidates(&self, now: Timestamp, for_app: AppId, reach: Reach) -> Vec<RunnerId> {
+    fn candidates(
+        &self,
+        now: Timestamp,
+        for_app: AppId,
+        outlook: &Outlook,
+        reach: Reach,
+    ) -> Vec<RunnerId> {
         let ids: Box<dyn Iterator<Item = &RunnerId>> = match reach {
             Reach::Unneeded => Box::new(self.idle.iter()),
             Reach::HadTheirTurn | Reach::SomeDay => Box::new(self.runners.keys()),
@@ -172,7 +189,8 @@ impl Engine {
                 continue;
             };
             let Some(app) = self.apps.get(&runner.app) else { continue };
-            if app.placed() > reach.keep(app)
+            if !outlook.spoken_for.contains(id)
+                && app.placed() > reach.keep(app)
                 && let Some((kind, cost)) = self.cost(now, app, runner, reach)
             {
                 candidates.push((kind, cost, *id));
@@ -253,6 +271,18 @@ impl Engine {
             }
         }
         victims
+    }
+}
+
+impl Outlook {
+    /// Keeps room for one runner, if there will be.
+    fn reserve(&mut self, app: AppId, machine_types: &[MachineType]) -> bool {
+        let Some(coming) = fit_any(&self.forecast, &self.forecast, machine_types) else {
+            return false;
+        };
+        self.forecast.take(&coming);
+        self.promised.push((app, coming));
+        true
     }
 }
 

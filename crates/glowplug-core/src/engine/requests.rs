@@ -68,6 +68,10 @@ impl Engine {
         {
             self.wake_request_at(id, deadline);
         }
+        if self.pending.contains(&arrival.app) {
+            // Its pending runners may now ask others to give way.
+            self.newcomers.insert(arrival.app);
+        }
         self.grow(now, arrival.app);
     }
 
@@ -246,6 +250,8 @@ impl Engine {
         let Some(app) = self.apps.get(&runner.app) else { return };
         let expiry = now + app.time_to_live(runner.served);
         self.wake_runner_at(id, expiry);
+        // An idle runner is a place that another app may need.
+        self.placement_due |= !self.pending.is_empty();
     }
 
     pub(super) fn cancelled(&mut self, now: Timestamp, id: RequestId) {

@@ -35,7 +35,7 @@ impl Engine {
         }
         let Some(runner) = self.runners.get_mut(&id) else { return };
         runner.ready = Some(now);
-        let took = now - runner.created;
+        let took = now - runner.pending;
         let restart_cost = now - runner.placed.unwrap_or(runner.created);
         let setup = now - runner.setup.unwrap_or(now);
         let (app_id, replaces) = (runner.app, runner.replaces.take());
@@ -54,6 +54,8 @@ impl Engine {
         }
         self.dispatch(now, app_id);
         self.rest(now, id);
+        // Ready means that its turn will be over, whether it is in use already or not.
+        self.placement_due |= !self.pending.is_empty();
         if let Some(old) = replaces {
             self.drain(now, old, StopReason::Replaced { by: id });
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::placement::Claim;
 use super::waiting::Waiting;
 use crate::backoff::Backoff;
 use crate::decision::{StartCause, StopReason};
@@ -35,6 +36,10 @@ pub(super) struct App {
     pub to_be_replaced: u32,
     /// Starting runners without resources: in PENDING or FAILURE_DELAY.
     pub unplaced: u32,
+    /// Those of them in PENDING, in the order in which they get resources.
+    pub pending: BTreeSet<Claim>,
+    /// When it last got resources for a runner, or gave some away: its place in line among apps.
+    pub turn_at: Timestamp,
     pub backoff: Backoff,
     pub ever_ready: bool,
     /// Whether the last warm runner went by expiry.
@@ -67,6 +72,8 @@ impl App {
             idle: BTreeSet::new(),
             to_be_replaced: 0,
             unplaced: 0,
+            pending: BTreeSet::new(),
+            turn_at: Timestamp::ZERO,
             backoff: Backoff::default(),
             ever_ready: false,
             last_expired: false,
@@ -158,6 +165,8 @@ pub(super) struct Runner {
     pub state: State,
     pub cause: StartCause,
     pub created: Timestamp,
+    /// When it entered PENDING; later than `created` if it had to wait after a failed start first.
+    pub pending: Timestamp,
     /// Set when it was placed; `Start` was issued then.
     pub allocation: Option<Allocation>,
     pub placed: Option<Timestamp>,
@@ -205,6 +214,7 @@ impl Runner {
             state: State::Pending,
             cause,
             created: now,
+            pending: now,
             allocation: None,
             placed: None,
             setup: None,
