@@ -1,0 +1,13 @@
+//! The engine as a whole, in a world of its own: see `world.rs` for the driver and `facts.rs` for what is
+//! checked after every step of every test here.
+
+mod contention;
+mod facts;
+mod fleet;
+mod random;
+mod requests;
+mod scaling;
+mod starts;
+mod stopping;
+mod transitions;
+mod world;
