@@ -16,8 +16,8 @@ use tokio::sync::Semaphore;
 
 use crate::apps::{App, CommandLaunch, Deployed, HealthCheck, Launch, PythonLaunch};
 use crate::config::Program;
+use crate::events::NodeEvent;
 use crate::launch::label;
-use crate::node::NodeEvent;
 use crate::queue::{self, PendingRequest};
 use crate::runner_task::chain;
 use crate::shared::Shared;

@@ -8,6 +8,7 @@ pub mod config;
 mod control;
 mod deploy;
 mod desk;
+mod events;
 mod executor;
 mod host;
 mod journal;
@@ -25,4 +26,5 @@ mod shared;
 mod views;
 mod why;
 
-pub use node::{Node, NodeEvent, NodeOptions};
+pub use events::NodeEvent;
+pub use node::{Node, NodeOptions};

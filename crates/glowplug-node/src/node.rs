@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use glowplug_api::control::RunnerView;
 use glowplug_artifacts::PythonApps;
 use glowplug_core::Event;
 use glowplug_core::engine::{Config as EngineConfig, Engine};
@@ -25,6 +24,7 @@ use crate::apps::Apps;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::desk::Desk;
+use crate::events::NodeEvent;
 use crate::executor::Executor;
 use crate::host::NodeHost;
 use crate::metrics::Metrics;
@@ -60,30 +60,6 @@ impl std::fmt::Debug for NodeOptions {
             .field("ephemeral", &self.ephemeral)
             .finish_non_exhaustive()
     }
-}
-
-/// What happens on a node, for a terminal to show.
-#[derive(Clone, Debug)]
-pub enum NodeEvent {
-    /// An app's environment is being built.
-    AppProgress {
-        app: String,
-        text: String,
-        fraction: Option<f32>,
-    },
-    AppPrepared {
-        app: String,
-    },
-    AppBroken {
-        app: String,
-        reason: String,
-    },
-    RunnerReady {
-        view: Box<RunnerView>,
-    },
-    RunnerEnded {
-        view: Box<RunnerView>,
-    },
 }
 
 pub struct Node {

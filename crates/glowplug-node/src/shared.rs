@@ -17,8 +17,8 @@ use tokio_util::task::TaskTracker;
 use crate::apps::Apps;
 use crate::config::Config;
 use crate::desk::Desk;
+use crate::events::NodeEvent;
 use crate::metrics::Metrics;
-use crate::node::NodeEvent;
 use crate::queue::Queue;
 use crate::{records, views};
 
