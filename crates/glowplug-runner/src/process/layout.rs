@@ -17,6 +17,7 @@ use crate::backend::BackendError;
 
 /// What fits into a socket address, the closing zero not counted.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+const LOCK_SUFFIX: &str = ".lock";
 /// Each further attempt means that another has just cleared the runner away.
 const LOCK_ATTEMPTS_MAX: usize = 16;
 /// Runners found on the disk at once; far above what a node can run.
@@ -63,7 +64,7 @@ impl Layout {
     }
 
     fn lock_file(&self, id: RunnerId) -> PathBuf {
-        self.runners.join(format!("{id}.lock"))
+        self.runners.join(format!("{id}{LOCK_SUFFIX}"))
     }
 
     pub(super) fn control(&self, id: RunnerId) -> PathBuf {
@@ -129,13 +130,19 @@ impl Layout {
         Ok(())
     }
 
-    /// Every runner that has files here.
+    /// Every runner that has files here, if only a lock: a node that dies between taking a lock and making
+    /// the directory leaves that.
     pub(super) fn list(&self) -> Result<Vec<RunnerId>, BackendError> {
         let entries =
             fs::read_dir(&self.runners).map_err(|error| failed("list", &self.runners, error))?;
-        let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let mut ids: Vec<RunnerId> = ids.take(RUNNERS_MAX).collect();
+        let ids = entries.filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            let name = name.to_str()?;
+            name.strip_suffix(LOCK_SUFFIX).unwrap_or(name).parse().ok()
+        });
+        let mut ids: Vec<RunnerId> = ids.take(2 * RUNNERS_MAX).collect();
         ids.sort_unstable();
+        ids.dedup();
         Ok(ids)
     }
 }
@@ -179,6 +186,8 @@ mod tests {
         assert!(matches!(layout.own(ID).unwrap(), Ownership::Taken));
         layout.create(ID).unwrap();
         assert_eq!(layout.list().unwrap(), [ID]);
+        fs::remove_dir(layout.dir(ID)).unwrap();
+        assert_eq!(layout.list().unwrap(), [ID], "the lock is left");
         layout.remove(ID, lock).unwrap();
         assert!(layout.list().unwrap().is_empty());
         assert!(matches!(layout.own(ID).unwrap(), Ownership::Ours(_)));

@@ -68,7 +68,7 @@ def check_a_cancellation_may_come_at_any_moment():
             handle.cancel()
         except fal_client.client.FalClientHTTPError as error:
             equal(error.response.json()["status"], "ALREADY_COMPLETED")
-            equal(type(handle.status().error), type(None))
+            equal(completed(handle).error, None)
         status = completed(handle)
         if status.error is None:
             equal((handle.get(), calls.ids()), ({"calls": 1}, [handle.request_id]))
