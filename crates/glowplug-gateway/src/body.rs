@@ -11,13 +11,18 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
 use crate::forward::RunnerBody;
+use crate::listener::OpenExchange;
 
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The body of an answer. Answers carried from a runner stream; everything else is made of [`Bytes`] or
 /// of any other body.
 #[derive(Debug)]
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// What is over with this body.
+    exchange: Option<OpenExchange>,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -28,12 +33,12 @@ enum Kind {
 
 impl Body {
     pub fn empty() -> Self {
-        Self(Kind::Full(None))
+        Self::of(Kind::Full(None))
     }
 
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self(Kind::Full((!bytes.is_empty()).then_some(bytes)))
+        Self::of(Kind::Full((!bytes.is_empty()).then_some(bytes)))
     }
 
     /// Any other body, such as a stream.
@@ -41,11 +46,21 @@ impl Body {
     where
         B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        Self(Kind::Boxed(body.map_err(Into::into).boxed_unsync()))
+        Self::of(Kind::Boxed(body.map_err(Into::into).boxed_unsync()))
     }
 
     pub(crate) fn runner(body: Box<RunnerBody>) -> Self {
-        Self(Kind::Runner(body))
+        Self::of(Kind::Runner(body))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, exchange: None }
+    }
+
+    /// Ties the end of an exchange to the end of this body.
+    pub(crate) fn ends(mut self, exchange: OpenExchange) -> Self {
+        self.exchange = Some(exchange);
+        self
     }
 }
 
@@ -57,7 +72,7 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Runner(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Boxed(body) => Pin::new(body).poll_frame(cx),
@@ -65,7 +80,7 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Runner(body) => body.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
@@ -73,7 +88,7 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, length)),
             Kind::Runner(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),

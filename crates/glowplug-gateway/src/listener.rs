@@ -11,6 +11,7 @@
 //! cut.
 
 mod connection;
+mod ending;
 
 use std::fmt;
 use std::io;
@@ -33,6 +34,8 @@ use crate::forward::{Clock, Forwarder};
 use crate::host::Host;
 use crate::options::Options;
 use crate::tls::{self, AuthorityError, LocalAuthority};
+
+pub(crate) use ending::OpenExchange;
 
 /// Connections the kernel accepts ahead of us.
 const BACKLOG_MAX: i32 = 4_096;

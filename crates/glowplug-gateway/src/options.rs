@@ -23,7 +23,8 @@ pub struct Options {
     /// From accept until the protocol is known, TLS handshake included. Beyond it the connection closes.
     pub handshake_timeout: Duration,
     /// From the end of one exchange until the head of the next is complete, so it bounds idle
-    /// connections and slowly written headers alike. Beyond it the connection closes.
+    /// connections and slowly written headers alike. Beyond it, and before twice as long, the connection
+    /// closes.
     pub idle_timeout: Duration,
     /// Between two events of the stream of a queued request's status: a comment keeps it alive.
     pub stream_comment_interval: Duration,

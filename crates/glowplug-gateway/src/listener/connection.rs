@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::Worker;
+use super::ending::{Ending, Exchanges, OpenExchange, ending};
 use crate::dispatch::{Peer, dispatch};
 
 /// Read and write buffer of one connection.
@@ -111,14 +112,20 @@ async fn serve_http1<I>(worker: Arc<Worker>, stream: I, peer: Arc<Peer>)
 where
     I: Read + Write + Unpin + Send + 'static,
 {
-    let closing = worker.closing.clone();
+    let exchanges = Arc::<Exchanges>::default();
+    let idle_timeout = worker.options.idle_timeout;
+    let mut ending = ending(worker.closing.clone(), exchanges.clone(), idle_timeout);
     let service = {
         let worker = worker.clone();
-        service_fn(move |request| dispatch(worker.clone(), peer.clone(), request))
+        service_fn(move |request| {
+            let exchange = OpenExchange::begin(&exchanges);
+            let answer = dispatch(worker.clone(), peer.clone(), request);
+            async move { answer.await.map(|answer| answer.map(|body| body.ends(exchange))) }
+        })
     };
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(worker.options.idle_timeout)
+        // How long a head may take is a part of how long a connection may be idle.
+        .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX)
         // Beyond our own limit, so that a block over it gets an answer of ours.
         .max_header_size(worker.options.header_bytes_max.saturating_mul(2))
@@ -128,9 +135,12 @@ where
     let result = tokio::select! {
         biased;
         result = connection.as_mut() => result,
-        () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        ending = &mut ending => match ending {
+            Ending::Closing => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            Ending::Idle => return tracing::debug!("a connection was idle for too long"),
         }
     };
     if let Err(error) = result {
