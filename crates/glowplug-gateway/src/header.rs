@@ -58,15 +58,13 @@ pub(crate) fn receive(
     bytes_max: usize,
 ) -> Result<CallerControl, HeaderError> {
     let mut bytes = 0;
-    let mut dropped = Vec::new();
-    let mut ours = false;
+    let mut dropped = Dropped::default();
     for (name, value) in &*headers {
         bytes += field_bytes(name, value);
-        if name.as_str().starts_with(FAL_PREFIX) {
-            ours = true;
-            dropped.push(name.clone());
-        } else if is_hop_by_hop(name) || *name == header::EXPECT {
-            dropped.push(name.clone());
+        if !dropped.hop_by_hop(name)
+            && (name.as_str().starts_with(FAL_PREFIX) || *name == header::EXPECT)
+        {
+            dropped.others.push(name.clone());
         }
     }
     if bytes > bytes_max {
@@ -81,13 +79,13 @@ pub(crate) fn receive(
     if dropped.is_empty() {
         return Ok(control);
     }
-    if ours {
+    if !dropped.others.is_empty() {
         control.start_timeout = start_timeout(headers)?;
         control.priority = priority(headers);
         control.no_retry = headers.get("x-fal-no-retry").and_then(flag) == Some(true);
     }
     control.upgrade = upgrade(headers);
-    drop_fields(headers, dropped);
+    dropped.take_out_of(headers);
     Ok(control)
 }
 
@@ -98,23 +96,25 @@ pub(crate) fn answer(
 ) -> Result<Answer, ResponseHeadersTooLarge> {
     let mut answer = Answer { status, ..Answer::default() };
     let mut bytes = 0;
-    let mut dropped = Vec::new();
+    let mut dropped = Dropped::default();
     for (name, value) in &*headers {
         bytes += field_bytes(name, value);
         match name.as_str() {
             "x-fal-needs-retry" => answer.needs_retry = flag(value),
             "x-fal-stop-runner" => answer.stop_runner = flag(value),
             "x-fal-runner-health-check" => answer.check_health = flag(value) == Some(true),
-            _ if is_hop_by_hop(name) => {}
-            _ => continue,
+            _ => {
+                dropped.hop_by_hop(name);
+                continue;
+            }
         }
-        dropped.push(name.clone());
+        dropped.others.push(name.clone());
     }
     if bytes > RESPONSE_HEADER_BYTES_MAX {
         return Err(ResponseHeadersTooLarge { bytes });
     }
     if !dropped.is_empty() {
-        drop_fields(headers, dropped);
+        dropped.take_out_of(headers);
     }
     Ok(answer)
 }
@@ -124,36 +124,71 @@ fn field_bytes(name: &HeaderName, value: &HeaderValue) -> usize {
 }
 
 /// Fields that mean this connection only (RFC 9110 §7.6.1). `Trailer` is not one of them.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "proxy-connection"
-            | "te"
-            | "transfer-encoding"
-            | "upgrade"
-    )
+static HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Fields found in a header block that end here. Nearly every block has one, so that these are found and
+/// taken out without making a list of them.
+#[derive(Default)]
+struct Dropped {
+    /// A bit for each of [`HOP_BY_HOP`].
+    hop_by_hop: u8,
+    others: Vec<HeaderName>,
 }
 
-fn drop_fields(headers: &mut HeaderMap, dropped: Vec<HeaderName>) {
-    let named: Vec<HeaderName> = connection_tokens(headers)
+impl Dropped {
+    /// Notes the field if it means this connection only.
+    fn hop_by_hop(&mut self, name: &HeaderName) -> bool {
+        let found = HOP_BY_HOP.iter().position(|hop_by_hop| hop_by_hop == name);
+        self.hop_by_hop |= found.map_or(0, |at| 1 << at);
+        found.is_some()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.hop_by_hop == 0 && self.others.is_empty()
+    }
+
+    fn take_out_of(self, headers: &mut HeaderMap) {
+        let named = named_by_connection(headers);
+        let trailers = headers.get(header::TE).is_some_and(|value| {
+            value.to_str().is_ok_and(|te| te.split(',').any(|coding| coding.trim() == "trailers"))
+        });
+        for (at, name) in HOP_BY_HOP.iter().enumerate() {
+            if self.hop_by_hop & 1 << at != 0 {
+                headers.remove(name);
+            }
+        }
+        for name in self.others.into_iter().chain(named) {
+            headers.remove(name);
+        }
+        if trailers {
+            // The one coding that a gateway which passes trailers on may announce itself.
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// Fields that mean this connection only because the sender says so.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    // What nearly always is all of it, and names nothing.
+    if headers.get(header::CONNECTION).is_none_or(|value| value == "keep-alive" || value == "close")
+        && headers.get_all(header::CONNECTION).iter().nth(1).is_none()
+    {
+        return Vec::new();
+    }
+    connection_tokens(headers)
         .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
         // Without these two the message would mean something else.
         .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
-        .collect();
-    let trailers = headers.get(header::TE).is_some_and(|value| {
-        value.to_str().is_ok_and(|te| te.split(',').any(|coding| coding.trim() == "trailers"))
-    });
-    for name in dropped.into_iter().chain(named) {
-        headers.remove(name);
-    }
-    if trailers {
-        // The one coding that a gateway which passes trailers on may announce itself.
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
+        .collect()
 }
 
 fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
