@@ -88,7 +88,6 @@ async fn answered(
 async fn whole(body: AnswerBody, bytes_max: usize) -> Result<Bytes, ForwardError> {
     let body = match body {
         AnswerBody::Whole(bytes) => {
-            let bytes = bytes.unwrap_or_default();
             return if bytes.len() <= bytes_max {
                 Ok(bytes)
             } else {

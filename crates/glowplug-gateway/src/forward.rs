@@ -30,10 +30,10 @@ use glowplug_api::ErrorType;
 use glowplug_core::request::{Outcome, Refusal};
 use glowplug_core::{RunnerAddress, Timestamp};
 use http::{Request, Response, StatusCode};
-use tokio::sync::watch;
 
 use crate::answer::Problem;
 use crate::body::{RequestBody, RequestBodyError};
+use crate::host::Revocation;
 use crate::options::ForwardOptions;
 
 use codec::HeadFault;
@@ -154,7 +154,7 @@ impl ForwardError {
 #[derive(Debug)]
 pub(crate) enum AnswerBody {
     /// Came together with the head: the connection is free again already.
-    Whole(Option<Bytes>),
+    Whole(Bytes),
     Streaming(Box<RunnerBody>),
 }
 
@@ -179,8 +179,14 @@ impl Forwarder {
             let reason = "it switched protocols without being asked to".to_owned();
             return Err(ForwardError::Malformed { reason });
         }
-        let body = RunnerBody::new(head.status, connection, self.clone(), address.clone());
-        let mut response = Response::new(body.prefetch().await?);
+        let body = match connection.take_whole() {
+            Some(bytes) => {
+                self.give_back(address, connection);
+                AnswerBody::Whole(bytes)
+            }
+            None => RunnerBody::new(connection, self.clone(), address.clone()).prefetch().await?,
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
         Ok(response)
@@ -233,7 +239,11 @@ impl Forwarder {
         Some(connection)
     }
 
-    pub(crate) fn give_back(&self, address: &RunnerAddress, connection: Box<Connection>) {
+    /// Keeps a connection for the next request, if it can serve one.
+    fn give_back(&self, address: &RunnerAddress, connection: Box<Connection>) {
+        if !connection.is_reusable() {
+            return;
+        }
         let max = self.options.idle_per_runner_max;
         let surplus = self.pool().give_back(address, connection, (self.clock)(), max);
         drop(surplus);
@@ -254,17 +264,12 @@ fn earlier(at: Timestamp, span: Duration) -> Timestamp {
     Timestamp::from_micros(at.as_micros().saturating_sub(span))
 }
 
-/// How the engine withdraws a slot.
-pub(crate) type Revocation = watch::Receiver<Option<Refusal>>;
-
 /// Waits until the slot is withdrawn; for ever if nobody can any more.
 pub(crate) async fn revoked(revocation: &mut Revocation) -> Refusal {
-    let refusal = match revocation.wait_for(Option::is_some).await {
-        Ok(refusal) => refusal.clone(),
-        Err(_) => None,
-    };
-    match refusal {
-        Some(refusal) => refusal,
-        None => std::future::pending().await,
+    if !revocation.is_terminated()
+        && let Ok(refusal) = revocation.await
+    {
+        return refusal;
     }
+    std::future::pending().await
 }

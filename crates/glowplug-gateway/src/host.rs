@@ -111,10 +111,13 @@ pub enum Admission {
 pub struct Slot {
     pub lease: Lease,
     pub address: Arc<RunnerAddress>,
-    /// Becomes true when the engine withdraws the attempt (request_timeout, kill): stop forwarding.
     /// `None` where nothing can withdraw it.
-    pub revoked: Option<watch::Receiver<Option<Refusal>>>,
+    pub revoked: Option<Revocation>,
 }
+
+/// Brings the refusal when the engine withdraws an attempt (request_timeout, kill): stop forwarding. It
+/// breaks off when the attempt can no longer be withdrawn.
+pub type Revocation = oneshot::Receiver<Refusal>;
 
 /// A request for the queue, headers cleaned of gateway control.
 #[derive(Clone, Debug)]

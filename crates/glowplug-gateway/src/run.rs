@@ -15,9 +15,9 @@ use crate::answer::Problem;
 use crate::auth;
 use crate::body::{Body, RequestBody};
 use crate::dispatch::Exchange;
-use crate::forward::{AnswerBody, ForwardError, Revocation};
+use crate::forward::{AnswerBody, ForwardError};
 use crate::header::{CALLER, ENDPOINT, REQUEST_ID, receive};
-use crate::host::{Admission, AppProblem, AppRoute, Caller, DirectArrival, Host, Slot};
+use crate::host::{Admission, AppProblem, AppRoute, Caller, DirectArrival, Host, Revocation, Slot};
 use crate::listener::Worker;
 use crate::path::AppPath;
 
@@ -230,7 +230,7 @@ pub(crate) fn to_caller(
     let body = match body {
         AnswerBody::Whole(bytes) => {
             attempt.end(Outcome::Answered(answer));
-            bytes.map_or_else(Body::empty, Body::full)
+            Body::full(bytes)
         }
         AnswerBody::Streaming(body) => Body::runner(body.carry(attempt, answer, revocation)),
     };

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use glowplug_core::decision::{Decision, StopReason, What};
 use glowplug_core::event::Adopted;
 use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
@@ -17,8 +18,8 @@ use glowplug_core::resources::Allocation;
 use glowplug_core::{
     Action, AppId, Engine, Event, Lease, RequestId, RunnerAddress, RunnerId, Timestamp,
 };
-use glowplug_gateway::host::{Admission, DirectArrival, Slot};
-use tokio::sync::{Notify, oneshot, watch};
+use glowplug_gateway::host::{Admission, DirectArrival, Revocation, Slot};
+use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -70,7 +71,7 @@ pub(crate) enum Work {
 pub(crate) struct Attempt {
     pub lease: Lease,
     pub address: Arc<RunnerAddress>,
-    pub revoked: watch::Receiver<Option<Refusal>>,
+    pub revoked: Revocation,
 }
 
 /// What the engine said of a queued attempt's outcome.
@@ -98,14 +99,21 @@ pub(crate) struct State {
     pub(crate) records: Records,
     pub(crate) metrics: Arc<Metrics>,
     /// Direct callers that wait for a runner. Bounded by the engine's `waiting_max` per app.
-    callers: HashMap<RequestId, oneshot::Sender<Result<Slot, Refusal>>>,
-    /// Attempts under way, with the way to withdraw them. Bounded by runners × multiplexing.
-    attempts: HashMap<RequestId, watch::Sender<Option<Refusal>>>,
-    addresses: HashMap<RunnerId, Arc<RunnerAddress>>,
+    callers: HashMap<RequestId, oneshot::Sender<Result<Slot, Refusal>>, RandomState>,
+    /// Attempts under way. Bounded by runners × multiplexing.
+    attempts: HashMap<RequestId, UnderWay, RandomState>,
+    addresses: HashMap<RunnerId, Arc<RunnerAddress>, RandomState>,
     /// What was told of runners of an earlier life of the node before they were adopted.
     strangers: BTreeMap<RunnerId, Stranger>,
     outbox: VecDeque<Work>,
     armed: Option<Timestamp>,
+}
+
+/// An attempt under way.
+enum UnderWay {
+    /// With the way to withdraw it.
+    Holding(oneshot::Sender<Refusal>),
+    Withdrawn(Refusal),
 }
 
 /// News of a runner that the engine does not know (yet).
@@ -133,9 +141,9 @@ impl Desk {
                 engine,
                 records: Records::default(),
                 metrics,
-                callers: HashMap::new(),
-                attempts: HashMap::new(),
-                addresses: HashMap::new(),
+                callers: HashMap::default(),
+                attempts: HashMap::default(),
+                addresses: HashMap::default(),
                 strangers: BTreeMap::new(),
                 outbox: VecDeque::new(),
                 armed: None,
@@ -390,8 +398,12 @@ impl State {
             Action::Retry { lease, .. } => self.attempt_over(lease, Verdict::Retry, own),
             Action::Revoke { lease, refusal } => {
                 self.records.refused(now, lease.request, &refusal);
-                if let Some(attempt) = self.attempts.get(&lease.request) {
-                    attempt.send_replace(Some(refusal));
+                if let Some(attempt) = self.attempts.get_mut(&lease.request) {
+                    let withdrawn = UnderWay::Withdrawn(refusal.clone());
+                    if let UnderWay::Holding(revoke) = std::mem::replace(attempt, withdrawn) {
+                        // Nobody waits for it if the attempt has just ended.
+                        drop(revoke.send(refusal));
+                    }
                 }
             }
             Action::Interrupt { lease } => {
@@ -429,8 +441,8 @@ impl State {
         if let Some(record) = self.records.assigned(now, lease) {
             self.metrics.assigned(record.app, record.arrived, now);
         }
-        let (revoke, revoked) = watch::channel(None);
-        self.attempts.insert(lease.request, revoke);
+        let (revoke, revoked) = oneshot::channel();
+        self.attempts.insert(lease.request, UnderWay::Holding(revoke));
         match mode {
             Mode::Queued => {
                 self.outbox.push_back(Work::Attempt(Attempt { lease, address, revoked }));
@@ -461,6 +473,7 @@ impl State {
         own: &mut Own,
     ) {
         self.records.refused(now, request, &refusal);
+        self.records.closed(request);
         match mode {
             Mode::Queued => {
                 self.outbox.push_back(Work::CompleteRefused { request, refusal, attempts: 0 });
@@ -478,8 +491,13 @@ impl State {
     }
 
     fn attempt_over(&mut self, lease: Lease, verdict: Verdict, own: &mut Own) {
-        let withdrawn =
-            self.attempts.remove(&lease.request).and_then(|attempt| attempt.borrow().clone());
+        let withdrawn = match self.attempts.remove(&lease.request) {
+            Some(UnderWay::Withdrawn(refusal)) => Some(refusal),
+            Some(UnderWay::Holding(_)) | None => None,
+        };
+        if verdict == Verdict::Deliver {
+            self.records.closed(lease.request);
+        }
         self.metrics.attempt_over(verdict == Verdict::Retry);
         match (verdict, withdrawn) {
             _ if own.request == Some(lease.request) => own.verdict = Some(verdict),

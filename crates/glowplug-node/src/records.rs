@@ -3,10 +3,11 @@
 //! Kept in memory, bounded, filled from the engine's events and decisions. Decisions themselves go to the
 //! store's journal.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use glowplug_core::decision::{Decision, StartCause, What};
 use glowplug_core::event::Adopted;
 use glowplug_core::request::{Outcome, Refusal};
@@ -15,8 +16,8 @@ use glowplug_core::{AppId, Event, Lease, RequestId, RunnerId, Timestamp};
 
 /// Ended runners remembered.
 const ENDED_RUNNERS_MAX: usize = 1_000;
-/// Requests remembered, waiting and running ones included.
-const REQUESTS_MAX: usize = 20_000;
+/// Requests remembered after their end.
+const PAST_REQUESTS_MAX: usize = 20_000;
 /// Marks of one program's own start.
 pub(crate) const MARKS_MAX: usize = 32;
 
@@ -24,8 +25,11 @@ pub(crate) const MARKS_MAX: usize = 32;
 pub(crate) struct Records {
     runners: BTreeMap<RunnerId, RunnerRecord>,
     ended: VecDeque<RunnerId>,
-    requests: BTreeMap<RequestId, RequestRecord>,
-    request_order: VecDeque<RequestId>,
+    /// Waiting and running requests: those the engine has.
+    requests: HashMap<RequestId, RequestRecord, RandomState>,
+    /// Requests that are over, newest last. Looked through when somebody asks, so that a request costs
+    /// no more than its place here.
+    past: VecDeque<(RequestId, RequestRecord)>,
 }
 
 #[derive(Clone, Debug)]
@@ -106,7 +110,8 @@ impl Records {
     }
 
     pub(crate) fn request(&self, id: RequestId) -> Option<&RequestRecord> {
-        self.requests.get(&id)
+        let past = || self.past.iter().rev().find(|(past, _)| *past == id);
+        self.requests.get(&id).or_else(|| past().map(|(_, record)| record))
     }
 
     pub(crate) fn start(
@@ -201,14 +206,25 @@ impl Records {
     pub(crate) fn arrived(&mut self, now: Timestamp, id: RequestId, app: AppId) {
         let record =
             RequestRecord { app, arrived: now, assigned: None, attempts: 0, finished: None };
-        if self.requests.insert(id, record).is_none() {
-            self.request_order.push_back(id);
+        self.requests.insert(id, record);
+    }
+
+    /// Nothing more is to happen to a request.
+    pub(crate) fn closed(&mut self, id: RequestId) {
+        let Some(record) = self.requests.remove(&id) else { return };
+        if self.past.len() == PAST_REQUESTS_MAX {
+            self.past.pop_front();
         }
-        if self.request_order.len() > REQUESTS_MAX
-            && let Some(oldest) = self.request_order.pop_front()
-        {
-            self.requests.remove(&oldest);
-        }
+        self.past.push_back((id, record));
+    }
+
+    /// The record of a request whether it is over or not: a withdrawn attempt is reported after the end
+    /// of its request.
+    fn request_mut(&mut self, id: RequestId) -> Option<&mut RequestRecord> {
+        self.requests.get_mut(&id).or_else(|| {
+            let past = self.past.iter_mut().rev().find(|(past, _)| *past == id);
+            past.map(|(_, record)| record)
+        })
     }
 
     pub(crate) fn assigned(&mut self, now: Timestamp, lease: Lease) -> Option<&RequestRecord> {
@@ -225,7 +241,7 @@ impl Records {
         lease: Lease,
         outcome: &Outcome,
     ) -> Option<&RequestRecord> {
-        let record = self.requests.get_mut(&lease.request)?;
+        let record = self.request_mut(lease.request)?;
         // An attempt that was withdrawn breaks off because it was; that is no news.
         if record.attempts == lease.attempt {
             record.finished.get_or_insert_with(|| (now, End::of(outcome)));
@@ -265,5 +281,55 @@ impl RunnerRecord {
             end_reason: None,
             marks: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNNER: RunnerId = RunnerId { boot: 1, sequence: 1 };
+
+    fn lease(request: RequestId, attempt: u32) -> Lease {
+        Lease { request, attempt, runner: RUNNER }
+    }
+
+    #[test]
+    fn requests_are_remembered_for_a_while_after_their_end() {
+        let at = Timestamp::from_secs;
+        let mut records = Records::default();
+        let waiting = RequestId(0);
+        records.arrived(at(0), waiting, AppId(0));
+        for id in (1..).map(RequestId).take(PAST_REQUESTS_MAX + 1) {
+            records.arrived(at(1), id, AppId(0));
+            records.assigned(at(2), lease(id, 1)).unwrap();
+            records.finished(at(3), lease(id, 1), &Outcome::Disconnected).unwrap();
+            records.closed(id);
+            records.closed(id);
+        }
+        assert!(records.request(waiting).is_some(), "it is not over");
+        assert!(records.request(RequestId(1)).is_none(), "it is over for too long");
+        let last = records.request(RequestId(2)).unwrap();
+        assert_eq!(last.waited(), Some(Duration::from_secs(1)));
+        assert!(matches!(last.finished, Some((_, End::Disconnected))));
+        assert_eq!(records.past.len(), PAST_REQUESTS_MAX);
+        assert_eq!(records.requests.len(), 1);
+    }
+
+    #[test]
+    fn a_report_after_the_end_finds_its_request() {
+        let mut records = Records::default();
+        let (id, now) = (RequestId(1), Timestamp::from_secs(1));
+        records.arrived(now, id, AppId(7));
+        records.assigned(now, lease(id, 1)).unwrap();
+        records.refused(now, id, &Refusal::RequestTimeout { seconds: 5 });
+        records.closed(id);
+        let record = records.finished(now, lease(id, 1), &Outcome::Disconnected).unwrap();
+        assert_eq!(record.app, AppId(7));
+        assert!(
+            matches!(record.finished, Some((_, End::Refused(_)))),
+            "that it was withdrawn is its end"
+        );
+        assert!(records.finished(now, lease(RequestId(2), 1), &Outcome::Disconnected).is_none());
     }
 }

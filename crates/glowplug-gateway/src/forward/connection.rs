@@ -165,11 +165,23 @@ impl Connection {
                 Parsed::Interim => self.interim_answers += 1,
                 Parsed::Head { head, body, keeps_open } => {
                     self.answer = body;
-                    self.keeps_open &= keeps_open;
+                    // Servers close a connection after an exception without having announced it (uvicorn
+                    // does), and a request that meets the close is lost.
+                    self.keeps_open &= keeps_open && !head.status.is_server_error();
                     return Ok(Some(head));
                 }
             }
         }
+    }
+
+    /// The answer's body, if all of it came along with the head and its length says so.
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+        let bytes = self.answer.size_hint().exact()?;
+        if bytes > self.received.len() as u64 {
+            return None;
+        }
+        let frame = self.answer.decode(&mut self.received).ok()?;
+        Some(frame.and_then(|frame| frame.into_data().ok()).unwrap_or_default())
     }
 
     /// The next piece of the answer's body.

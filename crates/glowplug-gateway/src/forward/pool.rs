@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use glowplug_core::{RunnerAddress, Timestamp};
 
 use super::Connection;
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    runners: HashMap<RunnerAddress, Vec<Idle>>,
+    runners: HashMap<RunnerAddress, Vec<Idle>, RandomState>,
 }
 
 /// An unused connection. Those of one runner are in the order of `since`.

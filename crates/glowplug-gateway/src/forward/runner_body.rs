@@ -10,11 +10,11 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use glowplug_core::RunnerAddress;
 use glowplug_core::request::{Answer, Outcome, Refusal};
-use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 
 use super::codec::BodyFault;
-use super::{AnswerBody, Connection, ForwardError, Forwarder, Revocation, revoked};
+use super::{AnswerBody, Connection, ForwardError, Forwarder, revoked};
+use crate::host::Revocation;
 use crate::run::Attempt;
 
 /// Drives the runner's connection, gives it back to the pool after the last byte, and reports the
@@ -24,7 +24,6 @@ pub(crate) struct RunnerBody {
     ahead: [Option<Frame<Bytes>>; 2],
     /// `None` once given back or closed.
     connection: Option<Box<Connection>>,
-    keeps_connection: bool,
     forwarder: Arc<Forwarder>,
     address: Arc<RunnerAddress>,
     attempt: Option<(Attempt, Answer)>,
@@ -47,7 +46,6 @@ pub enum BodyError {
 
 impl RunnerBody {
     pub(super) fn new(
-        status: StatusCode,
         connection: Box<Connection>,
         forwarder: Arc<Forwarder>,
         address: Arc<RunnerAddress>,
@@ -55,9 +53,6 @@ impl RunnerBody {
         Self {
             ahead: [None, None],
             connection: Some(connection),
-            // Servers close a connection after an exception without having announced it (uvicorn does),
-            // and a request that meets the close is lost.
-            keeps_connection: !status.is_server_error(),
             forwarder,
             address,
             attempt: None,
@@ -73,8 +68,10 @@ impl RunnerBody {
             return Ok(AnswerBody::Streaming(Box::new(self)));
         }
         match self.ahead {
-            [Some(frame), None] if frame.is_data() => Ok(AnswerBody::Whole(frame.into_data().ok())),
-            [None, None] => Ok(AnswerBody::Whole(None)),
+            [Some(frame), None] if frame.is_data() => {
+                Ok(AnswerBody::Whole(frame.into_data().unwrap_or_default()))
+            }
+            [None, None] => Ok(AnswerBody::Whole(Bytes::new())),
             _ => Ok(AnswerBody::Streaming(Box::new(self))),
         }
     }
@@ -137,10 +134,7 @@ impl RunnerBody {
     }
 
     fn release(&mut self) {
-        if let Some(connection) = self.connection.take()
-            && self.keeps_connection
-            && connection.is_reusable()
-        {
+        if let Some(connection) = self.connection.take() {
             self.forwarder.give_back(&self.address, connection);
         }
     }

@@ -55,7 +55,7 @@ pub(crate) struct TableHost {
     pub(crate) waiting: Mutex<Vec<(RequestId, Answer)>>,
     pub(crate) abandoned: Mutex<Vec<RequestId>>,
     pub(crate) finished: Mutex<Vec<(Lease, Outcome)>>,
-    revocations: Mutex<Vec<watch::Sender<Option<Refusal>>>>,
+    revocations: Mutex<Vec<oneshot::Sender<Refusal>>>,
     pub(crate) queue: Mutex<HashMap<RequestId, Queued>>,
     pub(crate) submit_problem: Mutex<Option<SubmitProblem>>,
 }
@@ -85,8 +85,9 @@ impl TableHost {
     }
 
     pub(crate) fn revoke(&self, refusal: &Refusal) {
-        for revocation in &*self.revocations.lock().unwrap() {
-            revocation.send_replace(Some(refusal.clone()));
+        for revocation in self.revocations.lock().unwrap().drain(..) {
+            // An attempt that is over is no longer withdrawn.
+            let _ = revocation.send(refusal.clone());
         }
     }
 
@@ -167,7 +168,7 @@ impl Host for TableHost {
         match plan {
             Plan::Now(address) => Admission::Now(self.slot(request, &address)),
             Plan::Revocable(address) => {
-                let (revocation, revoked) = watch::channel(None);
+                let (revocation, revoked) = oneshot::channel();
                 self.revocations.lock().unwrap().push(revocation);
                 Admission::Now(Slot { revoked: Some(revoked), ..self.slot(request, &address) })
             }

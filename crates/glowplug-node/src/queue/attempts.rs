@@ -32,7 +32,7 @@ impl Queue {
     }
 
     async fn run_attempt(&self, shared: &Arc<Shared>, attempt: Attempt) {
-        let Attempt { lease, address, mut revoked } = attempt;
+        let Attempt { lease, address, revoked } = attempt;
         let request = match shared.store.pending_request(lease.request).await {
             Ok(Some(request)) => request,
             // It was cancelled before its app was ready.
@@ -71,7 +71,7 @@ impl Queue {
             biased;
             result = run => result,
             // Withdrawn: the engine has decided what becomes of the request, and says so elsewhere.
-            _ = revoked.wait_for(Option::is_some) => return,
+            _ = revoked => return,
             never = words.follow() => match never {},
         };
         let ended = shared.desk.now();

@@ -13,8 +13,6 @@ use crate::options::{HEADER_COUNT_MAX, RESPONSE_HEADER_BYTES_MAX};
 /// Where the parser gives up on a head. Above [`RESPONSE_HEADER_BYTES_MAX`], so that a block a little
 /// over that limit is still counted exactly and named in the error.
 const HEAD_BYTES_MAX: usize = 2 * RESPONSE_HEADER_BYTES_MAX;
-/// Room in an answer's headers for the fields the gateway adds, so that they need not move for them.
-const ADDED_FIELDS: usize = 2;
 
 #[derive(Debug)]
 pub(in crate::forward) struct Head {
@@ -107,7 +105,7 @@ fn read(
 ) -> Result<Parsed, HeadFault> {
     let bodiless = is_bodiless(status, method);
     let mut said = Said::default();
-    let mut headers = HeaderMap::with_capacity(fields.len() + ADDED_FIELDS);
+    let mut headers = HeaderMap::with_capacity(fields.len());
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes())
             .map_err(|_| HeadFault::Syntax(httparse::Error::HeaderName))?;
