@@ -6,6 +6,8 @@
 //! outbox, in order, and is performed by the executor outside the lock. Nothing here waits for a disk, a
 //! process or a socket.
 
+mod work;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,65 +16,15 @@ use foldhash::fast::RandomState;
 use glowplug_core::decision::{Decision, StopReason, What};
 use glowplug_core::event::Adopted;
 use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
-use glowplug_core::resources::Allocation;
-use glowplug_core::{
-    Action, AppId, Engine, Event, Lease, RequestId, RunnerAddress, RunnerId, Timestamp,
-};
-use glowplug_gateway::host::{Admission, DirectArrival, Revocation, Slot};
+use glowplug_core::{Action, Engine, Event, Lease, RequestId, RunnerAddress, RunnerId, Timestamp};
+use glowplug_gateway::host::{Admission, DirectArrival, Slot};
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::records::Records;
 
-/// What takes time and is done outside the lock, in this order.
-#[derive(Debug)]
-pub(crate) enum Work {
-    Start {
-        runner: RunnerId,
-        app: AppId,
-        revision: u32,
-        allocation: Allocation,
-    },
-    /// Look after a runner of an earlier life of the node.
-    Watch {
-        runner: RunnerId,
-        app: AppId,
-    },
-    Stop {
-        runner: RunnerId,
-        grace: Option<Duration>,
-        reason: StopReason,
-    },
-    Probe {
-        runner: RunnerId,
-    },
-    Forget {
-        runner: RunnerId,
-    },
-    /// Run one attempt of a queued request.
-    Attempt(Attempt),
-    /// Tell the app that the caller of a queued request cancelled.
-    Interrupt {
-        lease: Lease,
-        address: Arc<RunnerAddress>,
-    },
-    /// A queued request ends without an answer of the app's.
-    CompleteRefused {
-        request: RequestId,
-        refusal: Refusal,
-        attempts: u32,
-    },
-    /// Write down what was decided.
-    Journal(Decision),
-}
-
-#[derive(Debug)]
-pub(crate) struct Attempt {
-    pub lease: Lease,
-    pub address: Arc<RunnerAddress>,
-    pub revoked: Revocation,
-}
+pub(crate) use work::{Attempt, Work};
 
 /// What the engine said of a queued attempt's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
