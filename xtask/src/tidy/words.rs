@@ -27,20 +27,8 @@ const TEXT: &[(&str, &str)] = &[
 /// Tests may invent the home of somebody.
 const HOMES: &str = concat!("/ho", "me/");
 
-/// Hosts that everybody knows and may name.
-const PUBLIC_HOSTS: &[&str] = &[
-    "crates.io",
-    "deb.debian.org",
-    "github.com",
-    "index.crates.io",
-    "localhost",
-    "pypi.org",
-    "registry.npmjs.org",
-    "security.debian.org",
-    "static.crates.io",
-    "static.rust-lang.org",
-    "127.0.0.1",
-];
+/// Hosts in package settings that say nothing about where packages come from.
+const NEUTRAL_HOSTS: &[&str] = &["github.com", "localhost", "127.0.0.1"];
 
 pub(super) fn check(
     files: &[File],
@@ -123,8 +111,7 @@ fn hosts(settings: &str) -> BTreeSet<String> {
         .filter_map(|rest| rest.split(['/', '"', '\'', ' ', '\n', ']', ',', ';']).next())
         .filter_map(|authority| authority.rsplit('@').next())
         .filter_map(|address| address.split(':').next())
-        .filter(|host| host.contains('.') && !PUBLIC_HOSTS.contains(host))
-        .filter(|host| !host.ends_with(".debian.org"))
+        .filter(|host| host.contains('.') && !NEUTRAL_HOSTS.contains(host))
         .map(str::to_owned)
         .collect()
 }
@@ -154,7 +141,7 @@ mod tests {
     #[test]
     fn hosts_are_taken_from_settings() {
         let settings = "global.index-url='https://user:word@pip.example.org:8443/simple'\n\
-                        \"registry\": \"https://npm.example.org\", x = https://pypi.org/simple";
+                        \"registry\": \"https://npm.example.org\", x = https://github.com/a/b";
         let expected = ["npm.example.org", "pip.example.org"].map(str::to_owned);
         assert_eq!(hosts(settings), BTreeSet::from(expected));
     }
