@@ -20,8 +20,8 @@ use crate::events::NodeEvent;
 use crate::launch::label;
 use crate::queue::{self, PendingRequest};
 use crate::runner_task::chain;
+use crate::settings;
 use crate::shared::Shared;
-use crate::{scale, settings};
 
 /// Apps whose environments are built at the same time.
 const BUILDS_AT_ONCE: usize = 2;
@@ -253,7 +253,7 @@ async fn deployed(
 ) -> Result<Deployed, String> {
     let config = &app.config;
     let (machine_types, enforced) = machine_types(shared, app, &described.machine_types)?;
-    let patch = scale::stored(shared, app).await.map_err(|(_, detail)| detail)?;
+    let patch = shared.scaling.lock().await.get(app.name()).cloned().unwrap_or_default();
     let base = config.scaling.apply(described.scaling);
     base.validate().map_err(|error| format!("{}: {error}", app.name()))?;
     let scaling = settings::apply(&patch, base).unwrap_or_else(|problem| {

@@ -1,5 +1,6 @@
 //! A whole node: started from a config, stopped in order.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use glowplug_api::control::ScalingPatch;
 use glowplug_artifacts::PythonApps;
 use glowplug_core::Event;
 use glowplug_core::engine::{Config as EngineConfig, Engine};
@@ -30,7 +32,7 @@ use crate::host::NodeHost;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::shared::Shared;
-use crate::{control, deploy, journal, queue, runner_task};
+use crate::{control, deploy, journal, queue, runner_task, scale};
 
 /// Events of the node that a slow listener may fall behind by before it misses some.
 const EVENTS_MAX: usize = 256;
@@ -95,6 +97,7 @@ impl Node {
         let store = open_store(&data_dir, options.ephemeral)?;
         let boot = store.begin_boot().await?;
         let keys = store.keys().await?;
+        let scaling = scale::load(&*store).await?;
         let open_allowed = config.node.open || config.node.listen.ip().is_loopback();
         if keys.is_empty() && !open_allowed {
             bail!(
@@ -112,7 +115,7 @@ impl Node {
         let authority = Arc::new(LocalAuthority::open(&data_dir, clock.now())?);
         let python = PythonApps::new(options.cache_dir.as_ref().unwrap_or(&data_dir));
         let ephemeral = options.ephemeral;
-        let opened = Opened { boot, ephemeral, clock, store, backend, keys, python };
+        let opened = Opened { boot, ephemeral, clock, store, backend, keys, scaling, python };
         let shared = share(config, opened);
         let gateway = open_port(&shared, &authority)?;
 
@@ -273,11 +276,12 @@ struct Opened {
     store: Arc<dyn Store>,
     backend: Arc<dyn Backend>,
     keys: Vec<KeyRecord>,
+    scaling: HashMap<String, ScalingPatch>,
     python: PythonApps,
 }
 
 fn share(config: Config, opened: Opened) -> Arc<Shared> {
-    let Opened { boot, ephemeral, clock, store, backend, keys, python } = opened;
+    let Opened { boot, ephemeral, clock, store, backend, keys, scaling, python } = opened;
     let engine = Engine::new(
         EngineConfig {
             boot,
@@ -299,6 +303,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         queue: Queue::default(),
         metrics,
         python,
+        scaling: tokio::sync::Mutex::new(scaling),
         keys: RwLock::new(keys),
         events: broadcast::channel(EVENTS_MAX).0,
         tasks: TaskTracker::new(),

@@ -1,11 +1,13 @@
 //! Changing an app's scaling while it runs: kept in the store, in force at once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use glowplug_api::ErrorType;
 use glowplug_api::control::ScalingPatch;
 use glowplug_core::Event;
 use glowplug_core::spec::AppSpec;
+use glowplug_store::{Store, StoreError};
 
 use crate::apps::{App, Deployed, Status};
 use crate::settings;
@@ -24,7 +26,10 @@ pub(crate) async fn change(
         }
         Status::Broken { reason } => return Err((ErrorType::AppBroken, reason)),
     };
-    let settings = settings::merge(&stored(shared, app).await?, patch);
+    // Held to the end, so that of two changes at once none is lost.
+    let mut changed = shared.scaling.lock().await;
+    let before = changed.get(app.name()).cloned().unwrap_or_default();
+    let settings = settings::merge(&before, patch);
     let base = app.config.scaling.apply(deployed.class_scaling);
     let scaling =
         settings::apply(&settings, base).map_err(|problem| (ErrorType::BadRequest, problem))?;
@@ -35,25 +40,18 @@ pub(crate) async fn change(
         .put_setting(app.name().to_owned(), settings::SCALING.to_owned(), json)
         .await
         .map_err(|error| (ErrorType::StoreUnavailable, error.to_string()))?;
+    changed.insert(app.name().to_owned(), settings);
     let spec = AppSpec { scaling, ..deployed.spec.clone() };
     shared.apps.deploy(app, Deployed { spec: spec.clone(), ..(*deployed).clone() });
     shared.desk.report(Event::AppChanged { app: app.id, spec });
     Ok(())
 }
 
-/// What was changed at run time before.
-pub(crate) async fn stored(
-    shared: &Shared,
-    app: &App,
-) -> Result<ScalingPatch, (ErrorType, String)> {
-    let settings = shared
-        .store
-        .settings()
-        .await
-        .map_err(|error| (ErrorType::StoreUnavailable, error.to_string()))?;
-    let json = settings
-        .into_iter()
-        .find(|(name, key, _)| name == app.name() && key == settings::SCALING)
-        .map(|(_, _, json)| json);
-    Ok(json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default())
+/// What was changed at run time before, by app: read once, when the node starts.
+pub(crate) async fn load(store: &dyn Store) -> Result<HashMap<String, ScalingPatch>, StoreError> {
+    let settings = store.settings().await?;
+    let scaling = settings.into_iter().filter(|(_, key, _)| key == settings::SCALING);
+    Ok(scaling
+        .filter_map(|(app, _, json)| Some((app, serde_json::from_str(&json).ok()?)))
+        .collect())
 }

@@ -1,10 +1,10 @@
 //! What the parts of a running node have in common.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use glowplug_api::control::RunnerView;
+use glowplug_api::control::{RunnerView, ScalingPatch};
 use glowplug_artifacts::PythonApps;
 use glowplug_core::{RunnerId, Timestamp};
 use glowplug_gateway::Forwarder;
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub queue: Queue,
     pub metrics: Arc<Metrics>,
     pub python: PythonApps,
+    /// Scaling parameters changed at run time, by app, as the store has them.
+    pub scaling: tokio::sync::Mutex<HashMap<String, ScalingPatch>>,
     /// As the store has them.
     pub keys: RwLock<Vec<KeyRecord>>,
     pub events: broadcast::Sender<NodeEvent>,
