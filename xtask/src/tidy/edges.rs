@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("glowplug-artifacts", &["glowplug-api", "glowplug-core"]),
     ("glowplug-runner", &["glowplug-api", "glowplug-core"]),
     ("glowplug-gateway", &["glowplug-api", "glowplug-core"]),
+    ("glowplug-sim", &["glowplug-core"]),
     (
         "glowplug-node",
         &[
@@ -24,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "glowplug-core",
             "glowplug-gateway",
             "glowplug-runner",
+            "glowplug-sim",
             "glowplug-store",
         ],
     ),
@@ -40,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "glowplug-gateway",
             "glowplug-node",
             "glowplug-runner",
+            "glowplug-sim",
             "glowplug-store",
         ],
     ),
