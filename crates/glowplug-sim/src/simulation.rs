@@ -1,14 +1,19 @@
 //! The driver: engine, agenda, models and checkers on a virtual clock.
 
+mod happening;
+
+use glowplug_core::Timestamp;
 use glowplug_core::engine;
 use glowplug_core::resources::Capacity;
+
+pub use happening::{Happening, What};
 
 use crate::model::AppModel;
 use crate::outcome::Outcome;
 use crate::traffic::Arrival;
 
 /// Everything that decides the course of a simulation, but for the traffic.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct World {
     pub seed: u64,
     pub engine: engine::Config,
@@ -16,6 +21,10 @@ pub struct World {
     /// App `n` of the traffic is the `n`th of these.
     pub apps: Vec<AppModel>,
     pub untidiness: Untidiness,
+    /// What happens beside the traffic, in order of time.
+    pub happenings: Vec<Happening>,
+    /// Nothing happens from this moment on, and runners are counted up to it. `None`: when all is over.
+    pub until: Option<Timestamp>,
     /// Moments kept of the course of runner states; 0: none.
     pub moments_max: usize,
 }
@@ -33,6 +42,25 @@ pub struct Untidiness {
 pub enum Failure<E: std::error::Error + 'static> {
     #[error("the traffic ends early")]
     Traffic(#[source] E),
+    #[error(
+        "request {number} of the traffic comes at {at:?}, before the one before it at {before:?}"
+    )]
+    Unordered { number: u64, at: Timestamp, before: Timestamp },
+    #[error("request {number} of the traffic is for app {app}, but there are only {apps}")]
+    UnknownApp { number: u64, app: u32, apps: usize },
+    #[error("{rule}, at {at:?} after event {event} ({action}); replay with `{replay}`")]
+    Broken {
+        rule: &'static str,
+        at: Timestamp,
+        /// Counted from 1.
+        event: u64,
+        /// What was to be done, or a state.
+        action: String,
+        /// Options of the command line that lead to this event again.
+        replay: String,
+    },
+    #[error("two runs of the same differ from event {event} on; replay with `{replay}`")]
+    Differs { event: u64, replay: String },
 }
 
 impl World {

@@ -1,0 +1,1 @@
+//! The driver as its users see it.
