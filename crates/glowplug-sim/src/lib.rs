@@ -7,12 +7,14 @@
 //! | `model` | how long things take: pull, setup, service, exit; how they fail |
 //! | `simulation` | the driver: agenda, faults, checkers |
 //! | `outcome` | what was measured |
+//! | `plan` | recorded traffic at many settings, and what is best for which intent |
 //!
 //! A simulation is a pure function of its inputs and a seed: no clock, no threads, no I/O but the reading
 //! of traces. What it predicts is what the node does, because both run the same engine.
 
 pub mod model;
 pub mod outcome;
+pub mod plan;
 pub mod simulation;
 pub mod trace;
 pub mod traffic;
