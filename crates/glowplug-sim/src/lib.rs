@@ -7,6 +7,7 @@
 //! | `model` | how long things take: pull, setup, service, exit; how they fail |
 //! | `simulation` | the driver: agenda, faults, checkers |
 //! | `outcome` | what was measured |
+//! | `scenario` | traffic and worlds of our own making, and what is expected of them |
 //! | `plan` | recorded traffic at many settings, and what is best for which intent |
 //!
 //! A simulation is a pure function of its inputs and a seed: no clock, no threads, no I/O but the reading
@@ -15,6 +16,7 @@
 pub mod model;
 pub mod outcome;
 pub mod plan;
+pub mod scenario;
 pub mod simulation;
 pub mod trace;
 pub mod traffic;
