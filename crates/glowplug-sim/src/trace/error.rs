@@ -1,0 +1,97 @@
+//! What is wrong with a trace, and where.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use glowplug_core::Timestamp;
+use glowplug_core::time::Pretty;
+
+use super::limits;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open `{path}`")]
+    Open { path: PathBuf, source: io::Error },
+    /// Lines are counted from 1, after decompression.
+    #[error("cannot read on after line {line}")]
+    Read { line: u64, source: io::Error },
+    #[error("cannot write line {line}")]
+    Write { line: u64, source: io::Error },
+    #[error(
+        "the trace ends in the middle, after line {line}: copy or export it again, \
+         or go on with the lines before"
+    )]
+    Cut { line: u64 },
+    #[error("the file is empty")]
+    Empty,
+    #[error("line {line}: {fault}")]
+    Line { line: u64, fault: Fault },
+}
+
+/// What is wrong with one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("it is longer than {} bytes", limits::LINE_BYTES_MAX)]
+    TooLong,
+    #[error("this is not a trace: it has no header such as {{\"glowplug_trace\":1}}")]
+    NoHeader,
+    #[error("the header cannot be read: {0}")]
+    Header(serde_json::Error),
+    #[error(
+        "the trace has version {found} and this program reads up to {}: update it",
+        super::header::VERSION
+    )]
+    Newer { found: u32 },
+    #[error("no record begins with `{0}`: the records are `a`, `r`, `s` and `e`")]
+    Record(char),
+    #[error("the field `{0}` is missing")]
+    Missing(&'static str),
+    #[error("the field `{field}` is `{found}`, {expected}")]
+    Field { field: &'static str, found: String, expected: &'static str },
+    #[error("there is more behind the last field")]
+    Surplus,
+    #[error("the app cannot be read: {0}")]
+    App(String),
+    #[error("the app `{0}` is declared twice")]
+    Twice(String),
+    #[error("app {app} is not declared: {declared} are, counted from 0")]
+    Undeclared { app: u32, declared: usize },
+    #[error("there are more than {} apps", limits::APPS_MAX)]
+    Apps,
+    #[error(
+        "the {what} at {} comes after one at {}: the {what}s must be in order of time",
+        Moment(*at),
+        Moment(*last)
+    )]
+    Backwards { what: &'static str, at: Timestamp, last: Timestamp },
+    #[error(
+        "a second part begins here and cannot be joined to the first: both headers must have \
+         `began_micros`, and not an earlier one"
+    )]
+    Joint,
+    #[error("{field} of {} is more than {}", Pretty(*found), Pretty(limits::TIME_MAX))]
+    TooLate { field: &'static str, found: Duration },
+}
+
+/// Since the beginning of the trace, to the microsecond.
+struct Moment(Timestamp);
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl Fault {
+    pub(super) fn at(self, line: u64) -> Error {
+        Error::Line { line, fault: self }
+    }
+
+    /// A field that is not what it must be. What is shown of it is short.
+    pub(super) fn field(field: &'static str, found: &[u8], expected: &'static str) -> Self {
+        const SHOWN_BYTES: usize = 60;
+        let shown = &found[..found.len().min(SHOWN_BYTES)];
+        Self::Field { field, found: String::from_utf8_lossy(shown).into_owned(), expected }
+    }
+}
