@@ -6,8 +6,9 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `state.rs` | the records |
-//! | `waiting.rs`, `timers.rs` | queue of an app, wake-ups |
+//! | `state.rs`, `table.rs` | the records, and how they are found |
+//! | `indexes.rs` | what keeps every index in step with the runners' states |
+//! | `waiting.rs`, `free.rs`, `timers.rs` | queue of an app, its free places, wake-ups |
 //! | `requests.rs` | arrival, assignment, outcome, retry |
 //! | `runners.rs` | what backends report, and what time does to runners |
 //! | `stopping.rs` | ending runners, replacing them |
@@ -17,17 +18,20 @@
 //! | `view.rs` | read-only answers for people |
 
 mod contention;
+mod free;
+mod indexes;
 mod placement;
 mod requests;
 mod runners;
 mod scaling;
 mod state;
 mod stopping;
+mod table;
 mod timers;
 mod view;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use view::{AppView, RequestView, RunnerView};
@@ -36,12 +40,13 @@ use crate::action::Action;
 use crate::decision::{Decision, StopReason, What};
 use crate::event::Event;
 use crate::ids::{AppId, RequestId, RunnerId};
-use crate::lifecycle::{self, Input, State, Step};
+use crate::lifecycle::Input;
 use crate::request::{Mode, Refusal};
 use crate::resources::{Capacity, Ledger};
 use crate::spec::AppSpec;
 use crate::time::Timestamp;
 use state::{App, Request, Runner, count};
+use table::Table;
 use timers::{Owner, Timers};
 
 #[derive(Clone, Debug)]
@@ -63,16 +68,16 @@ impl Default for Config {
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
-    apps: BTreeMap<AppId, App>,
-    runners: BTreeMap<RunnerId, Runner>,
-    requests: BTreeMap<RequestId, Request>,
+    apps: Table<AppId, App>,
+    runners: Table<RunnerId, Runner>,
+    requests: Table<RequestId, Request>,
     ledger: Ledger,
     /// Apps with runners in PENDING that have no resources.
     pending: BTreeSet<AppId>,
     /// Runners that hold resources and will give them back.
     leaving: BTreeSet<RunnerId>,
-    /// Idle runners of all apps.
-    idle: BTreeSet<RunnerId>,
+    /// Idle runners of all apps, in an order of no meaning; each knows its own place here.
+    idle: Vec<RunnerId>,
     /// Something changed that may let any pending runner be placed.
     placement_due: bool,
     /// Apps whose pending runners alone are to be looked at.
@@ -90,13 +95,13 @@ impl Engine {
     pub fn new(config: Config, capacity: Capacity) -> Self {
         Self {
             config,
-            apps: BTreeMap::new(),
-            runners: BTreeMap::new(),
-            requests: BTreeMap::new(),
+            apps: Table::new(),
+            runners: Table::new(),
+            requests: Table::new(),
             ledger: Ledger::new(capacity),
             pending: BTreeSet::new(),
             leaving: BTreeSet::new(),
-            idle: BTreeSet::new(),
+            idle: Vec::new(),
             placement_due: false,
             newcomers: BTreeSet::new(),
             outlook: None,
@@ -196,116 +201,6 @@ impl Engine {
         }
     }
 
-    /// Puts an input through the lifecycle table and keeps every index in step. The only place that
-    /// changes a runner's state. Returns the state it left if it moved.
-    fn apply(&mut self, now: Timestamp, id: RunnerId, input: Input) -> Option<State> {
-        let runner = self.runners.get_mut(&id)?;
-        let before = runner.state;
-        match lifecycle::step(before, input) {
-            Step::Move(after) => {
-                self.unindex(id);
-                if let Some(runner) = self.runners.get_mut(&id) {
-                    runner.state = after;
-                    if after == State::Pending {
-                        runner.pending = now;
-                    }
-                }
-                self.index(now, id);
-                Some(before)
-            }
-            Step::Ignore(_) => None,
-            Step::Deny(why) => {
-                let app = runner.app;
-                self.note(now, app, Some(id), None, What::Denied { state: before, input, why });
-                None
-            }
-        }
-    }
-
-    /// As `apply`, for what a backend says. It can know nothing of a runner that it was not told to
-    /// start, or that it has no room for.
-    fn report(&mut self, now: Timestamp, id: RunnerId, input: Input) -> Option<State> {
-        let runner = self.runners.get(&id)?;
-        if runner.state.is_starting() && runner.allocation.is_none() {
-            let (app, state) = (runner.app, runner.state);
-            let what = What::Denied { state, input, why: "its start was not asked for" };
-            self.note(now, app, Some(id), None, what);
-            return None;
-        }
-        self.apply(now, id, input)
-    }
-
-    /// Takes a runner out of all indexes, as its state now says.
-    fn unindex(&mut self, id: RunnerId) {
-        let Some(runner) = self.runners.get(&id) else { return };
-        let Some(app) = self.apps.get_mut(&runner.app) else { return };
-        app.starting.remove(&id);
-        app.ready.remove(&id);
-        app.ending.remove(&id);
-        if runner.state.is_ready() {
-            app.free.remove(&(runner.in_flight.len(), runner.last_used, id));
-        }
-        if runner.state == State::Idle {
-            app.idle.remove(&(runner.last_used, id));
-            self.idle.remove(&id);
-        }
-        if runner.state.is_starting() && runner.allocation.is_none() {
-            app.unplaced -= 1;
-            if app.pending.remove(&placement::Claim::of(id, runner)) {
-                if app.pending.is_empty() {
-                    self.pending.remove(&runner.app);
-                }
-                // What was kept for it is free for others.
-                self.placement_due |=
-                    self.outlook.as_ref().is_some_and(|outlook| outlook.keeps_for(runner.app));
-            }
-        }
-        if runner.state.is_alive() && runner.replaced_by.is_some() {
-            app.to_be_replaced -= 1;
-        }
-        self.leaving.remove(&id);
-    }
-
-    /// Enters a runner into all indexes, as its state now says.
-    fn index(&mut self, now: Timestamp, id: RunnerId) {
-        let Some(runner) = self.runners.get_mut(&id) else { return };
-        let Some(app) = self.apps.get_mut(&runner.app) else { return };
-        match runner.state {
-            State::Pending | State::DockerPull | State::Setup | State::FailureDelay => {
-                app.starting.insert(id);
-                if runner.allocation.is_none() {
-                    app.unplaced += 1;
-                    if runner.state == State::Pending {
-                        app.pending.insert(placement::Claim::of(id, runner));
-                        self.pending.insert(runner.app);
-                        self.newcomers.insert(runner.app);
-                    }
-                }
-            }
-            State::Idle | State::Running => {
-                app.ready.insert(id);
-                runner.last_used = now;
-                if runner.in_flight.len() < app.places_per_runner() {
-                    app.free.insert((runner.in_flight.len(), runner.last_used, id));
-                }
-                if runner.state == State::Idle {
-                    app.idle.insert((runner.last_used, id));
-                    self.idle.insert(id);
-                }
-            }
-            State::Draining | State::Terminating | State::Terminated => {
-                app.ending.insert(id);
-                if runner.allocation.is_some() {
-                    self.leaving.insert(id);
-                    self.placement_due |= !self.pending.is_empty();
-                }
-            }
-        }
-        if runner.state.is_alive() && runner.replaced_by.is_some() {
-            app.to_be_replaced += 1;
-        }
-    }
-
     fn note(
         &mut self,
         at: Timestamp,
@@ -346,19 +241,8 @@ impl Engine {
         let ids: Vec<RunnerId> =
             app.starting.iter().chain(&app.ready).chain(&app.ending).copied().collect();
         for id in ids {
-            self.reindex_free(id);
+            self.reseat(id, |_| {});
             self.runner_due(now, id);
-        }
-    }
-
-    /// Enters a ready runner into its app's free places anew.
-    fn reindex_free(&mut self, id: RunnerId) {
-        let Some(runner) = self.runners.get(&id) else { return };
-        let Some(app) = self.apps.get_mut(&runner.app) else { return };
-        let key = (runner.in_flight.len(), runner.last_used, id);
-        app.free.remove(&key);
-        if runner.state.is_ready() && key.0 < app.places_per_runner() {
-            app.free.insert(key);
         }
     }
 
@@ -380,14 +264,13 @@ impl Engine {
 
     fn capacity_changed(&mut self, now: Timestamp, capacity: Capacity) {
         let mut ledger = Ledger::new(capacity);
-        for runner in self.runners.values() {
+        for (_, runner) in self.runners.iter() {
             if let Some(allocation) = &runner.allocation {
                 ledger.take(allocation);
             }
         }
         self.ledger = ledger;
-        let ids: Vec<AppId> = self.apps.keys().copied().collect();
-        for id in ids {
+        for id in self.apps.sorted_keys() {
             let Some(app) = self.apps.get(&id) else { continue };
             let unschedulable = self.unschedulable(&app.spec);
             if let Some(app) = self.apps.get_mut(&id) {
@@ -400,8 +283,7 @@ impl Engine {
 
     fn shut_down(&mut self, now: Timestamp) {
         self.shutting_down = true;
-        let ids: Vec<AppId> = self.apps.keys().copied().collect();
-        for id in ids {
+        for id in self.apps.sorted_keys() {
             self.refuse_waiting(now, id, Some(Mode::Direct), &Refusal::ShuttingDown);
             self.stop_all_of(now, id, &StopReason::ShutDown);
         }

@@ -179,21 +179,20 @@ impl Engine {
         outlook: &Outlook,
         reach: Reach,
     ) -> Vec<RunnerId> {
-        let ids: Box<dyn Iterator<Item = &RunnerId>> = match reach {
-            Reach::Unneeded => Box::new(self.idle.iter()),
-            Reach::HadTheirTurn | Reach::SomeDay => Box::new(self.runners.keys()),
+        let runners: Box<dyn Iterator<Item = (RunnerId, &Runner)>> = match reach {
+            Reach::Unneeded => {
+                Box::new(self.idle.iter().filter_map(|id| Some((*id, self.runners.get(id)?))))
+            }
+            Reach::HadTheirTurn | Reach::SomeDay => Box::new(self.runners.iter()),
         };
         let mut candidates: Vec<(u8, u128, RunnerId)> = Vec::new();
-        for id in ids {
-            let Some(runner) = self.runners.get(id).filter(|runner| runner.app != for_app) else {
-                continue;
-            };
+        for (id, runner) in runners.filter(|(_, runner)| runner.app != for_app) {
             let Some(app) = self.apps.get(&runner.app) else { continue };
-            if !outlook.spoken_for.contains(id)
+            if !outlook.spoken_for.contains(&id)
                 && app.placed() > reach.keep(app)
                 && let Some((kind, cost)) = self.cost(now, app, runner, reach)
             {
-                candidates.push((kind, cost, *id));
+                candidates.push((kind, cost, id));
             }
         }
         candidates.sort_unstable();

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::state::{InFlight, Progress, Request};
+use super::state::{InFlight, Progress, Request, Runner};
 use super::waiting::Place;
 use crate::action::Action;
 use crate::decision::{StopReason, What};
 use crate::ids::{AppId, Lease, RequestId, RunnerId};
-use crate::lifecycle::{Input, State};
+use crate::lifecycle::{self, Input, State, Step};
 use crate::request::{Arrival, Mode, Outcome, Refusal};
 use crate::retry::{self, Condition, RunnerFate};
 use crate::time::Timestamp;
@@ -91,7 +91,7 @@ impl Engine {
             return;
         }
         while let Some(app) = self.apps.get_mut(&app_id) {
-            let Some((_, _, runner)) = app.free.last().copied() else { return };
+            let Some(runner) = app.free.first_choice() else { return };
             let Some(place) = app.waiting.pop() else { return };
             let late = self
                 .requests
@@ -114,21 +114,21 @@ impl Engine {
             (request.app, request.mode, request.attempt, request.arrived);
         self.timers.disarm(super::Owner::Request(id), &mut request.wake);
 
-        self.unindex(runner_id);
-        let Some(runner) = self.runners.get_mut(&runner_id) else { return };
-        runner.state = match crate::lifecycle::step(runner.state, Input::Assigned) {
-            crate::lifecycle::Step::Move(next) => next,
-            _ => unreachable!("free places belong to ready runners alone"),
-        };
-        runner.in_flight.push(InFlight { request: id, attempt, since: now });
-        runner.served += 1;
-        if runner.batch_left == 1 {
-            // It has had its turn: others may now ask for its place.
-            self.placement_due |= !self.pending.is_empty();
-        }
-        runner.batch_left = runner.batch_left.saturating_sub(1);
-        let started_for_it = runner.ready.is_some_and(|ready| ready >= arrived);
-        self.index(now, runner_id);
+        let started_for_it = self.reseat(runner_id, |runner| {
+            runner.state = match lifecycle::step(runner.state, Input::Assigned) {
+                Step::Move(next) => next,
+                _ => unreachable!("free places belong to ready runners alone"),
+            };
+            runner.in_flight.push(InFlight { request: id, attempt, since: now });
+            runner.served += 1;
+            runner.last_used = now;
+            // After the last that waited for it, it has had its turn: others may ask for its place.
+            let turn_over = runner.batch_left == 1;
+            runner.batch_left = runner.batch_left.saturating_sub(1);
+            (runner.ready.is_some_and(|ready| ready >= arrived), turn_over)
+        });
+        let Some((started_for_it, turn_over)) = started_for_it else { return };
+        self.placement_due |= turn_over && !self.pending.is_empty();
 
         let Some(app) = self.apps.get_mut(&app_id) else { return };
         app.in_flight += 1;
@@ -210,11 +210,18 @@ impl Engine {
 
     /// Takes the attempt off its runner.
     fn leave_runner(&mut self, lease: Lease) {
-        self.unindex(lease.runner);
         let Some(runner) = self.runners.get_mut(&lease.runner) else { return };
-        runner.in_flight.retain(|held| held.request != lease.request);
-        let last_used = runner.last_used;
-        self.index(last_used, lease.runner);
+        let give_up = |runner: &mut Runner| {
+            let held = runner.in_flight.iter().position(|held| held.request == lease.request);
+            held.map(|at| runner.in_flight.remove(at));
+        };
+        if runner.state.is_ready() {
+            self.reseat(lease.runner, give_up);
+        } else {
+            give_up(runner);
+            // What leaves will leave sooner.
+            self.placement_due |= runner.allocation.is_some() && !self.pending.is_empty();
+        }
     }
 
     /// Lets a runner that lost a request take the next one, rest, or end.

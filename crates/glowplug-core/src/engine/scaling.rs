@@ -187,10 +187,10 @@ impl Engine {
         let since = *app.surplus_since.get_or_insert(now);
         // The longest idle expires first, unless those that never served have less time.
         let looked_at = if app.time_to_live(0) < keep_alive { usize::MAX } else { 1 };
-        let idle = app.idle.iter().take(looked_at).find_map(|(since, runner)| {
-            let served = self.runners.get(runner)?.served;
-            let idle = now - *since;
-            (app.time_to_live(served) <= idle).then_some((*runner, served, idle))
+        let idle = app.free.idle().take(looked_at).find_map(|seat| {
+            let served = self.runners.get(&seat.runner)?.served;
+            let idle = now - seat.last_used;
+            (app.time_to_live(served) <= idle).then_some((seat.runner, served, idle))
         });
         match (start, idle) {
             (Some(start), Some(_)) => Some((start, StopReason::Surplus)),
@@ -245,6 +245,6 @@ impl Engine {
     }
 
     fn longest_idle(&self, id: AppId) -> Option<RunnerId> {
-        self.apps.get(&id)?.idle.first().map(|(_, runner)| *runner)
+        self.apps.get(&id)?.free.idle().next().map(|seat| seat.runner)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::free::{Free, Seat};
 use super::placement::Claim;
 use super::waiting::Waiting;
 use crate::backoff::Backoff;
@@ -27,11 +28,8 @@ pub(super) struct App {
     pub ready: BTreeSet<RunnerId>,
     /// Draining, terminating, or ended with reports outstanding.
     pub ending: BTreeSet<RunnerId>,
-    /// Ready runners with a free place, by (in flight, last used): the last one is taken, so that load
-    /// stays on few runners and the others can expire.
-    pub free: BTreeSet<(usize, Timestamp, RunnerId)>,
-    /// Idle runners, longest idle first.
-    pub idle: BTreeSet<(Timestamp, RunnerId)>,
+    /// Ready runners with a free place, idle ones among them.
+    pub free: Free,
     /// Ready or starting runners that end as soon as their replacement is ready.
     pub to_be_replaced: u32,
     /// Starting runners without resources: in PENDING or FAILURE_DELAY.
@@ -68,8 +66,7 @@ impl App {
             starting: BTreeSet::new(),
             ready: BTreeSet::new(),
             ending: BTreeSet::new(),
-            free: BTreeSet::new(),
-            idle: BTreeSet::new(),
+            free: Free::default(),
             to_be_replaced: 0,
             unplaced: 0,
             pending: BTreeSet::new(),
@@ -177,6 +174,10 @@ pub(super) struct Runner {
     pub served: u64,
     /// When it last became idle or was given a request.
     pub last_used: Timestamp,
+    /// Whether it is among the free of its app.
+    pub seated: bool,
+    /// Its place among the idle runners of all apps, while it is one.
+    pub idle_at: usize,
     /// Requests that waited when it became ready and that it has not yet worked off.
     pub batch_left: u32,
     pub delay_until: Option<Timestamp>,
@@ -223,6 +224,8 @@ impl Runner {
             in_flight: Vec::new(),
             served: 0,
             last_used: now,
+            seated: false,
+            idle_at: 0,
             batch_left: 0,
             delay_until: None,
             stop: None,
@@ -232,6 +235,21 @@ impl Runner {
             demanded: cause.is_demand(),
             room_made: false,
             wake: None,
+        }
+    }
+
+    /// Its seat among the runners of its app with a free place, should it have one.
+    pub(super) fn seat(&self, id: RunnerId) -> Seat {
+        Seat { in_flight: count(self.in_flight.len()), last_used: self.last_used, runner: id }
+    }
+
+    /// Whether it takes another request. One that has just lost its last is not asked before it is settled
+    /// whether it rests or ends.
+    pub(super) fn has_free_place(&self, places: usize) -> bool {
+        match self.state {
+            State::Idle => true,
+            State::Running => !self.in_flight.is_empty() && self.in_flight.len() < places,
+            _ => false,
         }
     }
 }

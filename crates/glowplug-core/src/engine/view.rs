@@ -59,8 +59,9 @@ impl Engine {
         self.runners.get(&id).map(|runner| self.runner_view(id, runner))
     }
 
+    /// All runners, in the order of their ids.
     pub fn runners(&self) -> impl Iterator<Item = RunnerView<'_>> {
-        self.runners.iter().map(|(id, runner)| self.runner_view(*id, runner))
+        self.runners.sorted_keys().into_iter().filter_map(|id| self.runner(id))
     }
 
     pub fn request(&self, id: RequestId) -> Option<RequestView> {
