@@ -3,13 +3,16 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use glowplug_core::Timestamp;
 use glowplug_core::request::{Mode, Priority};
 
+use super::replay::{Replay, Replaying};
 use super::shape::{Arriving, Shape};
 use crate::model::{Model, Purpose, Sampler, mix};
+use crate::trace;
 use crate::traffic::Arrival;
 
 /// Why traffic ends before its time.
@@ -20,6 +23,20 @@ pub enum TrafficError {
          outage smaller"
     )]
     TooManyPending { limit: usize },
+    #[error("cannot open the trace {file}")]
+    Open {
+        file: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot replay the trace {file}")]
+    Trace {
+        file: PathBuf,
+        #[source]
+        source: trace::Error,
+    },
+    #[error("the trace {file} knows no app `{app}`")]
+    NoSuchApp { file: PathBuf, app: String },
 }
 
 /// Requests of one kind for one app.
@@ -27,16 +44,24 @@ pub enum TrafficError {
 pub struct Stream {
     /// Index of the app among those simulated.
     pub app: u32,
-    pub shape: Shape,
-    /// Since the beginning.
+    pub origin: Origin,
+    /// Since the beginning. A trace begins then.
     pub from: Duration,
     /// Nothing comes at this moment or after it.
     pub until: Duration,
+    /// This and what follows is of made-up requests; recorded ones bring their own.
     pub mode: Mode,
     pub priority: Priority,
     pub start_within: Option<Duration>,
     /// How long a runner works on each. `None`: what the app's model says.
     pub service: Option<Service>,
+}
+
+/// Where requests come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Origin {
+    Shape(Shape),
+    Replay(Replay),
 }
 
 /// How long requests take, if that may change over time.
@@ -61,7 +86,7 @@ impl Stream {
     pub fn new(app: u32, shape: Shape, length: Duration) -> Self {
         Self {
             app,
-            shape,
+            origin: Origin::Shape(shape),
             from: Duration::ZERO,
             until: length,
             mode: Mode::Queued,
@@ -86,38 +111,36 @@ impl Creep {
 #[derive(Debug)]
 pub struct Traffic {
     streams: Vec<Running>,
+    /// The next request of each stream that has one.
+    ahead: Vec<Option<Arrival>>,
     next: BinaryHeap<Reverse<(Timestamp, usize)>>,
     /// What stopped a stream.
     failed: Option<TrafficError>,
 }
 
-/// A stream under way.
-#[derive(Debug)]
-struct Running {
-    stream: Stream,
-    moments: Arriving,
-    service: Option<Sampler>,
-}
-
 impl Traffic {
     pub fn new(streams: impl IntoIterator<Item = Stream>, seed: u64) -> Self {
-        let mut traffic = Self { streams: Vec::new(), next: BinaryHeap::new(), failed: None };
+        let mut traffic =
+            Self { streams: Vec::new(), ahead: Vec::new(), next: BinaryHeap::new(), failed: None };
         for (nth, stream) in (0_u64..).zip(streams) {
-            let own = mix(seed ^ mix(nth));
-            let moments = stream.shape.moments(stream.from, stream.until, own);
-            let service = stream
-                .service
-                .as_ref()
-                .map(|service| Sampler::new(&service.model, own, Purpose::Service, stream.app));
-            traffic.streams.push(Running { stream, moments, service });
-            traffic.look_ahead(traffic.streams.len() - 1);
+            match Running::new(stream, mix(seed ^ mix(nth))) {
+                Ok(running) => {
+                    traffic.streams.push(running);
+                    traffic.ahead.push(None);
+                    traffic.look_ahead(traffic.streams.len() - 1);
+                }
+                Err(error) => traffic.failed = Some(error),
+            }
         }
         traffic
     }
 
     fn look_ahead(&mut self, nth: usize) {
-        match self.streams[nth].moments.next() {
-            Some(Ok(at)) => self.next.push(Reverse((at, nth))),
+        match self.streams[nth].next() {
+            Some(Ok(arrival)) => {
+                self.next.push(Reverse((arrival.at, nth)));
+                self.ahead[nth] = Some(arrival);
+            }
             Some(Err(error)) => self.failed = Some(error),
             None => {}
         }
@@ -132,9 +155,60 @@ impl Iterator for Traffic {
             self.next.clear();
             return Some(Err(error));
         }
-        let Reverse((at, nth)) = self.next.pop()?;
+        let Reverse((_, nth)) = self.next.pop()?;
+        let arrival = self.ahead[nth].take();
         self.look_ahead(nth);
-        let Running { stream, service, .. } = &mut self.streams[nth];
+        arrival.map(Ok)
+    }
+}
+
+/// Requests being made up.
+#[derive(Debug)]
+struct Made {
+    stream: Stream,
+    moments: Arriving,
+    service: Option<Sampler>,
+}
+
+/// A stream under way.
+#[derive(Debug)]
+enum Running {
+    Made(Box<Made>),
+    Replayed(Box<Replaying>),
+}
+
+impl Running {
+    fn new(stream: Stream, seed: u64) -> Result<Self, TrafficError> {
+        let shape = match &stream.origin {
+            Origin::Replay(replay) => {
+                let replaying = Replaying::open(replay, stream.app, stream.from, stream.until)?;
+                return Ok(Self::Replayed(Box::new(replaying)));
+            }
+            Origin::Shape(shape) => shape,
+        };
+        let moments = shape.moments(stream.from, stream.until, seed);
+        let service = stream
+            .service
+            .as_ref()
+            .map(|service| Sampler::new(&service.model, seed, Purpose::Service, stream.app));
+        Ok(Self::Made(Box::new(Made { stream, moments, service })))
+    }
+
+    fn next(&mut self) -> Option<Result<Arrival, TrafficError>> {
+        match self {
+            Self::Replayed(replaying) => replaying.next(),
+            Self::Made(made) => made.next(),
+        }
+    }
+}
+
+impl Made {
+    fn next(&mut self) -> Option<Result<Arrival, TrafficError>> {
+        let Self { stream, moments, service } = self;
+        let at = match moments.next()? {
+            Ok(at) => at,
+            Err(error) => return Some(Err(error)),
+        };
         let service = service.as_mut().map(|service| {
             let creep = stream.service.as_ref().and_then(|service| service.creep);
             Duration::from_micros(service.draw()).mul_f64(creep.map_or(1.0, |creep| creep.at(at)))

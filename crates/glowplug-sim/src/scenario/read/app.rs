@@ -1,0 +1,170 @@
+//! `[apps.NAME]` of a scenario.
+
+use std::path::Path;
+use std::time::Duration;
+
+use glowplug_core::resources::MachineType;
+use glowplug_core::spec::{AppSpec, Scaling};
+
+use super::super::document::{Entry, Table};
+use super::super::expect::{self, Expectation};
+use super::super::source::{Creep, Origin, Stream, zipf};
+use super::super::value::Reader;
+use super::{model, traffic};
+use crate::model::{AppModel, Model};
+
+/// Apps that one table may stand for.
+const COPIES_MAX: u32 = 100_000;
+/// How long a runner takes to end, if nothing is said.
+const EXIT: Duration = Duration::from_millis(200);
+
+/// An app of the file, or several that differ in nothing but their share of the traffic.
+pub(super) struct Read {
+    /// As it stands in the file.
+    pub(super) name: String,
+    pub(super) models: Vec<AppModel>,
+    /// Of each of the models. The app's index is entered later.
+    pub(super) streams: Vec<Vec<Stream>>,
+    pub(super) expectations: Vec<Expectation>,
+}
+
+pub(super) fn read(
+    reader: &mut Reader,
+    entry: Entry,
+    length: Duration,
+    dir: &Path,
+) -> Option<Read> {
+    let name = entry.key.clone();
+    let mut table = reader.table_of(entry, format!("apps.{name}"))?;
+    let table_ = &mut table;
+    let scaling = scaling(reader, table_, Scaling::default());
+    let machine = machine(reader, table_);
+    let constant = |time| Model::Constant(time);
+    let setup =
+        model::read(reader, table_, "setup", dir).unwrap_or(constant(Duration::from_secs(10)));
+    let service =
+        model::read(reader, table_, "service", dir).unwrap_or(constant(Duration::from_secs(1)));
+    let app = AppModel {
+        spec: AppSpec { name: name.clone(), revision: 1, scaling, machine_types: vec![machine] },
+        pull: model::read(reader, table_, "pull", dir),
+        setup,
+        service,
+        exit: model::read(reader, table_, "exit", dir).unwrap_or(constant(EXIT)),
+        slowdown: reader.number(table_, "slowdown").unwrap_or(0.0),
+        faults: reader
+            .table(table_, "faults")
+            .map(|faults| model::faults(reader, faults))
+            .unwrap_or_default(),
+    };
+    let creep = reader.table(table_, "creep").and_then(|table| creep(reader, table, length));
+    let of_app = traffic::OfApp { service: &app.service, creep, length, dir };
+    let streams: Vec<Stream> = reader
+        .tables(table_, "traffic")
+        .into_iter()
+        .filter_map(|table| traffic::read(reader, table, &of_app))
+        .collect();
+    let expectations = reader
+        .table(table_, "expect")
+        .map(|table| expect::read(reader, table, true))
+        .unwrap_or_default();
+    let copies = reader.count(table_, "copies").unwrap_or(1);
+    let exponent = reader.number(table_, "zipf").unwrap_or(0.0);
+    if !(1..=COPIES_MAX).contains(&copies) {
+        let message = format!("`copies`{} must be from 1 to {COPIES_MAX}", table.place());
+        reader.problem(table.line, message, None);
+        return None;
+    }
+    let recorded = |stream: &Stream| matches!(stream.origin, Origin::Replay(_));
+    if copies > 1 && streams.iter().any(recorded) {
+        let message = format!("`copies`{} cannot share a recorded trace", table.place());
+        reader.problem(table.line, message, None);
+    }
+    table.finish(&mut reader.problems);
+    Some(copied(
+        Read { name, models: vec![app], streams: vec![streams], expectations },
+        copies,
+        exponent,
+    ))
+}
+
+/// Divides the traffic of an app among so many copies of it.
+fn copied(one: Read, copies: u32, exponent: f64) -> Read {
+    let (Some(model), Some(streams)) = (one.models.first(), one.streams.first()) else {
+        return one;
+    };
+    if copies <= 1 {
+        return one;
+    }
+    let (mut models, mut streams_of) = (Vec::new(), Vec::new());
+    for (nth, weight) in (1..=copies).zip(zipf(copies, exponent)) {
+        let mut model = model.clone();
+        model.spec.name = format!("{}-{nth}", one.name);
+        models.push(model);
+        let scaled = |stream: &Stream| {
+            let mut stream = stream.clone();
+            if let Origin::Shape(shape) = &mut stream.origin {
+                *shape = shape.scaled(weight);
+            }
+            stream
+        };
+        streams_of.push(streams.iter().map(scaled).collect());
+    }
+    Read { models, streams: streams_of, ..one }
+}
+
+/// The scaling parameters, under the names they have in the config.
+pub(super) fn scaling(reader: &mut Reader, table: &mut Table, base: Scaling) -> Scaling {
+    let before = reader.problems.len();
+    let line = table.line;
+    let mut duration = |key| reader.duration(table, key);
+    let keep_alive = duration("keep_alive").unwrap_or(base.keep_alive);
+    let scaling_delay = duration("scaling_delay").unwrap_or(base.scaling_delay);
+    let startup_timeout = duration("startup_timeout").unwrap_or(base.startup_timeout);
+    let request_timeout = duration("request_timeout").unwrap_or(base.request_timeout);
+    let unused_runner_timeout = duration("unused_runner_timeout").or(base.unused_runner_timeout);
+    let termination_grace_period =
+        duration("termination_grace_period_seconds").unwrap_or(base.termination_grace_period);
+    let mut count = |key| reader.count(table, key);
+    let scaling = Scaling {
+        keep_alive,
+        min_concurrency: count("min_concurrency").unwrap_or(base.min_concurrency),
+        max_concurrency: count("max_concurrency").or(base.max_concurrency),
+        concurrency_buffer: count("concurrency_buffer").unwrap_or(base.concurrency_buffer),
+        concurrency_buffer_perc: count("concurrency_buffer_perc")
+            .unwrap_or(base.concurrency_buffer_perc),
+        scaling_delay,
+        max_multiplexing: count("max_multiplexing").unwrap_or(base.max_multiplexing),
+        startup_timeout,
+        request_timeout,
+        unused_runner_timeout,
+        termination_grace_period,
+    };
+    if reader.problems.len() == before
+        && let Err(error) = scaling.validate()
+    {
+        reader.problem(line, format!("{error}{}", table.place()), None);
+    }
+    scaling
+}
+
+/// What one runner holds: one core and one gibibyte unless it says otherwise.
+fn machine(reader: &mut Reader, table: &mut Table) -> MachineType {
+    let gpu_kind = reader.text(table, "gpu_kind");
+    let gpus = reader.count(table, "gpus");
+    MachineType {
+        name: "machine".to_owned(),
+        cpu_millis: super::cores(reader, table).unwrap_or(1_000),
+        memory_bytes: reader.bytes(table, "memory").unwrap_or(1 << 30),
+        gpus: gpus.unwrap_or(u32::from(gpu_kind.is_some())),
+        gpu_kind,
+        gpu_memory_bytes: reader.bytes(table, "gpu_memory").unwrap_or(0),
+    }
+}
+
+fn creep(reader: &mut Reader, mut table: Table, length: Duration) -> Option<Creep> {
+    let from = reader.duration(&mut table, "from").unwrap_or(Duration::ZERO);
+    let until = reader.duration(&mut table, "until").unwrap_or(length);
+    let times = reader.number_needed(&mut table, "times");
+    table.finish(&mut reader.problems);
+    Some(Creep { from, until, times: times? })
+}
