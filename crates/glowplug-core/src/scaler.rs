@@ -49,8 +49,10 @@ pub fn target(scaling: &Scaling, load: Load) -> Target {
     let volume = load.in_flight.saturating_add(load.waiting);
     let multiplexing = scaling.max_multiplexing.max(1);
     let demand = volume.div_ceil(multiplexing);
-    let percent_of_requests = u64::from(scaling.concurrency_buffer_perc) * u64::from(volume);
-    let buffer_perc = percent_of_requests.div_ceil(100 * u64::from(multiplexing));
+    let buffer_perc = match scaling.concurrency_buffer_perc {
+        0 => 0,
+        perc => (u64::from(perc) * u64::from(volume)).div_ceil(100 * u64::from(multiplexing)),
+    };
     let buffer = scaling.concurrency_buffer.max(u32::try_from(buffer_perc).unwrap_or(u32::MAX));
     let wanted = demand.saturating_add(buffer);
     let (unbounded, bound) = if scaling.min_concurrency > wanted {

@@ -74,22 +74,18 @@ impl Engine {
             (false, false) => {}
         }
         match (was_idle, runner.state == State::Idle) {
-            (true, false) => self.leave_idle(id),
-            (false, true) => self.enter_idle(id),
+            (true, false) => {
+                let at = runner.idle_at;
+                self.leave_idle(at);
+            }
+            (false, true) => runner.enter_idle(id, &mut self.idle),
             _ => {}
         }
         Some(changed)
     }
 
-    fn enter_idle(&mut self, id: RunnerId) {
-        if let Some(runner) = self.runners.get_mut(&id) {
-            runner.idle_at = self.idle.len();
-            self.idle.push(id);
-        }
-    }
-
-    fn leave_idle(&mut self, id: RunnerId) {
-        let Some(at) = self.runners.get(&id).map(|runner| runner.idle_at) else { return };
+    /// Takes a place from the idle runners of all apps and gives it to the last of them.
+    fn leave_idle(&mut self, at: usize) {
         self.idle.swap_remove(at);
         let moved = self.idle.get(at).and_then(|moved| self.runners.get_mut(moved));
         if let Some(moved) = moved {
@@ -123,7 +119,8 @@ impl Engine {
         }
         self.leaving.remove(&id);
         if runner.state == State::Idle {
-            self.leave_idle(id);
+            let at = runner.idle_at;
+            self.leave_idle(at);
         }
     }
 
@@ -163,7 +160,7 @@ impl Engine {
             app.to_be_replaced += 1;
         }
         if runner.state == State::Idle {
-            self.enter_idle(id);
+            runner.enter_idle(id, &mut self.idle);
         }
     }
 }

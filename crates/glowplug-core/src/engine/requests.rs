@@ -61,18 +61,29 @@ impl Engine {
             wake: None,
         };
         self.requests.insert(id, request);
-        self.enqueue(id);
-        self.dispatch(now, arrival.app);
-        if let Some(deadline) = arrival.start_deadline
-            && self.requests.get(&id).is_some_and(|r| r.progress == Progress::Waiting)
-        {
-            self.wake_request_at(id, deadline);
+        if let Some(runner) = self.runner_at_once(arrival.app) {
+            self.assign(now, id, runner);
+        } else {
+            self.enqueue(id);
+            self.dispatch(now, arrival.app);
+            if let Some(deadline) = arrival.start_deadline
+                && self.requests.get(&id).is_some_and(|r| r.progress == Progress::Waiting)
+            {
+                self.wake_request_at(id, deadline);
+            }
         }
         if self.pending.contains(&arrival.app) {
             // Its pending runners may now ask others to give way.
             self.newcomers.insert(arrival.app);
         }
         self.grow(now, arrival.app);
+    }
+
+    /// The runner for a request that has just come, if nobody waits before it.
+    fn runner_at_once(&self, app: AppId) -> Option<RunnerId> {
+        let app =
+            self.apps.get(&app).filter(|app| app.waiting.is_empty() && !self.shutting_down)?;
+        app.free.first_choice()
     }
 
     fn enqueue(&mut self, id: RequestId) {
@@ -177,10 +188,10 @@ impl Engine {
     fn close_attempt(&mut self, now: Timestamp, lease: Lease, condition: Option<Condition>) {
         let Some(request) = self.requests.get(&lease.request) else { return };
         let app_id = request.app;
-        let removed = self.apps.get(&app_id).is_none_or(|app| app.removed);
-        let again = condition.filter(|_| !removed).and_then(|condition| {
+        let again = condition.and_then(|condition| {
+            let removed = self.apps.get(&app_id).is_none_or(|app| app.removed);
             let delay = retry::delay(request.mode, request.no_retry, request.attempt)?;
-            Some((condition, delay))
+            (!removed).then_some((condition, delay))
         });
         if let Some((condition, delay)) = again {
             self.try_again_later(now, lease, delay);
@@ -250,13 +261,13 @@ impl Engine {
 
     /// Arms the expiry of a runner that has become idle.
     pub(super) fn rest(&mut self, now: Timestamp, id: RunnerId) {
-        let Some(runner) = self.runners.get(&id) else { return };
+        let Some(runner) = self.runners.get_mut(&id) else { return };
         if runner.state != State::Idle {
             return;
         }
         let Some(app) = self.apps.get(&runner.app) else { return };
         let expiry = now + app.time_to_live(runner.served);
-        self.wake_runner_at(id, expiry);
+        self.timers.arm(super::Owner::Runner(id), &mut runner.wake, expiry);
         // An idle runner is a place that another app may need.
         self.placement_due |= !self.pending.is_empty();
     }

@@ -30,8 +30,12 @@ impl Engine {
         let alive = app.alive();
         let missing =
             target.desired.saturating_sub(alive).min(UNPLACED_MAX.saturating_sub(app.unplaced));
+        let nothing_to_do = missing == 0 && app.unplaced == 0;
         if let Some(at) = next_ripe {
             self.wake_app_at(id, at);
+        }
+        if nothing_to_do {
+            return;
         }
         self.promote(now, id, target.demand);
         for nth in 0..missing {
@@ -117,16 +121,16 @@ impl Engine {
     /// Ends what is superfluous: first what only waits for its start, then (after `keep_alive`) what is
     /// starting, then what has been idle for `keep_alive`, longest first. Never a runner in use.
     pub(super) fn shrink(&mut self, now: Timestamp, id: AppId) {
-        let Some(app) = self.apps.get(&id) else { return };
+        let Some(app) = self.apps.get_mut(&id) else { return };
         let keep = app.target_to_keep().desired;
         let mut surplus = app.alive().saturating_sub(keep);
         if surplus == 0 {
-            if let Some(app) = self.apps.get_mut(&id) {
-                app.surplus_since = None;
-            }
+            app.surplus_since = None;
             return;
         }
-        surplus = self.cancel_waiting_starts(now, id, surplus);
+        if app.unplaced > 0 {
+            surplus = self.cancel_waiting_starts(now, id, surplus);
+        }
         surplus = self.cut_to_cap(now, id, surplus);
         while surplus > 0 {
             let Some((victim, reason)) = self.expired_victim(now, id) else { break };
@@ -186,8 +190,11 @@ impl Engine {
         let keep_alive = app.spec.scaling.keep_alive;
         let since = *app.surplus_since.get_or_insert(now);
         // The longest idle expires first, unless those that never served have less time.
-        let looked_at = if app.time_to_live(0) < keep_alive { usize::MAX } else { 1 };
-        let idle = app.free.idle().take(looked_at).find_map(|seat| {
+        let unused_life = app.time_to_live(0);
+        let looked_at = if unused_life < keep_alive { usize::MAX } else { 1 };
+        let shortest_life = unused_life.min(keep_alive);
+        let long_idle = app.free.idle().take_while(|seat| now - seat.last_used >= shortest_life);
+        let idle = long_idle.take(looked_at).find_map(|seat| {
             let served = self.runners.get(&seat.runner)?.served;
             let idle = now - seat.last_used;
             (app.time_to_live(served) <= idle).then_some((seat.runner, served, idle))

@@ -243,6 +243,12 @@ impl Runner {
         Seat { in_flight: count(self.in_flight.len()), last_used: self.last_used, runner: id }
     }
 
+    /// Takes a place among the idle runners of all apps.
+    pub(super) fn enter_idle(&mut self, id: RunnerId, idle: &mut Vec<RunnerId>) {
+        self.idle_at = idle.len();
+        idle.push(id);
+    }
+
     /// Whether it takes another request. One that has just lost its last is not asked before it is settled
     /// whether it rests or ends.
     pub(super) fn has_free_place(&self, places: usize) -> bool {

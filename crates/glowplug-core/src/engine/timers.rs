@@ -16,7 +16,11 @@ pub(super) enum Owner {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Timers(BTreeSet<(Timestamp, Owner)>);
+pub(super) struct Timers {
+    armed: BTreeSet<(Timestamp, Owner)>,
+    /// The first of them, which every event asks for.
+    next: Option<Timestamp>,
+}
 
 impl Timers {
     /// Wakes `owner` at `at`, or earlier if `armed` says so already.
@@ -25,26 +29,33 @@ impl Timers {
             return;
         }
         self.disarm(owner, armed);
-        self.0.insert((at, owner));
+        self.armed.insert((at, owner));
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
         *armed = Some(at);
     }
 
     pub(super) fn disarm(&mut self, owner: Owner, armed: &mut Option<Timestamp>) {
         if let Some(at) = armed.take() {
-            self.0.remove(&(at, owner));
+            self.armed.remove(&(at, owner));
+            self.look_for_next();
         }
     }
 
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.0.first().map(|(at, _)| *at)
+        self.next
     }
 
     /// Takes one owner whose time has come. Its own note of being armed is its to clear.
     pub(super) fn pop_due(&mut self, now: Timestamp) -> Option<Owner> {
-        let (at, owner) = *self.0.first()?;
-        (at <= now).then(|| {
-            self.0.pop_first();
-            owner
-        })
+        if self.next.is_none_or(|next| next > now) {
+            return None;
+        }
+        let (_, owner) = self.armed.pop_first()?;
+        self.look_for_next();
+        Some(owner)
+    }
+
+    fn look_for_next(&mut self) {
+        self.next = self.armed.first().map(|(at, _)| *at);
     }
 }

@@ -65,7 +65,7 @@ impl Waiting {
 
     /// How many have waited at least `delay`, and when the next of the others will have.
     pub(super) fn ripe(&self, now: Timestamp, delay: Duration) -> (usize, Option<Timestamp>) {
-        if delay.is_zero() {
+        if delay.is_zero() || self.is_empty() {
             return (self.len(), None);
         }
         let mut ripe = 0;
