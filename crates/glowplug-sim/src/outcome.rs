@@ -2,19 +2,28 @@
 //!
 //! Everything here has a size of its own that does not grow with the number of requests.
 
+mod account;
+mod tally;
+mod timeline;
+mod waits;
+
 use std::time::Duration;
 
 use glowplug_core::decision::StartCause;
-use hdrhistogram::Histogram;
 
-/// Significant digits kept of waits over all apps: an error of 0.1 % at most.
-const DIGITS_OVER_ALL: u8 = 3;
+pub(crate) use account::Account;
+pub(crate) use tally::Tally;
+pub use waits::Waits;
+
+/// Bits kept of waits over all apps: an error of 0.1 % at most.
+const BITS_OVER_ALL: u32 = 9;
 /// Of each app's: 1 % at most.
-const DIGITS_PER_APP: u8 = 2;
+const BITS_PER_APP: u32 = 6;
 
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// From the first arrival until the last runner had ended.
+    /// From the first arrival until the last runner had ended. Runners that a floor keeps for ever are
+    /// counted until the last request had ended, or until [`crate::simulation::World::until`].
     pub span: Duration,
     /// Over all apps.
     pub total: Measures,
@@ -30,13 +39,38 @@ pub struct Outcome {
     pub timeline: Vec<Moment>,
 }
 
+impl Outcome {
+    /// What the runners cost at these prices per hour, by index of the app. An app without one is free.
+    pub fn cost(&self, prices_per_hour: &[f64]) -> f64 {
+        const SECS_PER_HOUR: f64 = 3_600.0;
+        let app_cost = |(app, price): (&Measures, &f64)| app.runner_seconds.total() * price;
+        self.apps.iter().zip(prices_per_hour).map(app_cost).sum::<f64>() / SECS_PER_HOUR
+    }
+
+    pub(crate) fn nothing() -> Self {
+        Self {
+            span: Duration::ZERO,
+            total: Measures::over_all(),
+            apps: Vec::new(),
+            starts_per_minute_peak: 0,
+            events: 0,
+            digest: 0,
+            timeline: Vec::new(),
+        }
+    }
+}
+
 /// What happened to one app, or to all.
 #[derive(Clone, Debug)]
 pub struct Measures {
     pub requests: u64,
-    /// Given to a runner and answered.
+    /// Given to a runner and done with.
     pub answered: u64,
+    /// Of them: what the caller got was a status of 500 or a broken connection, or it overran its time.
+    pub failed: u64,
     pub refused: u64,
+    /// Neither answered nor refused when the simulation ended.
+    pub left: u64,
     /// Attempts after the first.
     pub retries: u64,
     /// Requests that found no free place when they came.
@@ -47,6 +81,8 @@ pub struct Measures {
     pub starts: [u64; StartCause::ALL.len()],
     /// Starts that never became ready, but for those that were cancelled.
     pub failed_starts: u64,
+    /// Work that came: the sum of what all requests take on a runner that each has for itself.
+    pub service_secs: f64,
     pub runner_seconds: RunnerSeconds,
 }
 
@@ -77,34 +113,28 @@ pub struct Moment {
     pub waiting: u32,
 }
 
-/// A distribution of waits. Those of nothing are counted apart.
-#[derive(Clone, Debug)]
-pub struct Waits {
-    none: u64,
-    /// Microseconds.
-    some: Histogram<u64>,
-    sum_secs: f64,
-}
-
 impl Measures {
     pub(crate) fn over_all() -> Self {
-        Self::new(DIGITS_OVER_ALL)
+        Self::new(BITS_OVER_ALL)
     }
 
     pub(crate) fn per_app() -> Self {
-        Self::new(DIGITS_PER_APP)
+        Self::new(BITS_PER_APP)
     }
 
-    fn new(digits: u8) -> Self {
+    fn new(bits: u32) -> Self {
         Self {
             requests: 0,
             answered: 0,
+            failed: 0,
             refused: 0,
+            left: 0,
             retries: 0,
             cold: 0,
-            waits: Waits::new(digits),
+            waits: Waits::new(bits),
             starts: [0; StartCause::ALL.len()],
             failed_starts: 0,
+            service_secs: 0.0,
             runner_seconds: RunnerSeconds::default(),
         }
     }
@@ -138,66 +168,6 @@ impl RunnerSeconds {
     }
 }
 
-impl Waits {
-    fn new(digits: u8) -> Self {
-        let some = Histogram::new(digits).expect("the number of digits is a constant within range");
-        Self { none: 0, some, sum_secs: 0.0 }
-    }
-
-    pub(crate) fn record(&mut self, wait: Duration) {
-        if wait.is_zero() {
-            self.none += 1;
-            return;
-        }
-        let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
-        self.some.record(micros).expect("it grows to hold any value");
-        self.sum_secs += wait.as_secs_f64();
-    }
-
-    pub fn count(&self) -> u64 {
-        self.none + self.some.len()
-    }
-
-    pub fn mean(&self) -> Duration {
-        match self.count() {
-            0 => Duration::ZERO,
-            #[expect(clippy::cast_precision_loss, reason = "a mean of up to 2^53 waits")]
-            count => Duration::from_secs_f64(self.sum_secs / count as f64),
-        }
-    }
-
-    /// The wait that a share of all requests, from 0 to 1, does not exceed.
-    pub fn quantile(&self, share: f64) -> Duration {
-        let rank = rank(share, self.count());
-        if rank <= self.none {
-            return Duration::ZERO;
-        }
-        let rest = self.some.len();
-        let micros = self.some.value_at_quantile(ratio(rank - self.none, rest));
-        Duration::from_micros(micros)
-    }
-
-    /// Share of requests that waited longer. 0 without requests.
-    pub fn share_over(&self, limit: Duration) -> f64 {
-        let micros = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
-        let within = if micros == 0 { 0 } else { self.some.count_between(0, micros) };
-        ratio(self.some.len() - within.min(self.some.len()), self.count())
-    }
-}
-
-/// The how-manieth of `count` a quantile is, from 1.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a rank among up to 2^53 values"
-)]
-fn rank(share: f64, count: u64) -> u64 {
-    // Shares such as 0.91 have no exact form: without the slack 91 of 100 would become the 92nd.
-    const SLACK: f64 = 1e-9;
-    ((share.clamp(0.0, 1.0) * count as f64 * (1.0 - SLACK)).ceil() as u64).max(1)
-}
-
 #[expect(clippy::cast_precision_loss, reason = "a share of up to 2^53")]
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
@@ -208,27 +178,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_of_nothing_count() {
-        let mut waits = Waits::new(3);
-        for _ in 0..90 {
-            waits.record(Duration::ZERO);
-        }
-        for secs in 1..=10 {
-            waits.record(Duration::from_secs(secs));
-        }
-        assert_eq!(waits.count(), 100);
-        assert_eq!(waits.mean(), Duration::from_secs_f64(0.55));
-        assert_eq!(waits.quantile(0.5), Duration::ZERO);
-        assert_eq!(waits.quantile(0.9), Duration::ZERO);
-        let near = |share: f64, secs: f64| {
-            let found = waits.quantile(share).as_secs_f64();
-            assert!((found / secs - 1.0).abs() < 0.002, "{share}: {found} is not {secs}");
+    fn every_app_has_its_price() {
+        let app = |startup, busy| Measures {
+            runner_seconds: RunnerSeconds { startup, busy, ..RunnerSeconds::default() },
+            ..Measures::per_app()
         };
-        near(0.91, 1.0);
-        near(0.95, 5.0);
-        near(0.99, 9.0);
-        near(1.0, 10.0);
-        assert!((waits.share_over(Duration::from_secs(5)) - 0.05).abs() < 1e-9);
-        assert!((waits.share_over(Duration::ZERO) - 0.10).abs() < 1e-9);
+        let apps = vec![app(600.0, 3_000.0), app(0.0, 7_200.0), app(0.0, 3_600.0)];
+        let outcome = Outcome { apps, ..Outcome::nothing() };
+        assert!((outcome.cost(&[2.0, 0.5]) - 3.0).abs() < 1e-12, "the third app is free");
     }
 }

@@ -1,11 +1,20 @@
 //! The driver: engine, agenda, models and checkers on a virtual clock.
 
+mod agenda;
+mod body;
+mod checkers;
+mod digest;
+mod driver;
 mod happening;
+mod requests;
+mod roster;
+mod sharing;
 
-use glowplug_core::Timestamp;
 use glowplug_core::engine;
 use glowplug_core::resources::Capacity;
+use glowplug_core::{Action, Timestamp};
 
+use driver::{Course, Driver};
 pub use happening::{Happening, What};
 
 use crate::model::AppModel;
@@ -67,11 +76,47 @@ impl World {
     /// Lets the traffic happen until its last runner has ended.
     pub fn run<E>(
         &self,
-        _traffic: impl Iterator<Item = Result<Arrival, E>>,
+        traffic: impl Iterator<Item = Result<Arrival, E>>,
     ) -> Result<Outcome, Failure<E>>
     where
         E: std::error::Error + 'static,
     {
-        unimplemented!("lands with the driver")
+        self.run_watched(traffic, |_, _, _| {})
+    }
+
+    /// As [`World::run`], and shows every action before it is performed, with its time and the number of
+    /// the event that led to it, counted from 1.
+    pub fn run_watched<E>(
+        &self,
+        traffic: impl Iterator<Item = Result<Arrival, E>>,
+        watch: impl FnMut(Timestamp, u64, &Action),
+    ) -> Result<Outcome, Failure<E>>
+    where
+        E: std::error::Error + 'static,
+    {
+        let mut driver = Driver::new(self, traffic, watch)?;
+        while driver.step()? == Course::GoesOn {}
+        driver.finish()
+    }
+
+    /// As [`World::run`], twice side by side: fails at the first event after which the two differ. `traffic`
+    /// gives the same traffic each time.
+    pub fn doublecheck<E, T>(&self, mut traffic: impl FnMut() -> T) -> Result<Outcome, Failure<E>>
+    where
+        E: std::error::Error + 'static,
+        T: Iterator<Item = Result<Arrival, E>>,
+    {
+        let mut first = Driver::new(self, traffic(), |_, _, _| {})?;
+        let mut second = Driver::new(self, traffic(), |_, _, _| {})?;
+        loop {
+            let courses = (first.step()?, second.step()?);
+            if courses.0 != courses.1 || first.progress() != second.progress() {
+                let (event, _) = first.progress();
+                return Err(Failure::Differs { event, replay: first.replay() });
+            }
+            if courses.0 == Course::Over {
+                return first.finish();
+            }
+        }
     }
 }

@@ -1,1 +1,5 @@
 //! The driver as its users see it.
+
+mod determinism;
+mod simulation;
+mod worlds;

@@ -1,0 +1,236 @@
+//! Counts what happens while it happens. Sums over all apps are made at the end.
+
+use std::time::Duration;
+
+use glowplug_core::Timestamp;
+use glowplug_core::decision::StartCause;
+
+use super::account::{Account, RunnerMicros};
+use super::timeline::Timeline;
+use super::{Measures, Moment, Outcome};
+
+const MICROS_PER_MINUTE: u64 = 60_000_000;
+
+#[derive(Debug)]
+struct App {
+    measures: Measures,
+    micros: RunnerMicros,
+    service_micros: u128,
+}
+
+#[derive(Debug)]
+pub(crate) struct Tally {
+    apps: Vec<App>,
+    total: Measures,
+    timeline: Timeline,
+    state: Moment,
+    first_arrival: Option<Timestamp>,
+    last_end: Timestamp,
+    minute: u64,
+    starts_in_minute: u32,
+    starts_per_minute_peak: u32,
+}
+
+impl Tally {
+    pub(crate) fn new(apps: usize, moments_max: usize) -> Self {
+        let app = || App {
+            measures: Measures::per_app(),
+            micros: RunnerMicros::default(),
+            service_micros: 0,
+        };
+        Self {
+            apps: std::iter::repeat_with(app).take(apps).collect(),
+            total: Measures::over_all(),
+            timeline: Timeline::new(moments_max),
+            state: Moment::default(),
+            first_arrival: None,
+            last_end: Timestamp::ZERO,
+            minute: 0,
+            starts_in_minute: 0,
+            starts_per_minute_peak: 0,
+        }
+    }
+
+    /// To be called before anything at `now` is counted.
+    pub(crate) fn time_passes(&mut self, now: Timestamp) {
+        if self.timeline.is_due(now) {
+            self.timeline.keep(now, self.state);
+        }
+    }
+
+    fn measures(&mut self, app: u32) -> &mut Measures {
+        &mut self.apps[app as usize].measures
+    }
+
+    pub(crate) fn arrived(&mut self, now: Timestamp, app: u32, work_micros: u64) {
+        self.first_arrival.get_or_insert(now);
+        let app = &mut self.apps[app as usize];
+        app.measures.requests += 1;
+        app.service_micros += u128::from(work_micros);
+        self.state.waiting += 1;
+    }
+
+    /// A request got its first runner.
+    pub(crate) fn first_assigned(&mut self, app: u32, wait: Duration) {
+        let measures = self.measures(app);
+        measures.waits.record(wait);
+        if !wait.is_zero() {
+            measures.cold += 1;
+            self.total.waits.record(wait);
+        }
+    }
+
+    /// A request was given to a runner; `first`: to one that had none.
+    pub(crate) fn assigned(&mut self, now: Timestamp, account: &mut Account, first: bool) {
+        self.state.waiting -= 1;
+        if first {
+            account.busy(now);
+            if !account.is_ending() {
+                self.state.idle -= 1;
+                self.state.busy += 1;
+            }
+        }
+    }
+
+    /// An attempt is over; `last`: its runner has no other.
+    pub(crate) fn released(
+        &mut self,
+        now: Timestamp,
+        account: &mut Account,
+        last: bool,
+        gone: bool,
+    ) {
+        if last && !gone {
+            account.free(now);
+            if !account.is_ending() {
+                self.state.busy -= 1;
+                self.state.idle += 1;
+            }
+        }
+    }
+
+    pub(crate) fn answered(&mut self, app: u32, failed: bool) {
+        let measures = self.measures(app);
+        measures.answered += 1;
+        measures.failed += u64::from(failed);
+    }
+
+    pub(crate) fn retried(&mut self, app: u32) {
+        self.state.waiting += 1;
+        self.measures(app).retries += 1;
+    }
+
+    /// `never_began`: it got no runner at all.
+    pub(crate) fn refused(&mut self, app: u32, never_began: bool) {
+        self.state.waiting -= 1;
+        let measures = self.measures(app);
+        measures.refused += 1;
+        measures.cold += u64::from(never_began);
+    }
+
+    pub(crate) fn left(&mut self, app: u32, never_began: bool) {
+        let measures = self.measures(app);
+        measures.left += 1;
+        measures.cold += u64::from(never_began);
+    }
+
+    pub(crate) fn started(&mut self, now: Timestamp, app: u32, cause: StartCause) {
+        let nth = StartCause::ALL.iter().position(|other| *other == cause).unwrap_or_default();
+        self.measures(app).starts[nth] += 1;
+        self.state.starting += 1;
+        let minute = now.as_micros() / MICROS_PER_MINUTE;
+        if minute != self.minute {
+            (self.minute, self.starts_in_minute) = (minute, 0);
+        }
+        self.starts_in_minute += 1;
+        self.starts_per_minute_peak = self.starts_per_minute_peak.max(self.starts_in_minute);
+    }
+
+    pub(crate) fn ready(&mut self, now: Timestamp, account: &mut Account) {
+        account.ready(now);
+        self.state.starting -= 1;
+        self.state.idle += 1;
+    }
+
+    pub(crate) fn start_failed(&mut self, app: u32) {
+        self.measures(app).failed_starts += 1;
+    }
+
+    /// `in_use`: it has requests.
+    pub(crate) fn told_to_end(&mut self, now: Timestamp, account: &mut Account, in_use: bool) {
+        if !account.is_ending() {
+            self.leave(account, in_use);
+            account.told_to_end(now);
+        }
+    }
+
+    /// A runner that is neither ending nor ended counts no more.
+    fn leave(&mut self, account: &Account, in_use: bool) {
+        match (account.was_ready(), in_use) {
+            (false, _) => self.state.starting -= 1,
+            (true, true) => self.state.busy -= 1,
+            (true, false) => self.state.idle -= 1,
+        }
+    }
+
+    /// Closes the books on a runner.
+    pub(crate) fn ended(&mut self, now: Timestamp, app: u32, account: &Account, in_use: bool) {
+        if !account.is_ending() {
+            self.leave(account, in_use);
+        }
+        self.last_end = self.last_end.max(now);
+        self.apps[app as usize].micros.add(account.close(now));
+    }
+
+    pub(crate) fn into_outcome(mut self, end: Timestamp, events: u64, digest: u64) -> Outcome {
+        self.last_end = self.last_end.max(end);
+        self.time_passes(self.last_end);
+        let mut micros = RunnerMicros::default();
+        let (mut none, mut service_micros) = (0, 0);
+        let mut apps = Vec::with_capacity(self.apps.len());
+        for app in self.apps {
+            let mut measures = app.measures;
+            measures.runner_seconds = app.micros.seconds();
+            measures.service_secs = seconds(app.service_micros);
+            micros.add(app.micros);
+            service_micros += app.service_micros;
+            none += measures.waits.none();
+            self.total.add_counts(&measures);
+            apps.push(measures);
+        }
+        self.total.waits.record_none(none);
+        self.total.service_secs = seconds(service_micros);
+        self.total.runner_seconds = micros.seconds();
+        Outcome {
+            span: self.last_end.since(self.first_arrival.unwrap_or(self.last_end)),
+            total: self.total,
+            apps,
+            starts_per_minute_peak: self.starts_per_minute_peak,
+            events,
+            digest,
+            timeline: self.timeline.into_moments(),
+        }
+    }
+}
+
+impl Measures {
+    /// Adds what can be added: not distributions, nor seconds.
+    fn add_counts(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.answered += other.answered;
+        self.failed += other.failed;
+        self.refused += other.refused;
+        self.left += other.left;
+        self.retries += other.retries;
+        self.cold += other.cold;
+        self.failed_starts += other.failed_starts;
+        for (sum, count) in self.starts.iter_mut().zip(other.starts) {
+            *sum += count;
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a sum needs no more digits")]
+fn seconds(micros: u128) -> f64 {
+    micros as f64 / 1e6
+}
