@@ -9,12 +9,18 @@
 //! Everything here streams: what is held in memory has a named limit and does not grow with the file.
 //! `docs/reference/trace-format.md` describes the format and what is read besides it.
 
+mod detect;
 mod error;
 mod header;
+mod import;
 mod line;
 mod lines;
+mod open;
+mod options;
 mod reader;
 mod rules;
+mod select;
+mod summary;
 mod writer;
 
 use std::time::Duration;
@@ -26,7 +32,12 @@ use glowplug_core::spec::Scaling;
 
 pub use error::{Error, Fault};
 pub use header::Header;
+pub use import::LeftOut;
+pub use open::{Trace, open};
+pub use options::{Format, Names, NoService, Options, Stamp, TokenTimes, Unit};
 pub use reader::Reader;
+pub use select::{Selected, Selection, arrivals, select};
+pub use summary::{AppSummary, Lengths, SAMPLES_MAX, Summary};
 pub use writer::{LEVEL_DEFAULT, Writer};
 
 /// What a trace may hold.

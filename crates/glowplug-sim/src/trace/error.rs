@@ -70,8 +70,50 @@ pub enum Fault {
          `began_micros`, and not an earlier one"
     )]
     Joint,
+    #[error("cannot tell what this file is: say it with `--format`")]
+    UnknownFormat,
+    #[error("it is compressed with gzip: unpack it, or pack it with zstd instead")]
+    Gzip,
+    #[error("it is not UTF-8 text")]
+    NotText,
+    #[error("it is no JSON object: {0}")]
+    Json(serde_json::Error),
+    #[error("{}", columns(what, wanted.as_ref(), there))]
+    Column { what: &'static str, wanted: Option<String>, there: String },
+    #[error("it has {found} columns, and the first line has {expected}")]
+    Columns { expected: u64, found: u64 },
+    #[error("`{name}` is `{found}`, {expected}")]
+    Value { name: String, found: String, expected: &'static str },
+    #[error(
+        "it came {} before one that went ahead of it, and the reorder window is {}: sort the file \
+         by time, or raise `--reorder`",
+        Pretty(*earlier),
+        Pretty(*window)
+    )]
+    Unsorted { earlier: Duration, window: Duration },
+    #[error(
+        "`{0}` says nowhere in a path which app is asked for: it must begin with `/` and have a \
+         segment `{{app}}`"
+    )]
+    AppPath(String),
+    #[error("this is no line of an access log: {0}")]
+    Log(&'static str),
+    #[error("{0}")]
+    Minutes(String),
     #[error("{field} of {} is more than {}", Pretty(*found), Pretty(limits::TIME_MAX))]
     TooLate { field: &'static str, found: Duration },
+}
+
+fn columns(what: &str, wanted: Option<&String>, there: &str) -> String {
+    let next = match what {
+        "app" => ", or make everything one app with `--one-app`",
+        _ => "",
+    };
+    let missing = match wanted {
+        Some(name) => format!("there is no `{name}` to take the {what} from"),
+        None => format!("nothing here is known to be the {what}"),
+    };
+    format!("{missing}: say which with `--{what}-column`{next}; there are {there}")
 }
 
 /// Since the beginning of the trace, to the microsecond.

@@ -19,7 +19,15 @@ pub(super) struct Lines<R> {
     over: bool,
 }
 
-/// How the line that was given out ended.
+/// A line without its end.
+pub(super) struct Line<'a> {
+    /// Counted from 1.
+    pub(super) number: u64,
+    pub(super) text: &'a [u8],
+    pub(super) end: End,
+}
+
+/// How a line ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Newline,
@@ -37,8 +45,8 @@ impl<R: Read> Lines<R> {
         self.number
     }
 
-    /// The next line without its end. `None`: that was all.
-    pub(super) fn next_line(&mut self) -> Result<Option<(&[u8], End)>, Error> {
+    /// `None`: that was all.
+    pub(super) fn next_line(&mut self) -> Result<Option<Line<'_>>, Error> {
         let mut searched = self.start;
         loop {
             let found = self.buffer[searched..self.end].iter().position(|byte| *byte == b'\n');
@@ -46,11 +54,11 @@ impl<R: Read> Lines<R> {
                 let line = self.start..searched + length;
                 self.start = line.end + 1;
                 self.number += 1;
-                return if line.len() > LINE_BYTES_MAX {
-                    Err(Fault::TooLong.at(self.number))
-                } else {
-                    Ok(Some((&self.buffer[line], End::Newline)))
-                };
+                if line.len() > LINE_BYTES_MAX {
+                    return Err(Fault::TooLong.at(self.number));
+                }
+                let text = &self.buffer[line];
+                return Ok(Some(Line { number: self.number, text, end: End::Newline }));
             }
             if self.end - self.start > LINE_BYTES_MAX {
                 return Err(Fault::TooLong.at(self.number + 1));
@@ -66,7 +74,7 @@ impl<R: Read> Lines<R> {
             return Ok(None);
         }
         self.number += 1;
-        Ok(Some((&self.buffer[line], End::Stream)))
+        Ok(Some(Line { number: self.number, text: &self.buffer[line], end: End::Stream }))
     }
 
     /// Moves what is left to the front and reads behind it. False at the end of the stream.
@@ -130,9 +138,9 @@ mod tests {
                 }
                 let mut lines = Lines::new(Drip { rest: text.as_bytes(), step });
                 for (at, (line, end)) in expected.iter().enumerate() {
-                    let (found, how) = lines.next_line().unwrap().unwrap();
-                    assert_eq!((found, how), (line.as_bytes(), *end));
-                    assert_eq!(lines.number(), at as u64 + 1);
+                    let found = lines.next_line().unwrap().unwrap();
+                    assert_eq!((found.text, found.end), (line.as_bytes(), *end));
+                    assert_eq!(found.number, at as u64 + 1);
                 }
                 assert!(lines.next_line().unwrap().is_none());
                 assert!(lines.next_line().unwrap().is_none());
@@ -149,7 +157,7 @@ mod tests {
     #[test]
     fn a_line_without_an_end_fills_no_memory() {
         let mut lines = Lines::new(io::repeat(b'x'));
-        let error = lines.next_line().unwrap_err().to_string();
+        let error = lines.next_line().err().unwrap().to_string();
         assert_eq!(error, "line 1: it is longer than 1048576 bytes");
         assert!(lines.buffer.len() <= 4 * LINE_BYTES_MAX);
     }

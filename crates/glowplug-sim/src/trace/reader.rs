@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use super::error::{Error, Fault};
 use super::header::{Header, Unknown};
-use super::lines::{End, Lines};
+use super::lines::{End, Line, Lines};
 use super::rules::Rules;
 use super::{App, Record, line};
 
 /// What every zstd frame begins with.
-pub(super) const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// What every file of gzip begins with.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// A frame may ask for a window of up to 2 to this power bytes: what `zstd --long` makes is still read.
 const WINDOW_LOG_MAX: u32 = 27;
 
@@ -49,7 +51,7 @@ impl<R: Read> Reader<R> {
         let mut lines = Lines::new(Plain::detect(from)?);
         let first = match lines.next_line()? {
             None => return Err(Error::Empty),
-            Some((line, _)) => Header::parse(line),
+            Some(line) => Header::parse(line.text),
         };
         let (header, unknown) = first.map_err(|fault| fault.at(1))?;
         Ok(Self { lines, header, unknown, rules: Rules::default(), part: None, over: false })
@@ -66,19 +68,21 @@ impl<R: Read> Reader<R> {
 
     fn read(&mut self) -> Result<Option<Record>, Error> {
         loop {
-            let Some((line, end)) = self.lines.next_line()? else { return Ok(None) };
+            let Some(Line { number, text, end }) = self.lines.next_line()? else {
+                return Ok(None);
+            };
             if end == End::Stream {
-                return Err(Error::Cut { line: self.lines.number() - 1 });
+                return Err(Error::Cut { line: number - 1 });
             }
-            let record = if line.first() == Some(&b'{') {
-                Header::parse(line).and_then(|(header, unknown)| {
+            let record = if text.first() == Some(&b'{') {
+                Header::parse(text).and_then(|(header, unknown)| {
                     let later = gap(&self.header, &header)?;
                     self.part = Some(Part { later, ..Part::default() });
                     self.unknown = unknown;
                     Ok(None)
                 })
             } else {
-                line::parse(line, self.unknown).and_then(|record| match record {
+                line::parse(text, self.unknown).and_then(|record| match record {
                     Some(record) => place(record, &mut self.rules, self.part.as_mut()),
                     None => Ok(None),
                 })
@@ -86,7 +90,7 @@ impl<R: Read> Reader<R> {
             match record {
                 Ok(None) => {}
                 Ok(Some(record)) => return Ok(Some(record)),
-                Err(fault) => return Err(fault.at(self.lines.number())),
+                Err(fault) => return Err(fault.at(number)),
             }
         }
     }
@@ -173,6 +177,9 @@ impl<R: Read> Plain<R> {
         magic.read_to_end(&mut first).map_err(at_start)?;
         if first.is_empty() {
             return Err(Error::Empty);
+        }
+        if first.starts_with(&GZIP_MAGIC) {
+            return Err(Fault::Gzip.at(1));
         }
         let compressed = first == ZSTD_MAGIC;
         let whole = Cursor::new(first).chain(from);
