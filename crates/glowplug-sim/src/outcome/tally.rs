@@ -174,10 +174,15 @@ impl Tally {
     }
 
     /// Closes the books on a runner.
-    pub(crate) fn ended(&mut self, now: Timestamp, app: u32, account: &Account, in_use: bool) {
-        if !account.is_ending() {
-            self.leave(account, in_use);
-        }
+    pub(crate) fn ended(
+        &mut self,
+        now: Timestamp,
+        app: u32,
+        account: &mut Account,
+        in_use: bool,
+    ) {
+        // The engine may tell it to end all the same before it hears of this.
+        self.told_to_end(now, account, in_use);
         self.last_end = self.last_end.max(now);
         self.apps[app as usize].micros.add(account.close(now));
     }

@@ -370,8 +370,8 @@ where
         for place in self.facts.roster.by_age() {
             if let Some(runner) = self.facts.roster.get(place).filter(|runner| !runner.told.exited)
             {
-                let in_use = runner.told.in_flight > 0;
-                self.tally.ended(end, runner.told.app, &runner.account, in_use);
+                let (mut account, in_use) = (runner.account, runner.told.in_flight > 0);
+                self.tally.ended(end, runner.told.app, &mut account, in_use);
             }
         }
         let waits =

@@ -132,11 +132,11 @@ where
         if !self.facts.exited(place) {
             return;
         }
-        let Some(runner) = self.facts.roster.get(place) else { return };
+        let Some(runner) = self.facts.roster.get_mut(place) else { return };
         let told = &runner.told;
         if !told.ready && !runner.account.is_ending() {
             self.tally.start_failed(told.app);
         }
-        self.tally.ended(self.now, told.app, &runner.account, told.in_flight > 0);
+        self.tally.ended(self.now, told.app, &mut runner.account, told.in_flight > 0);
     }
 }
