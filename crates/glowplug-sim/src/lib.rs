@@ -8,11 +8,13 @@
 //! | `simulation` | the driver: agenda, faults, checkers |
 //! | `outcome` | what was measured |
 //! | `scenario` | traffic and worlds of our own making, and what is expected of them |
+//! | `baseline` | others on the same traffic: Knative's autoscaler, the clairvoyant bound |
 //! | `plan` | recorded traffic at many settings, and what is best for which intent |
 //!
 //! A simulation is a pure function of its inputs and a seed: no clock, no threads, no I/O but the reading
 //! of traces. What it predicts is what the node does, because both run the same engine.
 
+pub mod baseline;
 pub mod model;
 pub mod outcome;
 pub mod plan;

@@ -1,5 +1,6 @@
 //! The driver as its users see it.
 
+mod baselines;
 mod determinism;
 mod simulation;
 mod worlds;
