@@ -229,6 +229,8 @@ pub struct Beside {
     pub starts: u64,
     pub cold_percent: f64,
     pub app_cold_rate: Option<AppColdRate>,
+    pub wait_mean_secs: f64,
+    /// `null` for a bound: it is one of sums.
     pub wait: Option<Wait>,
     pub cost: f64,
     pub cost_per_day: Option<f64>,

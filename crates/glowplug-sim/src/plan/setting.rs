@@ -67,9 +67,10 @@ impl fmt::Display for Setting {
             Self::PerApp => return f.write_str("per app"),
             Self::Fixed(fixed) => fixed,
         };
-        match fixed.keep_alive.is_zero() {
-            true => f.write_str("keep_alive 0")?,
-            false => write!(f, "keep_alive {}", Pretty(fixed.keep_alive))?,
+        if fixed.keep_alive.is_zero() {
+            f.write_str("keep_alive 0")?;
+        } else {
+            write!(f, "keep_alive {}", Pretty(fixed.keep_alive))?;
         }
         if fixed.min_concurrency > 0 {
             write!(f, ", min {}", fixed.min_concurrency)?;
