@@ -77,6 +77,17 @@ impl Engine {
             self.newcomers.insert(arrival.app);
         }
         self.grow(now, arrival.app);
+        self.end_surplus(arrival.app);
+    }
+
+    /// A surplus that a request has used up is over: the next one begins anew.
+    fn end_surplus(&mut self, id: AppId) {
+        if let Some(app) = self.apps.get_mut(&id)
+            && app.surplus_since.is_some()
+            && app.alive() <= app.target_to_keep().desired
+        {
+            app.surplus_since = None;
+        }
     }
 
     /// The runner for a request that has just come, if nobody waits before it.

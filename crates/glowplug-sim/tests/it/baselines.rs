@@ -280,7 +280,18 @@ fn nobody_who_never_waits_beats_the_clairvoyant() {
 #[test]
 fn the_engine_does_what_its_parameters_say() {
     let traffic = mixed_traffic_of(0);
-    for (keep_alive, setup) in [(0, 0), (1, 0), (10, 0), (60, 0), (300, 0), (0, 20), (0, 90)] {
+    for (keep_alive, setup) in [
+        (0, 0),
+        (60, 0),
+        (0, 20),
+        (1, 20),
+        (10, 3),
+        (10, 20),
+        (60, 20),
+        (60, 90),
+        (300, 350),
+        (3_600, 20),
+    ] {
         let (keep_alive, setup) = (Duration::from_secs(keep_alive), Duration::from_secs(setup));
         let mut model = app(Scaling { keep_alive, ..Scaling::default() });
         model.setup = Model::Constant(setup);
