@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod address;
+pub mod auto;
 pub mod backoff;
 pub mod decision;
 pub mod engine;

@@ -16,41 +16,43 @@ use crate::scaler::{self, Load, Target};
 use crate::spec::AppSpec;
 use crate::time::Timestamp;
 
+/// Fields lie in this order: what every request reads comes first, so that it takes few lines of cache.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct App {
-    pub spec: AppSpec,
-    pub waiting: Waiting,
-    /// Requests between two attempts.
-    pub delayed: BTreeSet<RequestId>,
     /// Requests on runners, over all runners, ended ones included until their gateway has reported.
     pub in_flight: u32,
-    pub starting: BTreeSet<RunnerId>,
-    pub ready: BTreeSet<RunnerId>,
-    /// Draining, terminating, or ended with reports outstanding.
-    pub ending: BTreeSet<RunnerId>,
-    /// Ready runners with a free place, idle ones among them.
-    pub free: Free,
     /// Ready or starting runners that end as soon as their replacement is ready.
     pub to_be_replaced: u32,
     /// Starting runners without resources: in PENDING or FAILURE_DELAY.
     pub unplaced: u32,
-    /// Those of them in PENDING, in the order in which they get resources.
-    pub pending: BTreeSet<Claim>,
-    /// When it last got resources for a runner, or gave some away: its place in line among apps.
-    pub turn_at: Timestamp,
-    pub backoff: Backoff,
+    /// Gone as soon as its last runner is.
+    pub removed: bool,
     pub ever_ready: bool,
     /// Whether the last warm runner went by expiry.
     pub last_expired: bool,
-    /// Smoothed time from PENDING to IDLE: what losing a runner costs.
-    pub restart_cost: Option<Duration>,
+    /// Ready runners with a free place, idle ones among them.
+    pub free: Free,
+    pub waiting: Waiting,
+    pub starting: BTreeSet<RunnerId>,
+    pub ready: BTreeSet<RunnerId>,
     /// Since when runners that are still starting are not needed.
     pub surplus_since: Option<Timestamp>,
     /// Why no machine type of it can ever fit, if so.
     pub unschedulable: Option<String>,
-    /// Gone as soon as its last runner is.
-    pub removed: bool,
+    pub spec: AppSpec,
     pub wake: Option<Timestamp>,
+    /// Draining, terminating, or ended with reports outstanding.
+    pub ending: BTreeSet<RunnerId>,
+    /// Requests between two attempts.
+    pub delayed: BTreeSet<RequestId>,
+    /// Starting runners in PENDING, in the order in which they get resources.
+    pub pending: BTreeSet<Claim>,
+    /// When it last got resources for a runner, or gave some away: its place in line among apps.
+    pub turn_at: Timestamp,
+    pub backoff: Backoff,
+    /// Smoothed time from PENDING to IDLE: what losing a runner costs.
+    pub restart_cost: Option<Duration>,
 }
 
 /// A restart is assumed to take this long until one was measured.
@@ -155,12 +157,31 @@ impl App {
     }
 }
 
+/// Fields lie in this order: what every request reads comes first, so that it takes few lines of cache.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Runner {
     pub app: AppId,
-    pub revision: u32,
     pub state: State,
+    /// Whether it is among the free of its app.
+    pub seated: bool,
+    pub in_flight: Vec<InFlight>,
+    pub served: u64,
+    /// When it last became idle or was given a request.
+    pub last_used: Timestamp,
+    /// Its place among the idle runners of all apps, while it is one.
+    pub idle_at: usize,
+    pub wake: Option<Timestamp>,
+    pub ready: Option<Timestamp>,
+    /// Requests that waited when it became ready and that it has not yet worked off.
+    pub batch_left: u32,
+    pub revision: u32,
     pub cause: StartCause,
+    pub told_no_room: bool,
+    /// A request waits for it: it is placed before those that only floor or buffer ask for.
+    pub demanded: bool,
+    /// Others were ended to make room for it: the room is not for anybody else.
+    pub room_made: bool,
     pub created: Timestamp,
     /// When it entered PENDING; later than `created` if it had to wait after a failed start first.
     pub pending: Timestamp,
@@ -168,28 +189,11 @@ pub(super) struct Runner {
     pub allocation: Option<Allocation>,
     pub placed: Option<Timestamp>,
     pub setup: Option<Timestamp>,
-    pub ready: Option<Timestamp>,
     pub ended: Option<Timestamp>,
-    pub in_flight: Vec<InFlight>,
-    pub served: u64,
-    /// When it last became idle or was given a request.
-    pub last_used: Timestamp,
-    /// Whether it is among the free of its app.
-    pub seated: bool,
-    /// Its place among the idle runners of all apps, while it is one.
-    pub idle_at: usize,
-    /// Requests that waited when it became ready and that it has not yet worked off.
-    pub batch_left: u32,
     pub delay_until: Option<Timestamp>,
     pub stop: Option<Stop>,
     pub replaces: Option<RunnerId>,
     pub replaced_by: Option<RunnerId>,
-    pub told_no_room: bool,
-    /// A request waits for it: it is placed before those that only floor or buffer ask for.
-    pub demanded: bool,
-    /// Others were ended to make room for it: the room is not for anybody else.
-    pub room_made: bool,
-    pub wake: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug)]

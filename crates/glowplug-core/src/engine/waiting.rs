@@ -33,8 +33,12 @@ impl Waiting {
 
     pub(super) fn insert(&mut self, priority: Priority, place: Place) {
         let lane = self.lane(priority);
-        let at = lane.partition_point(|other| other.sequence < place.sequence);
-        lane.insert(at, place);
+        if lane.back().is_none_or(|last| last.sequence < place.sequence) {
+            lane.push_back(place);
+        } else {
+            let at = lane.partition_point(|other| other.sequence < place.sequence);
+            lane.insert(at, place);
+        }
     }
 
     pub(super) fn remove(&mut self, priority: Priority, sequence: u64) -> bool {
