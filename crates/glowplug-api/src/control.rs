@@ -8,12 +8,15 @@
 //! | `/api/v1/apps/{owner}/{app}/scaling` | PATCH | [`ScalingPatch`] → [`AppView`] |
 //! | `/api/v1/apps/{owner}/{app}/queue` | GET | → [`QueueView`] |
 //! | `/api/v1/apps/{owner}/{app}/queue` | DELETE | → [`FlushView`] |
+//! | `/api/v1/apps/{owner}/{app}/prewarm` | POST | [`PrewarmRequest`] → [`PrewarmView`] |
 //! | `/api/v1/runners` (`?app=`, `?ended=true`) | GET | → `[RunnerView]` |
 //! | `/api/v1/runners/{id}` | GET | → [`RunnerView`] |
 //! | `/api/v1/runners/{id}/stop` (`?replace=true`) | POST | → [`RunnerView`] |
 //! | `/api/v1/runners/{id}/kill` | POST | → [`RunnerView`] |
 //! | `/api/v1/runners/{id}/logs` (`?from=`, `?follow=true`) | GET | → lines of JSON, each a [`LogLineView`] |
 //! | `/api/v1/why/{id}` | GET | → [`WhyView`] |
+//! | `/api/v1/trace` (`?since=24h`, `?app=a,b`) | GET | → a trace, as `glowplug plan` reads it |
+//! | `/api/v1/trace/status` | GET | → [`TraceStatusView`] |
 //! | `/api/v1/keys` | GET, POST | [`KeyRequest`] → `[KeyView]`, [`KeyCreated`] |
 //! | `/api/v1/keys/{id}` | DELETE | → nothing (204) |
 //!
@@ -144,6 +147,60 @@ pub struct FlushView {
     pub app: String,
     pub removed: usize,
 }
+
+/// That traffic is to be expected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrewarmRequest {
+    /// So many are to be warm; what is missing is started.
+    #[serde(default = "PrewarmRequest::default_runners")]
+    pub runners: u32,
+    /// For the node's log.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+impl PrewarmRequest {
+    fn default_runners() -> u32 {
+        1
+    }
+}
+
+impl Default for PrewarmRequest {
+    fn default() -> Self {
+        Self { runners: Self::default_runners(), reason: None }
+    }
+}
+
+/// Runners of the app now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrewarmView {
+    pub app: String,
+    /// Idle or in use.
+    pub ready: u32,
+    /// On their way, those that wait for a place or for the end of a failure's delay among them.
+    pub starting: u32,
+    /// Of these, begun by this request.
+    pub started: u32,
+}
+
+/// What the node has recorded of its traffic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceStatusView {
+    pub enabled: bool,
+    pub segments: u64,
+    pub bytes: u64,
+    pub bytes_max: u64,
+    /// Requests, starts and stops.
+    pub records: u64,
+    /// What could not be recorded since the node started.
+    pub dropped: u64,
+    pub first_micros: Option<u64>,
+    pub last_micros: Option<u64>,
+}
+
+/// Header of an exported trace: how many bytes it will have at most, for progress bars. Not exact.
+pub const TRACE_BYTES_EXPECTED: &str = "x-glowplug-bytes-expected";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeView {

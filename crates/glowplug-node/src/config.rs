@@ -28,7 +28,9 @@ pub use glowplug_gateway::host::Access;
 pub use app::{APP_NAME_BYTES_MAX, AppConfig, AppName, DEFAULT_OWNER, Program, ScalingOverrides};
 pub use layers::{FlagSetting, FlagValue};
 pub use machine::{DEFAULT_MACHINE, MachineTypeConfig, built_in as built_in_machine_types};
-pub use node::{ContentionConfig, LimitsConfig, LogFormat, NodeConfig, ResourcesConfig};
+pub use node::{
+    ContentionConfig, LimitsConfig, LogFormat, NodeConfig, RecorderConfig, ResourcesConfig,
+};
 pub use problem::{ConfigError, Origin, PROBLEMS_SHOWN_MAX, Problem, nearest};
 pub use reference::render as render_reference;
 pub use show::Shown;

@@ -1,7 +1,10 @@
 //! `/api/v1`, `/metrics`, `/healthz`, `/readyz`: everything the port serves that is not the data plane.
 //!
-//! The routes and their types are described in `glowplug_api::control`. Reading takes any key, changing an
-//! ADMIN key; a node without keys on loopback is open.
+//! The routes and their types are described in `glowplug_api::control`. Reading takes any key, changing
+//! things and reading the recorded traffic an ADMIN key; a node without keys on loopback is open.
+
+mod prewarm;
+mod recordings;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use glowplug_api::control::{
-    FlushView, KeyCreated, KeyRequest, KeyView, LogLineView, ScalingPatch,
+    FlushView, KeyCreated, KeyRequest, KeyView, LogLineView, PrewarmRequest, ScalingPatch,
 };
 use glowplug_api::{ErrorBody, ErrorType};
 use glowplug_core::event::StopRequest;
@@ -74,7 +77,9 @@ async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
         (&Method::GET, ["metrics"]) => Ok(metrics(shared)),
         (&Method::GET, []) => Ok(text("glowplug serves here; its API is below /api/v1\n")),
         (_, ["api", "v1", rest @ ..]) => {
-            authorize(shared, &request, &method)?;
+            // The recordings tell of the traffic of all apps.
+            let for_any_key = method == Method::GET && rest.first() != Some(&"trace");
+            authorize(shared, &request, for_any_key)?;
             api(shared, &method, rest, request).await
         }
         _ => Err(not_found(&method, &path)),
@@ -85,7 +90,11 @@ fn not_found(method: &Method, path: &str) -> Failure {
     Failure::new(ErrorType::NotFound, format!("there is no {method} {path} here"))
 }
 
-fn authorize(shared: &Shared, request: &Request<Incoming>, method: &Method) -> Result<(), Failure> {
+fn authorize(
+    shared: &Shared,
+    request: &Request<Incoming>,
+    for_any_key: bool,
+) -> Result<(), Failure> {
     if shared.is_open() {
         return Ok(());
     }
@@ -100,7 +109,7 @@ fn authorize(shared: &Shared, request: &Request<Incoming>, method: &Method) -> R
             "this node wants a key: pass `--key`, or set GLOWPLUG_KEY to `id:secret`",
         )
     })?;
-    if caller.admin || method == Method::GET {
+    if caller.admin || for_any_key {
         return Ok(());
     }
     Err(Failure::new(ErrorType::Forbidden, "this takes a key with the scope ADMIN"))
@@ -135,6 +144,8 @@ async fn api(
                 .map_err(|error| Failure::new(ErrorType::BadRequest, format!("{error}")))?;
             runner_route(shared, method, id, rest, &query).await
         }
+        (&Method::GET, ["trace"]) => recordings::export(shared, &query).await,
+        (&Method::GET, ["trace", "status"]) => Ok(recordings::status(shared)),
         (&Method::GET, ["why", rest @ ..]) => explain(shared, &rest.join("/")).await,
         (&Method::GET, ["keys"]) => Ok(json(StatusCode::OK, &key_views(shared))),
         (&Method::POST, ["keys"]) => create_key(shared, body(request).await?).await,
@@ -158,6 +169,11 @@ async fn app_route(
                 .await
                 .map_err(|(kind, detail)| Failure { kind, detail })?;
             Ok(json(StatusCode::OK, &views::app(shared, app)))
+        }
+        (&Method::POST, ["prewarm"]) => {
+            let bytes = bytes(request).await?;
+            let wanted = if bytes.is_empty() { PrewarmRequest::default() } else { parse(&bytes)? };
+            Ok(json(StatusCode::OK, &prewarm::prewarm(shared, app, &wanted)?))
         }
         (&Method::GET, ["queue"]) => Ok(json(StatusCode::OK, &views::queue(shared, app))),
         (&Method::DELETE, ["queue"]) => {
@@ -375,14 +391,20 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
 }
 
 async fn body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Failure> {
+    parse(&bytes(request).await?)
+}
+
+async fn bytes(request: Request<Incoming>) -> Result<Bytes, Failure> {
     let collected = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
-    let bytes = collected
-        .map_err(|_| {
-            let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes or broke off");
-            Failure::new(ErrorType::PayloadTooLarge, detail)
-        })?
-        .to_bytes();
-    serde_json::from_slice(&bytes).map_err(|error| {
+    let collected = collected.map_err(|_| {
+        let detail = format!("the body is larger than {BODY_BYTES_MAX} bytes or broke off");
+        Failure::new(ErrorType::PayloadTooLarge, detail)
+    })?;
+    Ok(collected.to_bytes())
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| {
         Failure::new(ErrorType::BadRequest, format!("the body is not what is wanted here: {error}"))
     })
 }

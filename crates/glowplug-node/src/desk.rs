@@ -22,6 +22,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::recorder::tape::{Entry, Recording, Take, Tape};
 use crate::records::Records;
 
 pub(crate) use work::{Attempt, Work};
@@ -44,11 +45,14 @@ pub(crate) struct Desk {
     pub(crate) rearmed: Notify,
     /// The outbox is not empty.
     pub(crate) outbox_filled: Notify,
+    /// The tape should be taken before it is full.
+    pub(crate) tape_filled: Notify,
 }
 
 pub(crate) struct State {
     pub(crate) engine: Engine,
     pub(crate) records: Records,
+    tape: Tape,
     pub(crate) metrics: Arc<Metrics>,
     /// Direct callers that wait for a runner. Bounded by the engine's `waiting_max` per app.
     callers: HashMap<RequestId, oneshot::Sender<Result<Slot, Refusal>>, RandomState>,
@@ -86,12 +90,18 @@ struct Own {
 }
 
 impl Desk {
-    pub(crate) fn new(clock: Clock, engine: Engine, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        engine: Engine,
+        metrics: Arc<Metrics>,
+        recording: Recording,
+    ) -> Self {
         Self {
             clock,
             state: Mutex::new(State {
                 engine,
                 records: Records::default(),
+                tape: Tape::new(recording),
                 metrics,
                 callers: HashMap::default(),
                 attempts: HashMap::default(),
@@ -102,6 +112,7 @@ impl Desk {
             }),
             rearmed: Notify::new(),
             outbox_filled: Notify::new(),
+            tape_filled: Notify::new(),
         }
     }
 
@@ -120,8 +131,10 @@ impl Desk {
         let mut state = self.lock();
         let now = self.clock.now();
         state.records.event(now, &event);
-        if let Event::SetupStarted { runner } = event {
-            state.note_pull(now, runner);
+        match &event {
+            Event::SetupStarted { runner } => state.note_pull(now, *runner),
+            Event::AppChanged { app, spec } => state.tape.app(*app, spec),
+            _ => {}
         }
         self.handle(&mut state, now, event, &mut Own::default());
     }
@@ -195,16 +208,16 @@ impl Desk {
         let mut state = self.lock();
         let now = self.clock.now();
         let mut own = Own { request: Some(arrival.request), ..Own::default() };
-        let event = Event::Arrived(Arrival {
+        let request = Arrival {
             request: arrival.request,
             app: arrival.app,
             mode: Mode::Direct,
             priority: Priority::Normal,
             start_deadline: arrival.start_deadline,
             no_retry: true,
-        });
-        state.records.arrived(now, arrival.request, arrival.app);
-        self.handle(&mut state, now, event, &mut own);
+        };
+        state.records.arrived(now, &request);
+        self.handle(&mut state, now, Event::Arrived(request), &mut own);
         match own.slot {
             Some(Ok(slot)) => Admission::Now(slot),
             Some(Err(refusal)) => Admission::Refused(refusal),
@@ -222,7 +235,7 @@ impl Desk {
         let mut state = self.lock();
         let now = self.clock.now();
         let request = arrival.request;
-        state.records.arrived(now, request, arrival.app);
+        state.records.arrived(now, &arrival);
         self.handle(&mut state, now, Event::Arrived(arrival), &mut Own::default());
         match state.engine.request(request) {
             Some(glowplug_core::engine::RequestView::Waiting { position }) => position,
@@ -264,6 +277,11 @@ impl Desk {
         std::mem::take(&mut self.lock().outbox)
     }
 
+    /// What is to be recorded, in the order in which it was over. `emptied`: a list to be filled again.
+    pub(crate) fn take_tape(&self, emptied: Vec<Entry>) -> Take {
+        self.lock().tape.take(emptied)
+    }
+
     pub(crate) fn address(&self, runner: RunnerId) -> Option<Arc<RunnerAddress>> {
         self.lock().addresses.get(&runner).cloned()
     }
@@ -286,6 +304,9 @@ impl Desk {
         }
         if !state.outbox.is_empty() {
             self.outbox_filled.notify_one();
+        }
+        if state.tape.is_half_full() {
+            self.tape_filled.notify_one();
         }
         let next = state.engine.next_wakeup();
         if let Some(at) = next
@@ -379,8 +400,16 @@ impl State {
             Action::Note(decision) => {
                 self.metrics.note(&decision);
                 self.records.note(&decision);
+                self.tape.note(&decision, &self.records);
                 self.outbox.push_back(Work::Journal(decision));
             }
+        }
+    }
+
+    /// Nothing more is to happen to a request.
+    fn close(&mut self, request: RequestId) {
+        if let Some(record) = self.records.closed(request) {
+            self.tape.request(record);
         }
     }
 
@@ -425,7 +454,7 @@ impl State {
         own: &mut Own,
     ) {
         self.records.refused(now, request, &refusal);
-        self.records.closed(request);
+        self.close(request);
         match mode {
             Mode::Queued => {
                 self.outbox.push_back(Work::CompleteRefused { request, refusal, attempts: 0 });
@@ -448,7 +477,7 @@ impl State {
             Some(UnderWay::Holding(_)) | None => None,
         };
         if verdict == Verdict::Deliver {
-            self.records.closed(lease.request);
+            self.close(lease.request);
         }
         self.metrics.attempt_over(verdict == Verdict::Retry);
         match (verdict, withdrawn) {

@@ -18,6 +18,7 @@ mod metrics;
 mod node;
 mod probe;
 mod queue;
+pub mod recorder;
 mod records;
 mod runner_task;
 mod scale;
@@ -27,4 +28,4 @@ mod views;
 mod why;
 
 pub use events::NodeEvent;
-pub use node::{Node, NodeOptions};
+pub use node::{Node, NodeOptions, capacity};

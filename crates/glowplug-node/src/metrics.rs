@@ -96,6 +96,7 @@ pub(crate) struct Metrics {
     queued: Family<AppLabels, Gauge>,
     in_flight: Family<AppLabels, Gauge>,
     journal_dropped: Counter<u64, AtomicU64>,
+    trace_dropped: Counter<u64, AtomicU64>,
 }
 
 /// The state of one app at the moment of a scrape.
@@ -127,6 +128,7 @@ impl Metrics {
             queued: Family::default(),
             in_flight: Family::default(),
             journal_dropped: Counter::default(),
+            trace_dropped: Counter::default(),
         };
         metrics.register();
         metrics
@@ -162,6 +164,11 @@ impl Metrics {
             "journal_dropped_records",
             "Decisions that could not be written down in time",
             self.journal_dropped.clone(),
+        );
+        registry.register(
+            "trace_dropped_records",
+            "Requests, starts and stops that could not be recorded",
+            self.trace_dropped.clone(),
         );
     }
 
@@ -269,6 +276,10 @@ impl Metrics {
 
     pub(crate) fn journal_dropped(&self, records: u64) {
         self.journal_dropped.inc_by(records);
+    }
+
+    pub(crate) fn trace_dropped(&self, records: u64) {
+        self.trace_dropped.inc_by(records);
     }
 
     /// The whole of `/metrics`.

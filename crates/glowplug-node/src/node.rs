@@ -31,8 +31,10 @@ use crate::executor::Executor;
 use crate::host::NodeHost;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
+use crate::recorder::Recorder;
+use crate::recorder::tape::Recording;
 use crate::shared::Shared;
-use crate::{control, deploy, journal, queue, runner_task, scale};
+use crate::{control, deploy, journal, queue, recorder, runner_task, scale};
 
 /// Events of the node that a slow listener may fall behind by before it misses some.
 const EVENTS_MAX: usize = 256;
@@ -115,7 +117,9 @@ impl Node {
         let authority = Arc::new(LocalAuthority::open(&data_dir, clock.now())?);
         let python = PythonApps::new(options.cache_dir.as_ref().unwrap_or(&data_dir));
         let ephemeral = options.ephemeral;
-        let opened = Opened { boot, ephemeral, clock, store, backend, keys, scaling, python };
+        let recorder = if ephemeral { None } else { open_recorder(&config).await };
+        let opened =
+            Opened { boot, ephemeral, clock, store, backend, keys, scaling, python, recorder };
         let shared = share(config, opened);
         let gateway = open_port(&shared, &authority)?;
 
@@ -128,6 +132,9 @@ impl Node {
         tasks.spawn(until(cancelled.clone(), queue::purge(shared.clone())));
         tasks
             .spawn(until(cancelled.clone(), runner_task::backend_notices(shared.clone(), notices)));
+        if let Some(recorder) = shared.recorder.clone() {
+            tasks.spawn(until(cancelled.clone(), recorder::run(shared.clone(), recorder)));
+        }
         let cancelled = cancelled.drop_guard();
         let node = Self { shared, gateway, authority, cancelled, _lock: lock };
         deploy::all(&node.shared).await?;
@@ -171,6 +178,9 @@ impl Node {
         shared.tasks.close();
         if tokio::time::timeout(KILL_TIMEOUT, shared.tasks.wait()).await.is_err() {
             tracing::warn!("some tasks did not end in time");
+        }
+        if let Some(recorder) = &shared.recorder {
+            recorder.flush(&shared.desk, &shared.metrics);
         }
         shared.forget_logs().await;
         shared.store.close().await;
@@ -249,6 +259,26 @@ fn open_store(data_dir: &Path, ephemeral: bool) -> anyhow::Result<Arc<dyn Store>
     Ok(SqliteStore::open(&data_dir.join("glowplug.db"), SqliteOptions::default())?)
 }
 
+/// A node that cannot record serves all the same.
+async fn open_recorder(config: &Config) -> Option<Arc<Recorder>> {
+    let settings = config.node.recorder.clone();
+    if !settings.enabled {
+        return None;
+    }
+    let data_dir = config.node.data_dir.clone();
+    let opening = tokio::task::spawn_blocking(move || Recorder::open(&data_dir, &settings));
+    match opening.await {
+        Ok(Ok(recorder)) => Some(Arc::new(recorder)),
+        Ok(Err(error)) => {
+            tracing::warn!(
+                "the traffic is not recorded, since its files cannot be opened: {error}"
+            );
+            None
+        }
+        Err(_) => None,
+    }
+}
+
 fn process_backend(
     config: &Config,
     shim: ShimCommand,
@@ -278,10 +308,12 @@ struct Opened {
     keys: Vec<KeyRecord>,
     scaling: HashMap<String, ScalingPatch>,
     python: PythonApps,
+    recorder: Option<Arc<Recorder>>,
 }
 
 fn share(config: Config, opened: Opened) -> Arc<Shared> {
-    let Opened { boot, ephemeral, clock, store, backend, keys, scaling, python } = opened;
+    let Opened { boot, ephemeral, clock, store, backend, keys, scaling, python, recorder } = opened;
+    let recording = if recorder.is_some() { Recording::On } else { Recording::Off };
     let engine = Engine::new(
         EngineConfig {
             boot,
@@ -295,13 +327,14 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         boot,
         ephemeral,
         started_at: clock.now(),
-        desk: Desk::new(clock, engine, metrics.clone()),
+        desk: Desk::new(clock, engine, metrics.clone(), recording),
         apps: Apps::new(config.apps.clone()),
         store,
         backend,
         forwarder: Forwarder::new(gateway_options(&config).forward, clock.shared()),
         queue: Queue::default(),
         metrics,
+        recorder,
         python,
         scaling: tokio::sync::Mutex::new(scaling),
         keys: RwLock::new(keys),
@@ -313,7 +346,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
 }
 
 /// What apps may use: what the config says, and where it says nothing what the machine has.
-fn capacity(config: &Config) -> Capacity {
+pub fn capacity(config: &Config) -> Capacity {
     let (found, _) = glowplug_runner::host::discover();
     let wanted = &config.node.resources;
     let declared = wanted.gpus.as_ref().map(|groups| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use glowplug_core::decision::{Decision, StartCause, What};
 use glowplug_core::event::Adopted;
-use glowplug_core::request::{Outcome, Refusal};
+use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
 use glowplug_core::resources::Allocation;
 use glowplug_core::{AppId, Event, Lease, RequestId, RunnerId, Timestamp};
 
@@ -18,6 +18,9 @@ use glowplug_core::{AppId, Event, Lease, RequestId, RunnerId, Timestamp};
 const ENDED_RUNNERS_MAX: usize = 1_000;
 /// Requests remembered after their end.
 const PAST_REQUESTS_MAX: usize = 20_000;
+/// Labels of ends that nobody asked for, beside those of [`glowplug_core::decision::StopReason`].
+const DIED: &str = "died";
+const START_FAILED: &str = "start_failed";
 /// Marks of one program's own start.
 pub(crate) const MARKS_MAX: usize = 32;
 
@@ -47,6 +50,12 @@ pub(crate) struct RunnerRecord {
     pub ended: Option<Timestamp>,
     pub served: u64,
     pub end_reason: Option<String>,
+    /// The label of what ended it.
+    pub end_label: Option<&'static str>,
+    /// The engine has used it, now or in an earlier life of the node.
+    pub became_ready: bool,
+    /// When its start failed or was cancelled.
+    pub given_up: Option<Timestamp>,
     /// What the program itself told of its start, in order.
     pub marks: Vec<(String, Timestamp)>,
 }
@@ -54,7 +63,15 @@ pub(crate) struct RunnerRecord {
 #[derive(Clone, Debug)]
 pub(crate) struct RequestRecord {
     pub app: AppId,
+    pub mode: Mode,
+    pub priority: Priority,
     pub arrived: Timestamp,
+    /// It had to be given to a runner within this time.
+    pub start_within: Option<Duration>,
+    /// From arrival to the first assignment.
+    pub first_wait: Option<Duration>,
+    /// How long a runner had it, in the last attempt that ended.
+    pub service: Option<Duration>,
     /// Runner and moment of the last assignment.
     pub assigned: Option<(RunnerId, Timestamp)>,
     pub attempts: u32,
@@ -98,6 +115,13 @@ impl RequestRecord {
     pub(crate) fn waited(&self) -> Option<Duration> {
         self.assigned.map(|(_, at)| at - self.arrived)
     }
+
+    fn end(&mut self, now: Timestamp, end: End) {
+        if let (Some((_, since)), None) = (self.assigned, &self.finished) {
+            self.service = Some(now - since);
+        }
+        self.finished = Some((now, end));
+    }
 }
 
 impl Records {
@@ -138,6 +162,7 @@ impl Records {
         record.gpus.clone_from(&adopted.allocation.gpus);
         record.placed = Some(adopted.started_at);
         record.setup = Some(adopted.started_at);
+        record.became_ready = adopted.ready;
         self.runners.insert(adopted.runner, record);
     }
 
@@ -166,25 +191,34 @@ impl Records {
             What::Placed { .. } | What::Ready { .. } => {
                 if let Some(record) = self.runners.get_mut(&id) {
                     record.app.clone_from(&decision.name);
+                    record.became_ready |= matches!(decision.what, What::Ready { .. });
                 }
             }
-            What::Stopping { reason, .. } => self.end_reason(id, reason.to_string()),
-            What::StartFailed { detail, .. } => self.end_reason(id, detail.clone()),
+            What::Stopping { reason, .. } => {
+                self.end_reason(decision.at, id, reason.label(), reason.to_string());
+            }
+            What::StartFailed { detail, .. } => {
+                self.end_reason(decision.at, id, START_FAILED, detail.clone());
+            }
             What::Died { detail, .. } => self.died_of(id, detail),
             What::Ended { served, .. } => self.ended(id, decision, *served),
             _ => {}
         }
     }
 
-    fn end_reason(&mut self, id: RunnerId, reason: String) {
-        if let Some(record) = self.runners.get_mut(&id) {
-            record.end_reason.get_or_insert(reason);
+    fn end_reason(&mut self, at: Timestamp, id: RunnerId, label: &'static str, reason: String) {
+        let Some(record) = self.runners.get_mut(&id) else { return };
+        record.end_reason.get_or_insert(reason);
+        record.end_label.get_or_insert(label);
+        if !record.became_ready {
+            record.given_up.get_or_insert(at);
         }
     }
 
     /// What a runner died of tells more than that it was to be stopped.
     fn died_of(&mut self, id: RunnerId, detail: &str) {
         let Some(record) = self.runners.get_mut(&id) else { return };
+        record.end_label.get_or_insert(DIED);
         record.end_reason = Some(match record.end_reason.take() {
             Some(reason) => format!("{reason}: it {detail}"),
             None => detail.to_owned(),
@@ -203,19 +237,30 @@ impl Records {
         }
     }
 
-    pub(crate) fn arrived(&mut self, now: Timestamp, id: RequestId, app: AppId) {
-        let record =
-            RequestRecord { app, arrived: now, assigned: None, attempts: 0, finished: None };
-        self.requests.insert(id, record);
+    pub(crate) fn arrived(&mut self, now: Timestamp, arrival: &Arrival) {
+        let record = RequestRecord {
+            app: arrival.app,
+            mode: arrival.mode,
+            priority: arrival.priority,
+            arrived: now,
+            start_within: arrival.start_deadline.map(|deadline| deadline - now),
+            first_wait: None,
+            service: None,
+            assigned: None,
+            attempts: 0,
+            finished: None,
+        };
+        self.requests.insert(arrival.request, record);
     }
 
-    /// Nothing more is to happen to a request.
-    pub(crate) fn closed(&mut self, id: RequestId) {
-        let Some(record) = self.requests.remove(&id) else { return };
+    /// Nothing more is to happen to a request. Returns what became of it.
+    pub(crate) fn closed(&mut self, id: RequestId) -> Option<&RequestRecord> {
+        let record = self.requests.remove(&id)?;
         if self.past.len() == PAST_REQUESTS_MAX {
             self.past.pop_front();
         }
         self.past.push_back((id, record));
+        self.past.back().map(|(_, record)| record)
     }
 
     /// The record of a request whether it is over or not: a withdrawn attempt is reported after the end
@@ -230,6 +275,7 @@ impl Records {
     pub(crate) fn assigned(&mut self, now: Timestamp, lease: Lease) -> Option<&RequestRecord> {
         let record = self.requests.get_mut(&lease.request)?;
         record.assigned = Some((lease.runner, now));
+        record.first_wait.get_or_insert(now - record.arrived);
         record.finished = None;
         record.attempts = lease.attempt;
         Some(record)
@@ -243,15 +289,15 @@ impl Records {
     ) -> Option<&RequestRecord> {
         let record = self.request_mut(lease.request)?;
         // An attempt that was withdrawn breaks off because it was; that is no news.
-        if record.attempts == lease.attempt {
-            record.finished.get_or_insert_with(|| (now, End::of(outcome)));
+        if record.attempts == lease.attempt && record.finished.is_none() {
+            record.end(now, End::of(outcome));
         }
         Some(record)
     }
 
     pub(crate) fn refused(&mut self, now: Timestamp, id: RequestId, refusal: &Refusal) {
         if let Some(record) = self.requests.get_mut(&id) {
-            record.finished = Some((now, End::Refused(refusal.to_string())));
+            record.end(now, End::Refused(refusal.to_string()));
         }
     }
 
@@ -279,6 +325,9 @@ impl RunnerRecord {
             ended: None,
             served: 0,
             end_reason: None,
+            end_label: None,
+            became_ready: false,
+            given_up: None,
             marks: Vec::new(),
         }
     }
@@ -290,6 +339,19 @@ mod tests {
 
     const RUNNER: RunnerId = RunnerId { boot: 1, sequence: 1 };
 
+    const APP: AppId = AppId(7);
+
+    fn arrival(request: RequestId) -> Arrival {
+        Arrival {
+            request,
+            app: APP,
+            mode: Mode::Queued,
+            priority: Priority::Normal,
+            start_deadline: None,
+            no_retry: false,
+        }
+    }
+
     fn lease(request: RequestId, attempt: u32) -> Lease {
         Lease { request, attempt, runner: RUNNER }
     }
@@ -299,13 +361,13 @@ mod tests {
         let at = Timestamp::from_secs;
         let mut records = Records::default();
         let waiting = RequestId(0);
-        records.arrived(at(0), waiting, AppId(0));
+        records.arrived(at(0), &arrival(waiting));
         for id in (1..).map(RequestId).take(PAST_REQUESTS_MAX + 1) {
-            records.arrived(at(1), id, AppId(0));
+            records.arrived(at(1), &arrival(id));
             records.assigned(at(2), lease(id, 1)).unwrap();
             records.finished(at(3), lease(id, 1), &Outcome::Disconnected).unwrap();
-            records.closed(id);
-            records.closed(id);
+            assert!(records.closed(id).is_some());
+            assert!(records.closed(id).is_none());
         }
         assert!(records.request(waiting).is_some(), "it is not over");
         assert!(records.request(RequestId(1)).is_none(), "it is over for too long");
@@ -317,15 +379,32 @@ mod tests {
     }
 
     #[test]
+    fn a_request_waits_until_its_first_attempt_and_is_served_in_its_last() {
+        let at = Timestamp::from_secs;
+        let mut records = Records::default();
+        let id = RequestId(1);
+        records.arrived(at(0), &arrival(id));
+        records.assigned(at(3), lease(id, 1)).unwrap();
+        records.finished(at(4), lease(id, 1), &Outcome::Disconnected).unwrap();
+        records.assigned(at(10), lease(id, 2)).unwrap();
+        records.finished(at(12), lease(id, 2), &Outcome::ConnectFailed).unwrap();
+        // Waits for its third attempt when its deadline passes: nobody works on it.
+        records.refused(at(20), id, &Refusal::StartDeadline);
+        let record = records.closed(id).unwrap();
+        assert_eq!(record.first_wait, Some(Duration::from_secs(3)));
+        assert_eq!(record.service, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
     fn a_report_after_the_end_finds_its_request() {
         let mut records = Records::default();
         let (id, now) = (RequestId(1), Timestamp::from_secs(1));
-        records.arrived(now, id, AppId(7));
+        records.arrived(now, &arrival(id));
         records.assigned(now, lease(id, 1)).unwrap();
         records.refused(now, id, &Refusal::RequestTimeout { seconds: 5 });
-        records.closed(id);
+        records.closed(id).unwrap();
         let record = records.finished(now, lease(id, 1), &Outcome::Disconnected).unwrap();
-        assert_eq!(record.app, AppId(7));
+        assert_eq!(record.app, APP);
         assert!(
             matches!(record.finished, Some((_, End::Refused(_)))),
             "that it was withdrawn is its end"

@@ -20,6 +20,7 @@ use crate::desk::Desk;
 use crate::events::NodeEvent;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
+use crate::recorder::Recorder;
 use crate::{records, views};
 
 pub(crate) struct Shared {
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub forwarder: Arc<Forwarder>,
     pub queue: Queue,
     pub metrics: Arc<Metrics>,
+    /// `None`: nothing is recorded.
+    pub recorder: Option<Arc<Recorder>>,
     pub python: PythonApps,
     /// Scaling parameters changed at run time, by app, as the store has them.
     pub scaling: tokio::sync::Mutex<HashMap<String, ScalingPatch>>,

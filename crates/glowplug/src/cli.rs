@@ -73,6 +73,9 @@ enum Command {
     Queue(commands::queue::Command),
     /// Explain a start, a wait or a stop from what was decided
     Why(commands::why::Args),
+    /// Export the recorded traffic, or see how much there is
+    #[command(subcommand)]
+    Trace(commands::trace::Command),
     /// Make, list and revoke keys
     #[command(subcommand)]
     Keys(commands::keys::Command),
@@ -182,6 +185,7 @@ fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Runners(command) => block_on(commands::runners::run(command, context)),
         Command::Queue(command) => block_on(commands::queue::run(command, context)),
         Command::Why(args) => block_on(commands::why::run(args, context)),
+        Command::Trace(command) => block_on(commands::trace::run(command, context)),
         Command::Keys(command) => block_on(commands::keys::run(command, context)),
         Command::Ca(args) => commands::ca::run(&args, context),
         Command::Doctor { place } => commands::doctor::run(&place, context),

@@ -108,6 +108,25 @@ impl Client {
         if pending.is_empty() { Ok(()) } else { each(self.parse(&pending)?) }
     }
 
+    /// Hands each piece of a streamed answer to `each`. First of all `begin` gets the number in a header.
+    pub(crate) async fn bytes(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        number_header: &str,
+        begin: impl FnOnce(Option<u64>),
+        mut each: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let response = self.send(Method::GET, path, query, None::<&()>, None).await?;
+        let header = response.headers().get(number_header);
+        begin(header.and_then(|value| value.to_str().ok()?.parse().ok()));
+        let mut chunks = response.bytes_stream();
+        while let Some(chunk) = chunks.next().await {
+            each(&chunk.map_err(|error| self.broken(&error))?)?;
+        }
+        Ok(())
+    }
+
     async fn json<B: Serialize, T: DeserializeOwned>(
         &self,
         method: Method,

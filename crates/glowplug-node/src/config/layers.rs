@@ -276,6 +276,7 @@ pub(super) fn env_names(section: Section, setting: &Setting) -> Vec<String> {
         Section::Node => String::new(),
         Section::Resources => "RESOURCES__".to_owned(),
         Section::Contention => "CONTENTION__".to_owned(),
+        Section::Recorder => "RECORDER__".to_owned(),
         Section::Limits => "LIMITS__".to_owned(),
         Section::MachineType | Section::App => return Vec::new(),
     };

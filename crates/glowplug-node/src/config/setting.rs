@@ -11,14 +11,22 @@ pub(super) enum Section {
     Node,
     Resources,
     Contention,
+    Recorder,
     Limits,
     MachineType,
     App,
 }
 
 impl Section {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Node, Self::Resources, Self::Contention, Self::Limits, Self::MachineType, Self::App];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Node,
+        Self::Resources,
+        Self::Contention,
+        Self::Recorder,
+        Self::Limits,
+        Self::MachineType,
+        Self::App,
+    ];
 
     /// Its dotted path; `NAME` stands for a name of the user's.
     pub(super) fn path(self) -> &'static str {
@@ -26,6 +34,7 @@ impl Section {
             Self::Node => "node",
             Self::Resources => "node.resources",
             Self::Contention => "node.contention",
+            Self::Recorder => "node.recorder",
             Self::Limits => "node.limits",
             Self::MachineType => "machine_types.NAME",
             Self::App => "apps.NAME",
@@ -37,6 +46,7 @@ impl Section {
             Self::Node => NODE,
             Self::Resources => RESOURCES,
             Self::Contention => CONTENTION,
+            Self::Recorder => RECORDER,
             Self::Limits => LIMITS,
             Self::MachineType => MACHINE_TYPE,
             Self::App => APP,
@@ -49,6 +59,7 @@ impl Section {
             Self::Node => &[
                 ("resources", Self::Resources),
                 ("contention", Self::Contention),
+                ("recorder", Self::Recorder),
                 ("limits", Self::Limits),
             ],
             _ => &[],
@@ -60,6 +71,11 @@ impl Section {
             Self::Node => "The node itself.",
             Self::Resources => "What apps may use of this machine.",
             Self::Contention => "What happens when more apps are wanted than fit.",
+            Self::Recorder => {
+                "What the node writes down of its traffic, for `glowplug trace` and `glowplug plan`: when \
+                 requests came, how long they waited and were worked on, how starts went. Nothing of what \
+                 requests hold or who sent them."
+            }
             Self::Limits => "Bounds that keep one caller or one app from taking the node down.",
             Self::MachineType => {
                 "A named bundle of resources for one runner. A name that is built in keeps its \
@@ -198,6 +214,28 @@ const CONTENTION: &[Setting] = &[setting(
     Value("30s"),
     "When apps compete for room: how long one may wait before a busy competitor must make way for it.",
 )];
+
+const RECORDER: &[Setting] = &[
+    setting(
+        "enabled",
+        Kind::Bool,
+        Value("true"),
+        "Record the traffic below `trace` in the data directory.",
+    ),
+    setting(
+        "max_bytes",
+        Kind::Bytes,
+        Value("256MiB"),
+        "What recordings may take of the disk. The oldest go when more is recorded.",
+    ),
+    setting(
+        "segment_bytes",
+        Kind::Bytes,
+        Value("8MiB"),
+        "How much is recorded into one file before it is sorted and compressed. Recordings go by whole files; \
+         at least four of this size must fit into `max_bytes`.",
+    ),
+];
 
 const LIMITS: &[Setting] = &[
     setting(

@@ -305,6 +305,19 @@ fn impossible_values_are_refused() {
         "glowplug.toml:2: `waiting_max` in [node.limits] is 0; nothing would get through",
     );
     check_error(
+        "[node.recorder]\nsegment_bytes = '1KiB'",
+        "glowplug.toml:2: `segment_bytes` in [node.recorder] is not within 64KiB to 256MiB",
+    );
+    check_error(
+        "[node.recorder]\nmax_bytes = '31MiB'",
+        "glowplug.toml:2: `max_bytes` in [node.recorder] is less than 4 times `segment_bytes`\n  \
+         help: raise it, lower `segment_bytes`, or set `enabled = false`",
+    );
+    check_error(
+        "[node.recorder]\nmax_byte = '1GiB'",
+        "glowplug.toml:2: unknown key `max_byte` in [node.recorder]\n  help: did you mean `max_bytes`?",
+    );
+    check_error(
         "[machine_types.big]\ngpu_kind = 'H100'",
         "glowplug.toml:1: [machine_types.big] describes its GPU but has none\n  help: add `gpus = 1`",
     );

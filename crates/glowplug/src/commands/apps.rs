@@ -1,6 +1,8 @@
 //! `glowplug apps`
 
-use glowplug_api::control::{AppView, RunnerView, ScalingPatch, ScalingView};
+use glowplug_api::control::{
+    AppView, PrewarmRequest, PrewarmView, RunnerView, ScalingPatch, ScalingView,
+};
 use glowplug_node::config::AppName;
 
 use crate::cli::Context;
@@ -19,6 +21,8 @@ pub(crate) enum Command {
     },
     /// Change how an app scales; survives restarts and new versions of its code
     Scale(ScaleArgs),
+    /// Start runners now, before the requests that will need them
+    Prewarm(PrewarmArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -32,11 +36,24 @@ pub(crate) struct ScaleArgs {
     flags: scaling::ScalingFlags,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct PrewarmArgs {
+    /// As `hello`, `team/hello` or `hello--staging`
+    app: String,
+    /// So many are to be warm; what is missing is started
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    runners: u32,
+    /// Why, for the node's log
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
 pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::List => list(context).await,
         Command::Show { app } => show(&parse_name(&app)?, context).await,
         Command::Scale(args) => scale(&args, context).await,
+        Command::Prewarm(args) => prewarm(args, context).await,
     }
 }
 
@@ -162,4 +179,15 @@ async fn scale(args: &ScaleArgs, context: &Context) -> Result<(), Failure> {
     let path = ["apps", name.owner(), name.app(), "scaling"];
     let app: AppView = context.client()?.patch(&path, &patch).await?;
     context.output.value(&app, describe)
+}
+
+async fn prewarm(args: PrewarmArgs, context: &Context) -> Result<(), Failure> {
+    let name = parse_name(&args.app)?;
+    let path = ["apps", name.owner(), name.app(), "prewarm"];
+    let wanted = PrewarmRequest { runners: args.runners, reason: args.reason };
+    let view: PrewarmView = context.client()?.post(&path, &[], Some(&wanted)).await?;
+    context.output.value(&view, |view| {
+        let PrewarmView { app, ready, starting, started } = view;
+        format!("{app}: {ready} ready, {starting} starting, {started} of them begun now")
+    })
 }
