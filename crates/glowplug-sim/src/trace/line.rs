@@ -13,28 +13,31 @@ use super::header::Unknown;
 use super::limits::{NAME_BYTES_MAX, TIME_MAX};
 use super::{App, Record, Request, Start, Stop};
 
-const NUMBER: &str = "which is no whole number in range";
+/// A fault is big and rare. Behind a pointer it costs nothing where there is none.
+pub(super) type Parsed<T> = Result<T, Box<Fault>>;
 
 /// `None`: a record of a kind that came after this program.
-pub(super) fn parse(line: &[u8], unknown: Unknown) -> Result<Option<Record>, Fault> {
-    if let [b'a', b' ', json @ ..] = line {
-        return App::parse(json).map(|app| Some(Record::App(app)));
-    }
+pub(super) fn parse(line: &[u8], unknown: Unknown) -> Parsed<Option<Record>> {
     let mut fields = Fields { rest: line.get(2..).unwrap_or_default(), over: line.len() < 3 };
     let record = match line {
         [b'r', b' ', ..] => Record::Request(request(&mut fields)?),
         [b's', b' ', ..] => Record::Start(start(&mut fields)?),
         [b'e', b' ', ..] => Record::Stop(stop(&mut fields)?),
+        [b'a', b' ', json @ ..] => return Ok(Some(Record::App(App::parse(json)?))),
         [b'a'..=b'z', b' ', ..] if unknown == Unknown::Skipped => return Ok(None),
         _ => {
             let text = String::from_utf8_lossy(&line[..line.len().min(4)]);
-            return Err(Fault::Record(text.chars().next().unwrap_or(' ')));
+            return Err(Fault::Record(text.chars().next().unwrap_or(' ')).into());
         }
     };
-    if fields.over || unknown == Unknown::Skipped { Ok(Some(record)) } else { Err(Fault::Surplus) }
+    if fields.over || unknown == Unknown::Skipped {
+        Ok(Some(record))
+    } else {
+        Err(Fault::Surplus.into())
+    }
 }
 
-fn request(fields: &mut Fields<'_>) -> Result<Request, Fault> {
+fn request(fields: &mut Fields<'_>) -> Parsed<Request> {
     let at = Timestamp::from_micros(fields.micros("at")?);
     let app = fields.small("app")?;
     let (mode, priority) = match fields.needed("mode")? {
@@ -42,7 +45,9 @@ fn request(fields: &mut Fields<'_>) -> Result<Request, Fault> {
         b"d" => (Mode::Direct, Priority::Normal),
         b"ql" => (Mode::Queued, Priority::Low),
         b"dl" => (Mode::Direct, Priority::Low),
-        other => return Err(Fault::field("mode", other, "and must be `q`, `d`, `ql` or `dl`")),
+        other => {
+            return Err(Fault::field("mode", other, "and must be `q`, `d`, `ql` or `dl`").into());
+        }
     };
     Ok(Request {
         at,
@@ -51,22 +56,19 @@ fn request(fields: &mut Fields<'_>) -> Result<Request, Fault> {
         priority,
         service: fields.span_if_known("service")?,
         waited: fields.span_if_known("waited")?,
-        attempts: match fields.next() {
-            None => 1,
-            Some(text) => small(text, "attempts")?,
-        },
-        status: match fields.next() {
-            None | Some(b"-") => None,
-            Some(text) => match number(text).and_then(|number| u16::try_from(number).ok()) {
-                Some(status) => Some(status),
-                None => return Err(Fault::field("status", text, NUMBER)),
+        attempts: if fields.over { 1 } else { fields.small("attempts")? },
+        status: match fields.number_if_known("status")? {
+            None => None,
+            Some(status) => match u16::try_from(status) {
+                Ok(status) => Some(status),
+                Err(_) => return Err(no_number("status", status.to_string().as_bytes()).into()),
             },
         },
         start_within: fields.span_if_known("start_within")?,
     })
 }
 
-fn start(fields: &mut Fields<'_>) -> Result<Start, Fault> {
+fn start(fields: &mut Fields<'_>) -> Parsed<Start> {
     Ok(Start {
         at: Timestamp::from_micros(fields.micros("at")?),
         app: fields.small("app")?,
@@ -76,29 +78,27 @@ fn start(fields: &mut Fields<'_>) -> Result<Start, Fault> {
             cause.ok_or_else(|| Fault::field("cause", label, "which is no cause of a start"))?
         },
         pending: fields.span("pending")?,
-        pull: match fields.needed("pull")? {
-            b"-" => None,
-            text => Some(Duration::from_micros(micros(text, "pull")?)),
+        pull: {
+            let missing = fields.over;
+            let pull = fields.span_if_known("pull")?;
+            if missing { Err(Fault::Missing("pull"))? } else { pull }
         },
         setup: fields.span("setup")?,
         ready: match fields.needed("ready")? {
             b"1" => true,
             b"0" => false,
-            other => return Err(Fault::field("ready", other, "and must be 1 or 0")),
+            other => return Err(Fault::field("ready", other, "and must be 1 or 0").into()),
         },
     })
 }
 
-fn stop(fields: &mut Fields<'_>) -> Result<Stop, Fault> {
+fn stop(fields: &mut Fields<'_>) -> Parsed<Stop> {
     Ok(Stop {
         at: Timestamp::from_micros(fields.micros("at")?),
         app: fields.small("app")?,
         reason: reason(fields.needed("reason")?)?.to_owned(),
         lived: fields.span("lived")?,
-        served: {
-            let text = fields.needed("served")?;
-            number(text).ok_or_else(|| Fault::field("served", text, NUMBER))?
-        },
+        served: fields.number("served")?,
     })
 }
 
@@ -110,6 +110,7 @@ fn reason(text: &[u8]) -> Result<&str, Fault> {
     text.map_err(|text| Fault::field("reason", text, "and must be of a-z, 0-9 and _"))
 }
 
+/// What is left of a line.
 struct Fields<'a> {
     rest: &'a [u8],
     over: bool,
@@ -120,79 +121,106 @@ impl<'a> Fields<'a> {
         if self.over {
             return None;
         }
-        let end = self.rest.iter().position(|byte| *byte == b' ');
-        let Some(end) = end else {
-            self.over = true;
-            return Some(self.rest);
-        };
+        let end = self.rest.iter().position(|byte| *byte == b' ').unwrap_or(self.rest.len());
         let field = &self.rest[..end];
-        self.rest = &self.rest[end + 1..];
+        self.skip(end);
         Some(field)
     }
 
-    fn needed(&mut self, name: &'static str) -> Result<&'a [u8], Fault> {
-        self.next().ok_or(Fault::Missing(name))
+    /// Goes behind the space at `end`, if there is one.
+    fn skip(&mut self, end: usize) {
+        match self.rest.get(end + 1..) {
+            Some(rest) => self.rest = rest,
+            None => self.over = true,
+        }
     }
 
-    fn micros(&mut self, name: &'static str) -> Result<u64, Fault> {
-        micros(self.needed(name)?, name)
+    fn needed(&mut self, name: &'static str) -> Parsed<&'a [u8]> {
+        match self.next() {
+            Some(field) => Ok(field),
+            None => Err(Fault::Missing(name).into()),
+        }
     }
 
-    fn span(&mut self, name: &'static str) -> Result<Duration, Fault> {
+    fn number(&mut self, name: &'static str) -> Parsed<u64> {
+        match self.plain_number() {
+            Some(number) => Ok(number),
+            None => any_number(self.needed(name)?, name),
+        }
+    }
+
+    /// The way of nearly all numbers: finds the field's end while reading it. `None`: nothing was taken.
+    fn plain_number(&mut self) -> Option<u64> {
+        /// As many digits cannot overflow.
+        const DIGITS_MAX: usize = 19;
+        let (mut value, mut end) = (0_u64, 0);
+        while let Some(digit) = self.rest.get(end).map(|byte| byte.wrapping_sub(b'0'))
+            && digit <= 9
+        {
+            value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
+            end += 1;
+        }
+        let whole = matches!(self.rest.get(end), None | Some(b' '));
+        if self.over || !whole || !(1..=DIGITS_MAX).contains(&end) {
+            return None;
+        }
+        self.skip(end);
+        Some(value)
+    }
+
+    fn number_if_known(&mut self, name: &'static str) -> Parsed<Option<u64>> {
+        if let Some(number) = self.plain_number() {
+            return Ok(Some(number));
+        }
+        match self.next() {
+            None | Some(b"-") => Ok(None),
+            Some(text) => any_number(text, name).map(Some),
+        }
+    }
+
+    fn micros(&mut self, name: &'static str) -> Parsed<u64> {
+        let micros = self.number(name)?;
+        within(Duration::from_micros(micros), name)?;
+        Ok(micros)
+    }
+
+    fn span(&mut self, name: &'static str) -> Parsed<Duration> {
         self.micros(name).map(Duration::from_micros)
     }
 
-    fn small(&mut self, name: &'static str) -> Result<u32, Fault> {
-        small(self.needed(name)?, name)
+    fn small(&mut self, name: &'static str) -> Parsed<u32> {
+        let number = self.number(name)?;
+        u32::try_from(number).map_err(|_| no_number(name, number.to_string().as_bytes()).into())
     }
 
-    fn span_if_known(&mut self, name: &'static str) -> Result<Option<Duration>, Fault> {
-        match self.next() {
-            None | Some(b"-") => Ok(None),
-            Some(text) => micros(text, name).map(|micros| Some(Duration::from_micros(micros))),
-        }
+    fn span_if_known(&mut self, name: &'static str) -> Parsed<Option<Duration>> {
+        let Some(micros) = self.number_if_known(name)? else { return Ok(None) };
+        let span = Duration::from_micros(micros);
+        within(span, name)?;
+        Ok(Some(span))
     }
 }
 
-/// `None`: it is no number, or beyond 64 bits.
-fn number(text: &[u8]) -> Option<u64> {
-    /// As many digits cannot overflow.
-    const SAFE_DIGITS: usize = 19;
-    if text.is_empty() {
-        return None;
-    }
-    let mut value = 0_u64;
-    for (at, byte) in text.iter().enumerate() {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        value = if at < SAFE_DIGITS {
-            value * 10 + u64::from(digit)
-        } else {
-            value.checked_mul(10)?.checked_add(u64::from(digit))?
-        };
-    }
-    Some(value)
+/// Also one of 20 digits.
+#[cold]
+fn any_number(text: &[u8], name: &'static str) -> Parsed<u64> {
+    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let text_of_digits = if digits { std::str::from_utf8(text).ok() } else { None };
+    let number = text_of_digits.and_then(|text| text.parse().ok());
+    number.ok_or_else(|| no_number(name, text).into())
 }
 
-fn micros(text: &[u8], name: &'static str) -> Result<u64, Fault> {
-    let micros = number(text).ok_or_else(|| Fault::field(name, text, NUMBER))?;
-    within(Duration::from_micros(micros), name)?;
-    Ok(micros)
+#[cold]
+fn no_number(name: &'static str, text: &[u8]) -> Fault {
+    Fault::field(name, text, "which is no whole number in range")
 }
 
-fn small(text: &[u8], name: &'static str) -> Result<u32, Fault> {
-    let number = number(text).and_then(|number| u32::try_from(number).ok());
-    number.ok_or_else(|| Fault::field(name, text, NUMBER))
-}
-
-fn within(span: Duration, field: &'static str) -> Result<(), Fault> {
-    if span > TIME_MAX { Err(Fault::TooLate { field, found: span }) } else { Ok(()) }
+fn within(span: Duration, field: &'static str) -> Parsed<()> {
+    if span > TIME_MAX { Err(Fault::TooLate { field, found: span }.into()) } else { Ok(()) }
 }
 
 /// Appends the record's line with its end.
-pub(super) fn format(record: &Record, into: &mut Vec<u8>) -> Result<(), Fault> {
+pub(super) fn format(record: &Record, into: &mut Vec<u8>) -> Parsed<()> {
     match record {
         Record::App(app) => {
             let json = app.line()?;
@@ -224,7 +252,7 @@ pub(super) fn format(record: &Record, into: &mut Vec<u8>) -> Result<(), Fault> {
 }
 
 /// Fields at the end that say nothing are left out.
-fn format_request(request: &Request, into: &mut Vec<u8>) -> Result<(), Fault> {
+fn format_request(request: &Request, into: &mut Vec<u8>) -> Parsed<()> {
     into.push(b'r');
     push_span(into, request.at - Timestamp::ZERO, "at")?;
     push_number(into, u64::from(request.app));
@@ -271,11 +299,7 @@ fn push_text(into: &mut Vec<u8>, text: &[u8]) {
     into.extend_from_slice(text);
 }
 
-fn push_if_known(
-    into: &mut Vec<u8>,
-    span: Option<Duration>,
-    name: &'static str,
-) -> Result<(), Fault> {
+fn push_if_known(into: &mut Vec<u8>, span: Option<Duration>, name: &'static str) -> Parsed<()> {
     if let Some(span) = span {
         return push_span(into, span, name);
     }
@@ -283,7 +307,7 @@ fn push_if_known(
     Ok(())
 }
 
-fn push_span(into: &mut Vec<u8>, span: Duration, name: &'static str) -> Result<(), Fault> {
+fn push_span(into: &mut Vec<u8>, span: Duration, name: &'static str) -> Parsed<()> {
     within(span, name)?;
     push_number(into, u64::try_from(span.as_micros()).expect("100 years fit"));
     Ok(())

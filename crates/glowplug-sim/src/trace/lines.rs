@@ -1,6 +1,7 @@
 //! Lines of a stream, without a copy of each.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use super::error::{Error, Fault};
 use super::limits::LINE_BYTES_MAX;
@@ -16,6 +17,7 @@ pub(super) struct Lines<R> {
     end: usize,
     /// Of the line that was given out last.
     number: u64,
+    last: Range<usize>,
     over: bool,
 }
 
@@ -37,12 +39,25 @@ pub(super) enum End {
 
 impl<R: Read> Lines<R> {
     pub(super) fn new(from: R) -> Self {
-        Self { from, buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, number: 0, over: false }
+        Self {
+            from,
+            buffer: vec![0; BUFFER_BYTES],
+            start: 0,
+            end: 0,
+            number: 0,
+            last: 0..0,
+            over: false,
+        }
     }
 
     /// Counted from 1; 0 before the first.
     pub(super) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The line that was given out last, again.
+    pub(super) fn last(&self) -> &[u8] {
+        &self.buffer[self.last.clone()]
     }
 
     /// `None`: that was all.
@@ -57,6 +72,7 @@ impl<R: Read> Lines<R> {
                 if line.len() > LINE_BYTES_MAX {
                     return Err(Fault::TooLong.at(self.number));
                 }
+                self.last = line.clone();
                 let text = &self.buffer[line];
                 return Ok(Some(Line { number: self.number, text, end: End::Newline }));
             }
@@ -74,6 +90,7 @@ impl<R: Read> Lines<R> {
             return Ok(None);
         }
         self.number += 1;
+        self.last = line.clone();
         Ok(Some(Line { number: self.number, text: &self.buffer[line], end: End::Stream }))
     }
 

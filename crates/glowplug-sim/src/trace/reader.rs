@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::error::{Error, Fault};
 use super::header::{Header, Unknown};
+use super::line::{self, Parsed};
 use super::lines::{End, Line, Lines};
 use super::rules::Rules;
-use super::{App, Record, line};
+use super::{App, Record};
 
 /// What every zstd frame begins with.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -74,25 +75,28 @@ impl<R: Read> Reader<R> {
             if end == End::Stream {
                 return Err(Error::Cut { line: number - 1 });
             }
-            let record = if text.first() == Some(&b'{') {
-                Header::parse(text).and_then(|(header, unknown)| {
-                    let later = gap(&self.header, &header)?;
-                    self.part = Some(Part { later, ..Part::default() });
-                    self.unknown = unknown;
-                    Ok(None)
-                })
-            } else {
-                line::parse(text, self.unknown).and_then(|record| match record {
-                    Some(record) => place(record, &mut self.rules, self.part.as_mut()),
-                    None => Ok(None),
-                })
-            };
-            match record {
-                Ok(None) => {}
-                Ok(Some(record)) => return Ok(Some(record)),
-                Err(fault) => return Err(fault.at(number)),
+            if text.first() == Some(&b'{') {
+                self.join(number)?;
+                continue;
+            }
+            let parsed = line::parse(text, self.unknown);
+            let Some(mut record) = parsed.map_err(|fault| fault.at(number))? else { continue };
+            let news = place(&mut record, &mut self.rules, self.part.as_mut());
+            if news.map_err(|fault| fault.at(number))? == News::Some {
+                return Ok(Some(record));
             }
         }
+    }
+
+    /// A header in the middle.
+    #[cold]
+    fn join(&mut self, number: u64) -> Result<(), Error> {
+        let at = |fault: Fault| fault.at(number);
+        let (header, unknown) = Header::parse(self.lines.last()).map_err(at)?;
+        let later = gap(&self.header, &header).map_err(at)?;
+        self.part = Some(Part { later, ..Part::default() });
+        self.unknown = unknown;
+        Ok(())
     }
 }
 
@@ -104,41 +108,43 @@ fn gap(first: &Header, later: &Header) -> Result<Duration, Fault> {
     }
 }
 
-/// Checks a record, and turns what a later part says into the words of the first one. `None`: it says nothing
-/// new.
-fn place(
-    mut record: Record,
-    rules: &mut Rules,
-    part: Option<&mut Part>,
-) -> Result<Option<Record>, Fault> {
-    if let Record::App(app) = record {
-        return declare(app, rules, part);
-    }
-    let app = record.app_mut().expect("only an app has none");
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    Some,
+    None,
+}
+
+/// Checks a record, and turns what a later part says into the words of the first one.
+fn place(record: &mut Record, rules: &mut Rules, part: Option<&mut Part>) -> Parsed<News> {
+    let Some(app) = record.app_mut() else {
+        let Record::App(app) = record else { unreachable!("only an app is about none") };
+        return Ok(declare(app, rules, part)?);
+    };
     let declared = part.as_ref().map_or(rules.apps(), |part| part.apps.len());
     if *app as usize >= declared {
-        return Err(Fault::Undeclared { app: *app, declared });
+        return Err(Fault::Undeclared { app: *app, declared }.into());
     }
     if let Some(part) = part {
         *app = part.apps[*app as usize];
         let at = record.at_mut().expect("only an app has none");
         *at = at.saturating_add(part.later);
     }
-    rules.advance(&record)?;
-    Ok(Some(record))
+    rules.advance(record)?;
+    Ok(News::Some)
 }
 
 /// An app that an earlier part has declared already stays as it was there.
-fn declare(app: App, rules: &mut Rules, part: Option<&mut Part>) -> Result<Option<Record>, Fault> {
+fn declare(app: &App, rules: &mut Rules, part: Option<&mut Part>) -> Result<News, Fault> {
     let Some(part) = part else {
-        rules.declare(&app)?;
-        return Ok(Some(Record::App(app)));
+        rules.declare(app)?;
+        return Ok(News::Some);
     };
     if let Some(known) = rules.find(&app.name) {
-        return if part.declare(known) { Ok(None) } else { Err(Fault::Twice(app.name)) };
+        let first = part.declare(known);
+        return if first { Ok(News::None) } else { Err(Fault::Twice(app.name.clone())) };
     }
-    part.declare(rules.declare(&app)?);
-    Ok(Some(Record::App(app)))
+    part.declare(rules.declare(app)?);
+    Ok(News::Some)
 }
 
 impl<R: Read> Iterator for Reader<R> {

@@ -6,6 +6,7 @@ use glowplug_core::Timestamp;
 
 use super::error::Fault;
 use super::limits::APPS_MAX;
+use super::line::Parsed;
 use super::{App, Record};
 
 /// What came so far, as far as it decides what may come next.
@@ -40,7 +41,7 @@ impl Rules {
     }
 
     /// Refuses a record that goes back in time.
-    pub(super) fn advance(&mut self, record: &Record) -> Result<(), Fault> {
+    pub(super) fn advance(&mut self, record: &Record) -> Parsed<()> {
         let (what, last, at) = match record {
             Record::App(_) => return Ok(()),
             Record::Request(request) => ("request", &mut self.request, request.at),
@@ -48,7 +49,7 @@ impl Rules {
             Record::Stop(stop) => ("stop", &mut self.stop, stop.at),
         };
         if at < *last {
-            return Err(Fault::Backwards { what, at, last: *last });
+            return Err(Fault::Backwards { what, at, last: *last }.into());
         }
         *last = at;
         Ok(())

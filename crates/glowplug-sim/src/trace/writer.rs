@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use super::Record;
 use super::error::{Error, Fault};
 use super::header::Header;
+use super::line::{self, Parsed};
 use super::rules::Rules;
-use super::{Record, line};
 
 /// A good ratio at the speed of a disk. zstd knows 1 (fast) to 22 (small).
 pub const LEVEL_DEFAULT: i32 = 3;
@@ -44,16 +45,19 @@ impl<W: Write> Writer<W> {
         if self.batch.len() >= BATCH_BYTES { self.drain() } else { Ok(()) }
     }
 
-    fn check(&mut self, record: &Record) -> Result<(), Fault> {
+    fn check(&mut self, record: &Record) -> Parsed<()> {
         let app = match record {
-            Record::App(app) => return self.rules.declare(app).map(drop),
+            Record::App(app) => {
+                self.rules.declare(app)?;
+                return Ok(());
+            }
             Record::Request(request) => request.app,
             Record::Start(start) => start.app,
             Record::Stop(stop) => stop.app,
         };
         let declared = self.rules.apps();
         if app as usize >= declared {
-            return Err(Fault::Undeclared { app, declared });
+            return Err(Fault::Undeclared { app, declared }.into());
         }
         self.rules.advance(record)
     }

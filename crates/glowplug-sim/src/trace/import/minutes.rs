@@ -60,7 +60,8 @@ struct Function {
 #[derive(Clone, Debug)]
 enum Durations {
     Always(f64),
-    /// At the shares of [`PERCENTILES`]; straight between them.
+    /// At the shares of [`PERCENTILES`]. Durations are skewed, so that a steady factor between two of them
+    /// comes closer to the average than a straight line does.
     Spread([f64; PERCENTILES.len()]),
 }
 
@@ -190,10 +191,10 @@ fn read_durations(file: Box<dyn Read + Send>) -> Result<HashMap<String, Duration
             number.ok_or_else(|| row.bad(at, "which is no duration in milliseconds"))
         };
         let found = match &percentiles {
-            None => Durations::Always(millis(average)?),
+            None => Durations::Always(millis(average)?.max(SHORTEST_MILLIS)),
             Some(columns) => {
                 let mut spread = [0.0; PERCENTILES.len()];
-                let mut longest = 0.0;
+                let mut longest = SHORTEST_MILLIS;
                 for (value, column) in spread.iter_mut().zip(columns) {
                     // They are averages of averages, and may be out of order by their rounding.
                     longest = millis(*column)?.max(longest);
@@ -217,10 +218,10 @@ impl Durations {
                 let above = above.unwrap_or(PERCENTILES.len() - 1);
                 let (low, high) = (PERCENTILES[above - 1].0, PERCENTILES[above].0);
                 let part = (share - low) / (high - low);
-                spread[above - 1] + part * (spread[above] - spread[above - 1])
+                spread[above - 1] * (spread[above] / spread[above - 1]).powf(part)
             }
         };
-        Duration::from_secs_f64(millis.max(SHORTEST_MILLIS) / 1e3)
+        Duration::from_secs_f64(millis / 1e3)
     }
 }
 
