@@ -67,9 +67,14 @@ impl Scale {
                     .collect()
             }
             Self::Log { low, high } => {
-                let first = 10_f64.powf(low.log10().ceil());
+                let first = 10_f64.powf(low.log10().floor());
                 let decades = std::iter::successors(Some(first), |tick| Some(tick * 10.0));
-                let all: Vec<f64> = decades.take_while(|tick| *tick <= high).collect();
+                let decades = decades.take_while(|tick| *tick <= high);
+                let steps: &[f64] = if high / low < 300.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+                let all: Vec<f64> = decades
+                    .flat_map(|decade| steps.iter().map(move |step| decade * step))
+                    .filter(|tick| (low..=high).contains(tick))
+                    .collect();
                 let every = all.len().div_ceil(TICKS_MAX).max(1);
                 all.into_iter().step_by(every).collect()
             }
@@ -242,6 +247,7 @@ mod tests {
         check(Scale::Linear { low: 0.0, high: 10.5 }, &[0.0, 5.0, 10.0]);
         check(Scale::Linear { low: 0.0, high: 4.2 }, &[0.0, 1.0, 2.0, 3.0, 4.0]);
         check(Scale::Log { low: 0.5, high: 200.0 }, &[1.0, 10.0, 100.0]);
+        check(Scale::Log { low: 15.0, high: 300.0 }, &[20.0, 50.0, 100.0, 200.0]);
     }
 
     #[test]
