@@ -5,7 +5,8 @@
 //! worth of an avoided start = mean start × (1 + wait price) × rarity            (worth.rs)
 //! runner at level n is kept while  its rate of return × worth > 1               (levels.rs, memory.rs)
 //!                  the app's last: for half of the worth (without rarity) at least
-//! a spare while the app wakes up:  chance that it helps × worth > expected cost
+//! a spare while the app wakes up:  chance that it helps × worth + what the first of two starts saves
+//!                                  > chance that it is in vain × its cost       (wakes.rs)
 //! a start before an expected use:  the app's uses are periodic                  (period.rs)
 //! ```
 //!
@@ -20,12 +21,13 @@
 //! users' pauses from their leaving, and half the break-even time then costs little and spares them a
 //! second cold start.
 //!
-//! When an app wakes up, the requests of the one who woke it meet a runner that is still starting, and
-//! then busy with what came first. A spare runner started at once is ready when the next request comes. It
+//! When an app wakes up, the next request of the one who woke it meets a runner that is still starting, or
+//! then busy with what came first. A spare runner started at once is there for it. Where starts take now
+//! two seconds and now forty, the first request gains as well: it takes whichever is ready first. The spare
 //! is wanted until what was started for the first request is free again.
 //!
-//! Everything is a function of the calls made, costs a bounded amount of work per call, and needs about 200
-//! bytes for an app that never has more than two runners, 1.5 KB for one with thousands. The explicit
+//! Everything is a function of the calls made, costs a bounded amount of work per call, and needs about 400
+//! bytes for an app that never has more than two runners, 1.6 KB for one with thousands. The explicit
 //! parameters of an app bound all of this, and the engine applies them. Not done here: choosing among
 //! machines, or anything across apps.
 
@@ -93,13 +95,18 @@ impl Default for Settings {
     }
 }
 
-/// A spare runner that is wanted while an app wakes up.
+/// One runner above demand that is wanted while an app wakes up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spare {
+    pub until: Timestamp,
+    pub why: SpareWhy,
+}
+
+/// A spare, and the demand it is to serve.
 #[derive(Clone, Copy, Debug)]
-struct Spare {
-    /// Runners that it makes with demand.
+struct Wanted {
     runners: u32,
-    until: Timestamp,
-    why: SpareWhy,
+    spare: Spare,
 }
 
 /// What is known of one app.
@@ -113,7 +120,7 @@ pub struct Learner {
     worth: Worth,
     period: Period,
     wakes: Wakes,
-    spare: Option<Spare>,
+    wanted: Option<Wanted>,
 }
 
 impl Learner {
@@ -126,7 +133,7 @@ impl Learner {
             worth: Worth::new(settings),
             period: Period::default(),
             wakes: Wakes::default(),
-            spare: None,
+            wanted: None,
         }
     }
 
@@ -149,7 +156,7 @@ impl Learner {
         self.wakes.rose(now);
         if before == 0 {
             self.period.woke(now);
-            self.spare = if ready == 0 { self.spare_on_waking(now, demand) } else { None };
+            self.wanted = if ready == 0 { self.spare_on_waking(now, demand) } else { None };
         }
     }
 
@@ -201,12 +208,11 @@ impl Learner {
         Kept { until: left + lifetime, why }
     }
 
-    /// Spare runners wanted above demand at this moment, until when, and why.
-    pub fn spare(&self, now: Timestamp) -> Option<(u32, Timestamp, SpareWhy)> {
-        let spare = self.spare.filter(|spare| now < spare.until)?;
+    /// Whether one runner above demand is wanted at this moment, until when, and why.
+    pub fn spare(&self, now: Timestamp) -> Option<Spare> {
+        let Wanted { runners, spare } = self.wanted?;
         let demand = self.levels.demand();
-        let wanted = spare.runners.saturating_sub(demand);
-        (demand > 0 && wanted > 0).then_some((wanted, spare.until, spare.why))
+        (now < spare.until && demand > 0 && demand < runners).then_some(spare)
     }
 
     /// When to start a runner before its request, if that can be foretold.
@@ -245,7 +251,7 @@ impl Learner {
     /// busy - x)` after it. Both grow from nothing and shrink to nothing, so that counting only what comes
     /// from half a start after now to half a start before the end, at the full saving, gives the same sum.
     /// If nobody comes, the spare has cost `busy`.
-    fn spare_on_waking(&mut self, now: Timestamp, demand: u32) -> Option<Spare> {
+    fn spare_on_waking(&mut self, now: Timestamp, demand: u32) -> Option<Wanted> {
         let (start, worth) = (self.worth.start_secs(), self.worth.secs());
         let busy = start + self.worth.service_secs() / f64::from(demand);
         let (from, to) = (start / 2.0, (busy - start / 2.0).max(start / 2.0));
@@ -254,9 +260,16 @@ impl Learner {
         let expected = |from, to| self.rises.expected(0.0, from, to);
         let chance = self.wakes.chance_helped(1.0 - (-expected(from, to)).exp());
         let alone = self.wakes.chance_alone((-expected(0.0, busy)).exp());
-        let why = SpareWhy { chance, busy: span(busy), start: span(start), worth: span(worth) };
-        let spare = Spare { runners: demand.saturating_add(1), until: now + span(busy), why };
-        (chance * worth > alone * busy).then_some(spare)
+        let why = SpareWhy {
+            chance,
+            sooner: span(self.worth.sooner_secs()),
+            busy: span(busy),
+            start: span(start),
+            worth: span(worth),
+        };
+        let spare = Spare { until: now + span(busy), why };
+        let gain = chance * worth + self.worth.sooner_worth_secs();
+        (gain > alone * busy).then_some(Wanted { runners: demand.saturating_add(1), spare })
     }
 }
 

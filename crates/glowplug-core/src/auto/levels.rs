@@ -7,7 +7,7 @@
 //!
 //! A level's clock runs only while it is idle, so that a long job does not look like a long silence.
 //!
-//! From level 8 on, levels share their memory with neighbours, four to each doubling, so that memory grows with the
+//! From level 8 on, neighbours share a band, four bands to each doubling, so that memory grows with the
 //! logarithm of the runners: 48 bands at most, 24 bytes each, made when they are first reached.
 
 use super::memory::Memory;

@@ -5,8 +5,8 @@
 //! the expected gap ends is that of the hybrid histogram of Shahrad et al., ATC 2020; a mean and its
 //! deviation do in place of the histogram, since only sharp periods are acted on.)
 //!
-//! A period is believed after `TIMES_MIN` gaps in a row near their mean. One use that comes early or not at all
-//! starts the count again.
+//! A period is believed after `TIMES_MIN` gaps in a row near their mean. One use that comes early or not at
+//! all starts the count again.
 
 use std::time::Duration;
 

@@ -89,7 +89,9 @@ mod tests {
             for nth in 0..40 {
                 let now = Timestamp::from_secs(nth * 10_000);
                 wakes.woke(now, window);
-                again.into_iter().for_each(|after| wakes.rose(now + secs(after)));
+                if let Some(after) = again {
+                    wakes.rose(now + secs(after));
+                }
             }
             let found = (wakes.chance_helped(0.1), wakes.chance_alone(0.8));
             assert!(

@@ -66,12 +66,14 @@ impl fmt::Display for KeptWhy {
 /// Why a spare runner is wanted although demand does not ask for one yet.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SpareWhy {
-    /// Requests that came close together are expected to be followed by another within `busy`, with this
-    /// probability.
+    /// Probability that another request comes while a spare runner helps it.
     pub chance: f64,
+    /// How much sooner the first of two starts is ready than a single one.
+    pub sooner: Duration,
     /// How long what there is will be starting and busy.
     pub busy: Duration,
     pub start: Duration,
+    /// What it is worth to avoid a start, in time of a runner.
     pub worth: Duration,
 }
 
@@ -79,10 +81,12 @@ impl fmt::Display for SpareWhy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the app wakes up and what starts now is not free again for {}; with {:.0} % another request comes while a \
-             spare runner would help it, a start takes {}, and to avoid one is worth {} of a runner",
+            "the app wakes up and what starts now is busy for {}; with {:.0} % another request comes that a spare \
+             runner helps, and the first of two starts is ready {} sooner; a start takes {}, and to avoid one is \
+             worth {} of a runner",
             Pretty(self.busy),
             self.chance * 100.0,
+            Pretty(self.sooner),
             Pretty(self.start),
             Pretty(self.worth)
         )
@@ -160,8 +164,8 @@ mod tests {
                 "the last 5 uses came every 10 min, 12.0 s off on average".to_owned(),
             ),
             (
-                SpareWhy { chance: 0.312, busy: SECOND * 45, start: SECOND * 20, worth: SECOND * 300 }.to_string(),
-                "the app wakes up and what starts now is not free again for 45.0 s; with 31 % another request comes while a spare runner would help it, a start takes 20.0 s, and to avoid one is worth 5 min of a runner".to_owned(),
+                SpareWhy { chance: 0.312, sooner: SECOND * 4, busy: SECOND * 45, start: SECOND * 20, worth: SECOND * 300 }.to_string(),
+                "the app wakes up and what starts now is busy for 45.0 s; with 31 % another request comes that a spare runner helps, and the first of two starts is ready 4.00 s sooner; a start takes 20.0 s, and to avoid one is worth 5 min of a runner".to_owned(),
             ),
         ] {
             assert_eq!(said, expected);

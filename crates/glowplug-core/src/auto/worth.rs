@@ -70,6 +70,9 @@ pub(super) struct Worth {
     logarithm: f64,
     start: Mean,
     service: Mean,
+    /// By how much a start differs from the one before.
+    spread: Mean,
+    last_start: Option<Duration>,
     uses: f64,
     used_at: Timestamp,
 }
@@ -85,6 +88,8 @@ impl Worth {
             logarithm: price.ln_1p(),
             start: Mean::default(),
             service: Mean::default(),
+            spread: Mean::default(),
+            last_start: None,
             uses: 0.0,
             used_at: Timestamp::ZERO,
         }
@@ -98,6 +103,9 @@ impl Worth {
 
     pub(super) fn started(&mut self, took: Duration) {
         self.start.note(took, START_WEIGHT);
+        if let Some(last) = self.last_start.replace(took) {
+            self.spread.note(took.abs_diff(last), START_WEIGHT);
+        }
     }
 
     pub(super) fn served(&mut self, took: Duration) {
@@ -120,6 +128,12 @@ impl Worth {
         self.service.or(SERVICE_UNKNOWN_SECS)
     }
 
+    /// How much sooner the first of two starts is ready than a single one, on average: half of what two
+    /// differ by. Starts in a row are compared, so what makes them all slow or all fast does not count.
+    pub(super) fn sooner_secs(&self) -> f64 {
+        self.spread.or(0.0) / 2.0
+    }
+
     /// Runner-seconds that one second of waiting is worth.
     pub(super) fn wait_price(&self) -> f64 {
         self.logarithm.exp_m1()
@@ -133,6 +147,11 @@ impl Worth {
     /// The same for an app that is used as often as most.
     pub(super) fn plain_secs(&self) -> f64 {
         self.start_secs() * self.logarithm.exp()
+    }
+
+    /// Runner-seconds that it is worth to have the first of two starts and not wait for a single one.
+    pub(super) fn sooner_worth_secs(&self) -> f64 {
+        self.sooner_secs() * self.wait_price() * self.rarity()
     }
 
     /// Use is as of the last one: an app does not become rarer while it rests.
