@@ -125,6 +125,16 @@ impl std::fmt::Display for Moment {
     }
 }
 
+impl Error {
+    /// What a stream says when it cannot be read on after a line. Compressed ones know when they end early.
+    pub(super) fn reading(line: u64, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Cut { line },
+            _ => Self::Read { line, source },
+        }
+    }
+}
+
 impl Fault {
     pub(super) fn at(self, line: u64) -> Error {
         Error::Line { line, fault: self }

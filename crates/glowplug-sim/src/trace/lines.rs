@@ -111,18 +111,10 @@ impl<R: Read> Lines<R> {
                 other => break other,
             }
         };
-        let count = count.map_err(|source| self.broken(source))?;
+        let count = count.map_err(|source| Error::reading(self.number, source))?;
         self.end += count;
         self.over = count == 0;
         Ok(!self.over)
-    }
-
-    fn broken(&self, source: io::Error) -> Error {
-        if source.kind() == io::ErrorKind::UnexpectedEof {
-            Error::Cut { line: self.number }
-        } else {
-            Error::Read { line: self.number, source }
-        }
     }
 }
 

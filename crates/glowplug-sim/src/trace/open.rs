@@ -68,6 +68,12 @@ impl<R: Read> Peeked<R> {
     pub(super) fn head(&self) -> &[u8] {
         self.head.get_ref()
     }
+
+    /// Why there is no more than the beginning.
+    fn broken(self) -> Option<Error> {
+        let lines = self.head().split(|byte| *byte == b'\n').count() - 1;
+        self.broken.map(|source| Error::reading(lines as u64, source))
+    }
 }
 
 impl<R: Read> Read for Peeked<R> {
@@ -89,9 +95,10 @@ impl Trace {
     ) -> Result<Self, Error> {
         let whole = Peeked::new(from)?;
         let format = match options.format {
-            Format::Auto => {
-                detect::format(whole.head()).ok_or_else(|| Fault::UnknownFormat.at(1))?
-            }
+            Format::Auto => match detect::format(whole.head()) {
+                Some(format) => format,
+                None => return Err(whole.broken().unwrap_or(Fault::UnknownFormat.at(1))),
+            },
             format => format,
         };
         if format == Format::Glowplug {

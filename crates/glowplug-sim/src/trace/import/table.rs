@@ -105,12 +105,9 @@ impl TableRow<'_> {
 fn broken(error: csv::Error, last: u64) -> Error {
     let line = error.position().map_or(last, csv::Position::line);
     match error.into_kind() {
-        csv::ErrorKind::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
-            Error::Cut { line: last.saturating_sub(1) }
-        }
         csv::ErrorKind::Io(source) => match source.downcast::<Fault>() {
             Ok(fault) => fault.at(line.max(1)),
-            Err(source) => Error::Read { line: last.saturating_sub(1), source },
+            Err(source) => Error::reading(last.saturating_sub(1), source),
         },
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             Fault::Columns { expected: expected_len, found: len }.at(line)
