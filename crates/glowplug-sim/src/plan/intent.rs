@@ -2,31 +2,33 @@
 //!
 //! | intent | minimises, over one setting per app | such that |
 //! | --- | --- | --- |
-//! | latency-critical | cost + 60 runner-seconds for each second waited | the mean wait is not above today's |
-//! | cost-sensitive | cost + 4 runner-seconds for each second waited | the cost is not above today's |
-//! | variable traffic | cost + 15 runner-seconds for each second waited, were all of the traffic like each app's worst part | |
+//! | latency-critical | cost + 30 runner-seconds for each second waited | the mean wait is not above today's |
+//! | cost-sensitive | cost + 5 runner-seconds for each second waited | the cost is not above today's |
+//! | variable traffic | cost + 12 runner-seconds for each second waited, were all of the traffic like each app's worst part | |
 //! | a stated wait | cost | the wait is kept |
 //! | a stated cost | seconds waited | the cost is kept |
 //! | both | cost | both are kept; if nothing keeps both, as for the cost alone |
 //!
 //! A runner-second is priced as the average one is today. What the exchange rates mean: a runner whose setup
-//! takes 20 s is worth keeping for a request that comes within about 20 s × (1 + rate). That is twenty
-//! minutes when latency is critical, under two minutes when cost is, and five for variable traffic. The
-//! worst part is one of up to eight parts of equal length.
+//! takes 20 s is worth keeping for a request that comes within about 20 s × (1 + rate). That is ten
+//! minutes when latency is critical, two when cost is, and four for variable traffic. The worst part is one
+//! of up to eight parts of equal length.
 //!
 //! The limits of both guards can always be kept: today's settings are among the candidates.
 
 use std::time::Duration;
+
+use glowplug_core::auto::Settings;
 
 use super::choose::{Path, Point};
 use super::numbers::{Cell, days, whole};
 use super::options::Budget;
 use super::result::{Intent, WaitMeasure};
 
-/// Runner-seconds that a second of waiting is worth.
-const WORTH_LATENCY_CRITICAL: f64 = 60.0;
-const WORTH_COST_SENSITIVE: f64 = 4.0;
-const WORTH_VARIABLE: f64 = 15.0;
+/// Runner-seconds that a second of waiting is worth, as to `policy = "auto"`.
+const WORTH_LATENCY_CRITICAL: f64 = Settings::LATENCY_CRITICAL;
+const WORTH_COST_SENSITIVE: f64 = Settings::COST_SENSITIVE;
+const WORTH_VARIABLE: f64 = Settings::BALANCED;
 /// The candidate that leaves every app as it is.
 pub(super) const TODAY: usize = 0;
 /// Share of requests that may wait longer than a stated time, by measure.

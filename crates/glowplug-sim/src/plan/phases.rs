@@ -115,7 +115,7 @@ mod tests {
         }
         assert!((2_048..=4_096).contains(&samples.kept.len()), "{}", samples.kept.len());
         let steps: Vec<u128> =
-            samples.kept.windows(2).map(|pair| (pair[1] - pair[0]).as_micros()).collect();
+            samples.kept.windows(2).map(|pair| pair[1].abs_diff(pair[0]).as_micros()).collect();
         assert!(steps.iter().all(|step| *step == 8), "{steps:?}");
     }
 

@@ -2,5 +2,6 @@
 
 mod baselines;
 mod determinism;
+mod plan;
 mod simulation;
 mod worlds;
