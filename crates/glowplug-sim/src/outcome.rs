@@ -46,18 +46,6 @@ impl Outcome {
         let app_cost = |(app, price): (&Measures, &f64)| app.runner_seconds.total() * price;
         self.apps.iter().zip(prices_per_hour).map(app_cost).sum::<f64>() / SECS_PER_HOUR
     }
-
-    pub(crate) fn nothing() -> Self {
-        Self {
-            span: Duration::ZERO,
-            total: Measures::over_all(),
-            apps: Vec::new(),
-            starts_per_minute_peak: 0,
-            events: 0,
-            digest: 0,
-            timeline: Vec::new(),
-        }
-    }
 }
 
 /// What happened to one app, or to all.
@@ -175,6 +163,8 @@ fn ratio(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use glowplug_core::Timestamp;
+
     use super::*;
 
     #[test]
@@ -184,7 +174,7 @@ mod tests {
             ..Measures::per_app()
         };
         let apps = vec![app(600.0, 3_000.0), app(0.0, 7_200.0), app(0.0, 3_600.0)];
-        let outcome = Outcome { apps, ..Outcome::nothing() };
+        let outcome = Outcome { apps, ..Tally::new(0, 0).into_outcome(Timestamp::ZERO, 0, 0) };
         assert!((outcome.cost(&[2.0, 0.5]) - 3.0).abs() < 1e-12, "the third app is free");
     }
 }

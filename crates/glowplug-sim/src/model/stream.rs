@@ -142,7 +142,8 @@ mod tests {
         ] {
             let mut sampler = Sampler::new(&model, 7, Purpose::Service, 3);
             let count: u32 = 30_000;
-            let sum: f64 = (0..count).map(|_| sampler.draw() as f64 / 1e6).sum();
+            let sum: f64 =
+                (0..count).map(|_| Duration::from_micros(sampler.draw()).as_secs_f64()).sum();
             let (found, expected) = (sum / f64::from(count), model.mean().as_secs_f64());
             assert!((found / expected - 1.0).abs() <= tolerance, "{model:?}: {found}");
         }

@@ -174,13 +174,7 @@ impl Tally {
     }
 
     /// Closes the books on a runner.
-    pub(crate) fn ended(
-        &mut self,
-        now: Timestamp,
-        app: u32,
-        account: &mut Account,
-        in_use: bool,
-    ) {
+    pub(crate) fn ended(&mut self, now: Timestamp, app: u32, account: &mut Account, in_use: bool) {
         // The engine may tell it to end all the same before it hears of this.
         self.told_to_end(now, account, in_use);
         self.last_end = self.last_end.max(now);

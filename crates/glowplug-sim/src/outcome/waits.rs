@@ -177,7 +177,7 @@ mod tests {
         assert!((waits.share_over(Duration::from_secs(5)) - 0.05).abs() < 1e-9);
         assert!((waits.share_over(Duration::ZERO) - 0.10).abs() < 1e-9);
         assert_eq!(Waits::new(BITS_PER_APP).quantile(0.5), Duration::ZERO);
-        assert_eq!(Waits::new(BITS_PER_APP).share_over(Duration::ZERO), 0.0);
+        assert!(Waits::new(BITS_PER_APP).share_over(Duration::ZERO) <= 0.0);
     }
 
     #[test]
@@ -189,8 +189,9 @@ mod tests {
                     let mut waits = Waits::new(bits);
                     waits.record(Duration::from_micros(micros.saturating_mul(2)));
                     waits.record(Duration::from_micros(micros));
-                    let found = waits.quantile(0.5).as_secs_f64() * 1e6;
-                    assert!((found / micros as f64 - 1.0).abs() <= error, "{micros}: {found}");
+                    let found = waits.quantile(0.5).as_secs_f64();
+                    let exact = Duration::from_micros(micros).as_secs_f64();
+                    assert!((found / exact - 1.0).abs() <= error, "{exact}: {found}");
                 }
             }
         }

@@ -43,6 +43,6 @@ pub(super) struct Body {
     pub(super) on: Vec<u32>,
     /// Used if requests slow each other down.
     pub(super) sharing: Sharing,
-    /// Its reports come in order: none before this.
-    pub(super) reports_from: Timestamp,
+    /// Its reports come in order: none before those that were held up until then.
+    pub(super) reported_until: Option<Timestamp>,
 }

@@ -148,18 +148,18 @@ impl Facts {
         now: Timestamp,
         id: RunnerId,
         app: u32,
-        allocation: Allocation,
+        allocation: &Allocation,
     ) -> Verdict<u32> {
         ensure(!self.shut_down, "a runner was started after shut-down")?;
         let facts = self.apps.get_mut(app as usize).ok_or("a runner was started for no app")?;
         ensure(!facts.removed, "a runner was started for a removed app")?;
         let cap = facts.spec.scaling.max_concurrency.unwrap_or(u32::MAX);
         ensure(facts.alive < cap, "more runners were started than max_concurrency")?;
-        self.holdings.take(&facts.spec.machine_types, &allocation)?;
+        self.holdings.take(&facts.spec.machine_types, allocation)?;
         facts.alive += 1;
         facts.present += 1;
         self.above_floors += u32::from(facts.present > facts.floor);
-        let told = Told::new(id, app, allocation);
+        let told = Told::new(id, app, allocation.clone());
         self.roster.enter(told, now).ok_or("a runner was started twice")
     }
 
@@ -204,7 +204,7 @@ impl Facts {
         match request.progress {
             Progress::Waiting => {}
             Progress::Delayed { until } => {
-                ensure(until <= now, "tried again before its delay was over")?
+                ensure(until <= now, "tried again before its delay was over")?;
             }
             Progress::InFlight { .. } => return Err("a request was assigned twice"),
         }
@@ -310,9 +310,12 @@ impl Facts {
         self.apps.iter().any(|app| app.floor > 0)
     }
 
-    /// Nothing is to come any more: nothing may be left.
-    pub(super) fn check_rest(&self) -> Verdict<()> {
+    /// Nothing is to come any more, or only what floors keep: nothing else may be left. `records`: what the
+    /// engine still knows of runners.
+    pub(super) fn check_rest(&self, records: u32) -> Verdict<()> {
         ensure(self.above_floors == 0, "runners are left that nothing will end")?;
+        let all_done = self.requests.open() == 0 && !self.keeps_floors();
+        ensure(!all_done || records == 0, "the engine remembers runners that are gone")?;
         for request in self.requests.all() {
             let app = &self.apps[request.app as usize];
             let running = matches!(request.progress, Progress::InFlight { .. });

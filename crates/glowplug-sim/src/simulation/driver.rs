@@ -19,19 +19,18 @@ use std::time::Duration;
 
 use glowplug_core::event::Event;
 use glowplug_core::request::Mode;
-use glowplug_core::{Action, AppId, Engine, Timestamp, request};
+use glowplug_core::{Action, AppId, Engine, RequestId, Timestamp, request};
 
 use super::agenda::{Agenda, Entry, Kind};
 use super::checkers::{Facts, Verdict};
 use super::digest::Digest;
-use super::requests::Progress;
 use super::{Failure, World};
 use crate::model::{AppModel, Faults, Purpose, Sampler, Stream, micros, mix};
 use crate::outcome::{Outcome, Tally};
 use crate::traffic::Arrival;
 
 /// How long after the last arrival requests may still be worked off. What is open then is left.
-const OVERTIME_MAX: Duration = Duration::from_hours(30 * 24);
+const OVERTIME_MAX: Duration = Duration::from_hours(24);
 /// Wake-ups and events after everything has ended, until the engine is judged never to come to rest.
 const QUIET_EVENTS_MAX: u64 = 1_000_000;
 
@@ -97,8 +96,10 @@ pub(super) struct Driver<'w, T, W> {
     last_answer: Timestamp,
     quiet_events: u64,
     sharing_generation: u32,
-    /// The last thing that was looked at, for the words of a failure.
-    subject: String,
+    /// The end came before all was over.
+    cut_off: bool,
+    /// What was being done, for the words of a failure.
+    doing: Option<Action>,
 }
 
 /// Whether a simulation goes on.
@@ -138,7 +139,8 @@ where
             last_answer: Timestamp::ZERO,
             quiet_events: 0,
             sharing_generation: 0,
-            subject: String::new(),
+            cut_off: false,
+            doing: None,
         };
         driver.enter_happenings();
         driver.pull_arrival()?;
@@ -205,8 +207,12 @@ where
     }
 
     fn is_over(&mut self, next: Timestamp) -> bool {
-        if next == Timestamp::MAX || self.world.until.is_some_and(|until| next >= until) {
+        if next == Timestamp::MAX {
             return true;
+        }
+        if let Some(until) = self.world.until {
+            self.cut_off = next >= until;
+            return self.cut_off;
         }
         if self.coming.is_some() || self.happenings_left > 0 {
             return false;
@@ -215,7 +221,8 @@ where
             self.quiet_events += 1;
             return self.facts.keeps_floors();
         }
-        self.world.until.is_none() && next > self.last_arrival + OVERTIME_MAX
+        self.cut_off = next > self.last_arrival + OVERTIME_MAX;
+        self.cut_off
     }
 
     fn wake_up(&mut self) -> Verdict<()> {
@@ -275,60 +282,53 @@ where
             actions += 1;
             (self.watch)(self.now, self.events, &action);
             self.digest.take(self.now, &action);
-            self.perform(action)?;
+            if let Err(rule) = self.perform(&action) {
+                self.doing = Some(action);
+                return Err(rule);
+            }
         }
         self.facts.acted(actions)
     }
 
-    fn perform(&mut self, action: Action) -> Verdict<()> {
+    fn perform(&mut self, action: &Action) -> Verdict<()> {
         match action {
-            Action::Assign { lease, mode } => self.serve(lease, mode),
+            Action::Assign { lease, mode } => self.serve(*lease, *mode)?,
             Action::Deliver { lease } => {
-                let (handle, place) = self.facts.deliver(lease)?;
+                let (handle, place) = self.facts.deliver(*lease)?;
                 self.release(place);
                 let request = self.facts.requests.get(handle);
                 self.tally.answered(request.app, request.failed);
                 self.leave(handle);
-                Ok(())
             }
             Action::Retry { lease, delay } => {
-                let (handle, place) = self.facts.retry(self.now, lease, delay)?;
+                let (handle, place) = self.facts.retry(self.now, *lease, *delay)?;
                 self.release(place);
                 self.tally.retried(self.facts.requests.get(handle).app);
-                Ok(())
             }
             Action::Revoke { lease, .. } => {
-                let handle = self.facts.revoke(lease)?;
+                let handle = self.facts.revoke(*lease)?;
                 self.take_away(handle);
                 self.facts.requests.get_mut(handle).failed = true;
-                Ok(())
             }
-            Action::Refuse { request, mode, .. } => self.refuse(request, mode),
+            Action::Refuse { request, mode, .. } => self.refuse(*request, *mode)?,
             Action::Start { runner, app, allocation, cause, .. } => {
-                let place = self.facts.start(self.now, runner, app.0, allocation)?;
-                self.tally.started(self.now, app.0, cause);
+                let place = self.facts.start(self.now, *runner, app.0, allocation)?;
+                self.tally.started(self.now, app.0, *cause);
                 self.begin(place, app.0);
-                Ok(())
             }
             Action::Stop { runner, grace, reason } => {
-                let place = self.facts.stop(runner, grace)?;
-                self.end(place, grace, &reason);
-                Ok(())
+                let place = self.facts.stop(*runner, *grace)?;
+                self.end(place, *grace, reason);
             }
-            Action::Probe { runner } => {
-                self.probe(runner);
-                Ok(())
-            }
-            Action::Forget { runner } => self.facts.forget(runner),
-            Action::Note(decision) => {
-                self.facts.noted(&decision);
-                Ok(())
-            }
-            Action::Interrupt { .. } => Ok(()),
+            Action::Probe { runner } => self.probe(*runner),
+            Action::Forget { runner } => self.facts.forget(*runner)?,
+            Action::Note(decision) => self.facts.noted(decision),
+            Action::Interrupt { .. } => {}
         }
+        Ok(())
     }
 
-    fn refuse(&mut self, id: glowplug_core::RequestId, mode: Mode) -> Verdict<()> {
+    fn refuse(&mut self, id: RequestId, mode: Mode) -> Verdict<()> {
         let handle = self.facts.refuse(id, mode)?;
         let request = self.facts.requests.get(handle);
         self.tally.refused(request.app, request.attempts == 0);
@@ -347,7 +347,7 @@ where
             rule,
             at: self.now,
             event: self.events,
-            action: self.subject.clone(),
+            action: self.doing.as_ref().map_or("no action".into(), |doing| format!("{doing:?}")),
             replay: self.replay(),
         }
     }
@@ -358,12 +358,15 @@ where
 
     /// Closes the books.
     pub(super) fn finish(mut self) -> Result<Outcome, Failure<E>> {
-        let cut_off = self.world.until.is_some() || self.coming.is_some();
-        let overtime = self.now > self.last_arrival + OVERTIME_MAX / 2;
-        if !cut_off && !overtime && !self.facts.only_floors_live() {
-            self.facts.check_rest().map_err(|rule| self.broken(rule))?;
+        if !self.cut_off {
+            let records = self.engine.runner_count();
+            self.facts.check_rest(records).map_err(|rule| self.broken(rule))?;
         }
-        let end = self.world.until.unwrap_or(self.last_answer);
+        let end = match self.world.until {
+            Some(until) => until,
+            None if self.cut_off => self.now,
+            None => self.last_answer,
+        };
         for request in self.facts.requests.all() {
             self.tally.left(request.app, request.attempts == 0);
         }
@@ -374,9 +377,6 @@ where
                 self.tally.ended(end, runner.told.app, &mut account, in_use);
             }
         }
-        let waits =
-            matches!(self.facts.requests.all().next(), Some(r) if r.progress == Progress::Waiting);
-        let end = if waits { self.now.max(end) } else { end };
         Ok(self.tally.into_outcome(end, self.events, self.digest.value()))
     }
 }

@@ -95,22 +95,22 @@ impl Roster {
             self.pages.resize_with(page + 1, || None);
         }
         let runner = Runner { told, body: Body::default(), account: Account::new(now) };
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.runners[place as usize] = Some(runner);
-                place
-            }
-            None => {
-                self.runners.push(Some(runner));
-                self.generations.push(0);
-                u32::try_from(self.runners.len() - 1).expect("runner ids have 32 bits")
-            }
-        };
+        let place = self.free_place();
+        self.runners[place as usize] = Some(runner);
         let fresh = || Page { places: Box::new([NOBODY; PAGE_SIZE]), taken: 0 };
         let page = self.pages[page].get_or_insert_with(fresh);
         page.places[line] = place;
         page.taken += 1;
         Some(place)
+    }
+
+    fn free_place(&mut self) -> u32 {
+        if let Some(place) = self.free.pop() {
+            return place;
+        }
+        self.runners.push(None);
+        self.generations.push(0);
+        u32::try_from(self.runners.len() - 1).expect("runner ids have 32 bits")
     }
 
     pub(super) fn find(&self, id: RunnerId) -> Option<u32> {

@@ -124,7 +124,7 @@ mod tests {
             match (next, arrival) {
                 (Some((at, share)), arrival) if arrival.is_none_or(|arrival| at <= arrival) => {
                     sharing.leave(at, slowdown);
-                    done[share.request as usize] = Some(at.as_micros() as f64 / 1e6);
+                    done[share.request as usize] = Some((at - Timestamp::ZERO).as_secs_f64());
                 }
                 (_, Some(at)) => {
                     let (nth, (_, work)) = coming.next().unwrap();

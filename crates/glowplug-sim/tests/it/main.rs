@@ -3,5 +3,7 @@
 mod baselines;
 mod determinism;
 mod plan;
+mod random;
+mod scenarios;
 mod simulation;
 mod worlds;

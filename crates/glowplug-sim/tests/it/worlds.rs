@@ -56,5 +56,5 @@ pub(crate) fn arrivals(at_secs: &[f64]) -> Vec<Arrival> {
 }
 
 pub(crate) fn run(world: &World, traffic: &[Arrival]) -> Outcome {
-    world.run(traffic.iter().copied().map(Ok::<_, Infallible>)).unwrap()
+    world.run(traffic.iter().copied().map(Ok::<_, Infallible>)).expect("no rule is broken")
 }

@@ -7,10 +7,10 @@ use glowplug_core::event::Event;
 use glowplug_core::{Action, RunnerId, Timestamp};
 
 use super::super::agenda::Kind;
-use super::super::body::{SetupEnd, Stage};
+use super::super::body::{Body, SetupEnd, Stage};
 use super::super::checkers::Verdict;
 use super::{App, Driver};
-use crate::model::{mix, share_of};
+use crate::model::{Faults, mix, share_of};
 use crate::traffic::Arrival;
 
 impl<E, T, W> Driver<'_, T, W>
@@ -106,7 +106,7 @@ where
         match body.stage {
             Stage::Gone => return,
             Stage::Ending => {
-                body.killed_at = body.killed_at.min(self.now + grace.unwrap_or_default())
+                body.killed_at = body.killed_at.min(self.now + grace.unwrap_or_default());
             }
             _ => body.killed_at = self.now + grace.filter(|_| has_program).unwrap_or_default(),
         }
@@ -144,7 +144,7 @@ where
 }
 
 /// When a runner that is to end has ended, if nothing more happens.
-fn ends_at(now: Timestamp, body: &super::super::body::Body) -> Timestamp {
+fn ends_at(now: Timestamp, body: &Body) -> Timestamp {
     if body.on.is_empty() {
         body.killed_at.min(now + Duration::from_micros(body.exit_micros))
     } else {
@@ -168,8 +168,6 @@ impl App {
         (end, share)
     }
 }
-
-use crate::model::Faults;
 
 /// A share of a time.
 #[expect(

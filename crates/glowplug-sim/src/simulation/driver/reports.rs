@@ -32,10 +32,20 @@ where
 {
     /// Something that a runner has come to.
     pub(super) fn report(&mut self, place: u32, event: Event) -> Verdict<()> {
-        let at = self.when_told();
+        let mut at = self.when_told();
         let Some(runner) = self.facts.roster.get_mut(place) else { return Ok(()) };
-        let at = at.max(runner.body.reports_from);
-        runner.body.reports_from = at;
+        let body = &mut runner.body;
+        // One before it may still be on its way.
+        let before = body.reported_until.filter(|before| *before >= self.now);
+        if let Some(before) = before {
+            at = at.max(before);
+        }
+        if at > self.now || before.is_some() {
+            body.reported_until = Some(at);
+            self.repeat(&event);
+            self.hold_up(at, event);
+            return Ok(());
+        }
         self.send(at, event)
     }
 
@@ -45,12 +55,17 @@ where
         self.send(at, event)
     }
 
-    fn send(&mut self, at: Timestamp, event: Event) -> Verdict<()> {
+    /// Lets it come a second time, if it is to.
+    fn repeat(&mut self, event: &Event) {
         let twice = self.world.untidiness.twice;
         if twice > 0.0 && self.untidiness.share() < twice {
             let again = self.now + self.some_lateness();
             self.hold_up(again, event.clone());
         }
+    }
+
+    fn send(&mut self, at: Timestamp, event: Event) -> Verdict<()> {
+        self.repeat(&event);
         if at <= self.now {
             return self.tell(event);
         }
@@ -80,16 +95,11 @@ where
     }
 
     pub(super) fn hold_up(&mut self, at: Timestamp, event: Event) {
-        let index = match self.held_up_free.pop() {
-            Some(index) => {
-                self.held_up[index as usize] = Some(event);
-                index
-            }
-            None => {
-                self.held_up.push(Some(event));
-                u32::try_from(self.held_up.len() - 1).unwrap_or(u32::MAX)
-            }
-        };
+        let index = self.held_up_free.pop().unwrap_or_else(|| {
+            self.held_up.push(None);
+            u32::try_from(self.held_up.len() - 1).unwrap_or(u32::MAX)
+        });
+        self.held_up[index as usize] = Some(event);
         self.agenda.enter(at, Kind::ReportComes, index, 0);
     }
 
