@@ -38,9 +38,8 @@ const QUANTITIES: &[Quantity] = quantities! {
     "answered" Number true |_, measures, _| float(measures.answered);
     "refused" Number true |_, measures, _| float(measures.refused);
     "retries" Number true |_, measures, _| float(measures.retries);
-    "unfinished" Number true |_, measures, _| {
-        float(measures.requests.saturating_sub(measures.answered + measures.refused))
-    };
+    "failed" Number true |_, measures, _| float(measures.failed);
+    "left" Number true |_, measures, _| float(measures.left);
     "cold" Number true |_, measures, _| float(measures.cold);
     "cold_rate" Share true |_, measures, _| measures.cold_rate();
     "wait_mean" Time true |_, measures, _| measures.waits.mean().as_secs_f64();
