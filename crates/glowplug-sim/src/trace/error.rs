@@ -49,6 +49,8 @@ pub enum Fault {
     Missing(&'static str),
     #[error("the field `{field}` is `{found}`, {expected}")]
     Field { field: &'static str, found: String, expected: &'static str },
+    #[error("`{0}` is no cause of a start")]
+    Cause(String),
     #[error("there is more behind the last field")]
     Surplus,
     #[error("the app cannot be read: {0}")]

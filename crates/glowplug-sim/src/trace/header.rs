@@ -113,7 +113,7 @@ impl App {
             serde_json::from_slice(text).map_err(|error| Fault::App(error.to_string()))?;
         let app = Self {
             name: line.name,
-            scaling: line.scaling.map(Scaling::from),
+            scaling: line.scaling.as_ref().map(ScalingLine::scaling),
             machine_type: line.machine_type,
         };
         app.check()?;
@@ -163,21 +163,25 @@ impl From<&Scaling> for ScalingLine {
     }
 }
 
-impl From<ScalingLine> for Scaling {
-    fn from(line: ScalingLine) -> Self {
-        Self {
-            keep_alive: Duration::from_micros(line.keep_alive_micros),
-            min_concurrency: line.min_concurrency,
-            max_concurrency: line.max_concurrency,
-            concurrency_buffer: line.concurrency_buffer,
-            concurrency_buffer_perc: line.concurrency_buffer_perc,
-            scaling_delay: Duration::from_micros(line.scaling_delay_micros),
-            max_multiplexing: line.max_multiplexing,
-            startup_timeout: Duration::from_micros(line.startup_timeout_micros),
-            request_timeout: Duration::from_micros(line.request_timeout_micros),
-            unused_runner_timeout: line.unused_runner_timeout_micros.map(Duration::from_micros),
-            termination_grace_period: Duration::from_micros(line.termination_grace_period_micros),
-        }
+impl ScalingLine {
+    fn scaling(&self) -> Scaling {
+        let mut scaling = Scaling::default();
+        self.apply(&mut scaling);
+        scaling
+    }
+
+    fn apply(&self, to: &mut Scaling) {
+        to.keep_alive = Duration::from_micros(self.keep_alive_micros);
+        to.min_concurrency = self.min_concurrency;
+        to.max_concurrency = self.max_concurrency;
+        to.concurrency_buffer = self.concurrency_buffer;
+        to.concurrency_buffer_perc = self.concurrency_buffer_perc;
+        to.scaling_delay = Duration::from_micros(self.scaling_delay_micros);
+        to.max_multiplexing = self.max_multiplexing;
+        to.startup_timeout = Duration::from_micros(self.startup_timeout_micros);
+        to.request_timeout = Duration::from_micros(self.request_timeout_micros);
+        to.unused_runner_timeout = self.unused_runner_timeout_micros.map(Duration::from_micros);
+        to.termination_grace_period = Duration::from_micros(self.termination_grace_period_micros);
     }
 }
 

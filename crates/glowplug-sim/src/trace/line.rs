@@ -21,7 +21,13 @@ pub(super) fn parse(line: &[u8], unknown: Unknown) -> Parsed<Option<Record>> {
     let mut fields = Fields { rest: line.get(2..).unwrap_or_default(), over: line.len() < 3 };
     let record = match line {
         [b'r', b' ', ..] => Record::Request(request(&mut fields)?),
-        [b's', b' ', ..] => Record::Start(start(&mut fields)?),
+        [b's', b' ', ..] => match start(&mut fields) {
+            Ok(start) => Record::Start(start),
+            Err(fault) if unknown == Unknown::Skipped && matches!(*fault, Fault::Cause(_)) => {
+                return Ok(None);
+            }
+            Err(fault) => return Err(fault),
+        },
         [b'e', b' ', ..] => Record::Stop(stop(&mut fields)?),
         [b'a', b' ', json @ ..] => return Ok(Some(Record::App(App::parse(json)?))),
         [b'a'..=b'z', b' ', ..] if unknown == Unknown::Skipped => return Ok(None),
@@ -75,7 +81,7 @@ fn start(fields: &mut Fields<'_>) -> Parsed<Start> {
         cause: {
             let label = fields.needed("cause")?;
             let cause = StartCause::ALL.into_iter().find(|cause| cause.label().as_bytes() == label);
-            cause.ok_or_else(|| Fault::field("cause", label, "which is no cause of a start"))?
+            cause.ok_or_else(|| Fault::Cause(String::from_utf8_lossy(label).into_owned()))?
         },
         pending: fields.span("pending")?,
         pull: {

@@ -4,6 +4,9 @@ use std::io::Cursor;
 
 use glowplug_sim::trace::{Error, Format, Names, Options, Trace};
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use crate::reading::{complaint, read, read_with};
 
 fn check(text: &str, expected: &str) {
@@ -138,6 +141,38 @@ fn nothing_but_a_header_is_an_empty_trace() {
     for text in ["time,app\n", "HashApp,HashFunction,1\n", "\n\n{}\n"] {
         let found = read(text, &Options::default());
         assert!(found.is_ok_and(|found| found.requests.is_empty()), "{text}");
+    }
+}
+
+/// The beginning of a file of each format, so that what follows is read as one.
+const HEADS: [&str; 6] = [
+    "time,app,service\n1,a,1\n",
+    "HashApp,HashFunction,1,2\na,f,1,0\n",
+    "TIMESTAMP,ContextTokens,GeneratedTokens\n1,1,1\n",
+    "{\"timestamp\":1,\"input_length\":1,\"output_length\":1}\n",
+    "{\"ts\":1,\"path\":\"/a/b\"}\n",
+    "::1 - - [15/Nov/2024:16:57:58 +0000] \"GET /a/b\" 200 1 0.5\n",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn garbage_never_panics_in_any_format(
+        bytes in vec(any::<u8>(), 0..200),
+        text in "[0-9a-z\",.:{}\\[\\] /+-]{0,120}",
+        format in 0..HEADS.len(),
+    ) {
+        for rest in [bytes.as_slice(), text.as_bytes()] {
+            let whole = [HEADS[format].as_bytes(), rest, b"\n"].concat();
+            let trace = Trace::read(Cursor::new(whole), None, &Options::default());
+            if let Ok(trace) = trace {
+                let records: Vec<_> = trace.collect();
+                // Nothing comes after an error.
+                let fine = records.iter().take_while(|record| record.is_ok()).count();
+                prop_assert!(fine + 1 >= records.len());
+            }
+        }
     }
 }
 

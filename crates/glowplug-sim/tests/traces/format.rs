@@ -224,11 +224,7 @@ fn mistakes_are_named_with_their_line() {
          is no whole number in range",
     );
     check(&["r 9999999999999999 0 q"], "line 3: at of 2777777 h 46 min is more than 876000 h");
-    check(
-        &["s 1 0 boredom 0 - 0 1"],
-        "line 3: the field `cause` is `boredom`, which is no cause \
-         of a start",
-    );
+    check(&["s 1 0 boredom 0 - 0 1"], "line 3: `boredom` is no cause of a start");
     check(
         &["e 1 0 Keep 0 1"],
         "line 3: the field `reason` is `Keep`, and must be of a-z, 0-9 \
@@ -266,7 +262,8 @@ fn other_files_and_versions_are_refused() {
 
 #[test]
 fn additions_of_newer_programs_are_passed_over() {
-    let lines = "a {\"name\":\"b\",\"new\":1}\nq 1 new\nr 1 0 q 5 - 1 - - new\n";
+    let lines =
+        "a {\"name\":\"b\",\"new\":1}\nq 1 new\ns 0 0 new_cause 0 - 0 1\nr 1 0 q 5 - 1 - - new\n";
     let newer = format!("{{\"glowplug_trace\":1,\"minor\":7,\"new\":2}}\n{lines}");
     let expected = [
         Record::App(App::named("b")),

@@ -1,5 +1,6 @@
 //! `docs/reference/trace-format.md` says what is true.
 
+use glowplug_core::decision::StartCause;
 use glowplug_sim::trace::{Format, LEVEL_DEFAULT, Reader, Record, Writer, limits};
 
 const PAGE: &str = include_str!("../../../../docs/reference/trace-format.md");
@@ -42,6 +43,13 @@ fn the_limits_and_formats_are_those_of_the_program() {
     }
     for format in Format::ALL {
         assert!(PAGE.contains(&format!("`{}`", format.label())), "{format:?}");
+    }
+}
+
+#[test]
+fn every_cause_of_a_start_is_there() {
+    for cause in StartCause::ALL {
+        assert!(PAGE.contains(&format!("`{}`", cause.label())), "{cause:?}");
     }
 }
 
