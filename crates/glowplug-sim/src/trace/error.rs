@@ -107,15 +107,17 @@ pub enum Fault {
 }
 
 fn columns(what: &str, wanted: Option<&String>, there: &str) -> String {
-    let next = match what {
-        "app" => ", or make everything one app with `--one-app`",
-        _ => "",
-    };
     let missing = match wanted {
         Some(name) => format!("there is no `{name}` to take the {what} from"),
         None => format!("nothing here is known to be the {what}"),
     };
-    format!("{missing}: say which with `--{what}-column`{next}; there are {there}")
+    let next = match what {
+        "app" => ": say which with `--app-column`, or make everything one app with `--one-app`",
+        "time" => ": say which with `--time-column`",
+        "service" => ": say which with `--service-column`",
+        _ => "",
+    };
+    format!("{missing}{next}; there are {there}")
 }
 
 /// Since the beginning of the trace, to the microsecond.

@@ -32,6 +32,11 @@ fn a_missing_column_names_those_there_are() {
         "line 1: there is no `took` to take the service from: say which with `--service-column`; \
          there are `time`, `app`"
     );
+    let options = Options { format: Format::AzureMinutes, ..Options::default() };
+    assert_eq!(
+        complaint("what,1\na,2\n", &options),
+        "line 1: nothing here is known to be the function; there are `what`, `1`"
+    );
     let options = Options { format: Format::AzureLlm, ..Options::default() };
     let found = complaint("TIMESTAMP,Tokens\n1,2\n", &options);
     assert!(found.contains("ContextTokens") && found.contains("`TIMESTAMP`, `Tokens`"), "{found}");
