@@ -137,6 +137,12 @@ impl Learner {
         }
     }
 
+    /// Aims for something else from now on, with what is known.
+    pub fn configure(&mut self, settings: &Settings) {
+        self.keep_max = settings.keep_max;
+        self.worth.configure(settings);
+    }
+
     /// Demand, in runners, is `demand` from now on: requests in flight and waiting, over the multiplexing.
     /// `ready`: runners that could take requests at this moment or are serving.
     pub fn demand(&mut self, now: Timestamp, demand: u32, ready: u32) {

@@ -95,6 +95,14 @@ impl Worth {
         }
     }
 
+    /// Aims for something else, with what is known. A price that is steered already is steered on.
+    pub(super) fn configure(&mut self, settings: &Settings) {
+        if self.budget.is_none() || settings.budget.is_none() {
+            self.logarithm = Self::new(settings).logarithm;
+        }
+        self.budget = settings.budget;
+    }
+
     /// Demand has risen.
     pub(super) fn used(&mut self, now: Timestamp) {
         self.uses = self.uses * (-(now - self.used_at).as_secs_f64() / USE_SECS).exp() + 1.0;
