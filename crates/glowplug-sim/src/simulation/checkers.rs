@@ -327,3 +327,6 @@ impl Facts {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
