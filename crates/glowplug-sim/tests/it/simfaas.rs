@@ -150,10 +150,12 @@ impl Pool {
         let gone: Vec<u64> =
             self.instances.iter().filter(|one| expired(one)).map(|one| one.free).collect();
         self.instances.retain(|one| !expired(one));
-        gone.into_iter().for_each(|free| self.rest(free, free + keep_alive));
+        for free in gone {
+            self.rest(free, free + keep_alive);
+        }
         let idle = self.instances.iter().enumerate().filter(|(_, one)| one.free <= now);
         let taken = match self.rule {
-            Rule::CreatedLast => idle.map(|(nth, _)| nth).last(),
+            Rule::CreatedLast => idle.map(|(nth, _)| nth).next_back(),
             Rule::UsedLast => idle.max_by_key(|(_, one)| one.free).map(|(nth, _)| nth),
         };
         let takes = match taken {
@@ -226,7 +228,7 @@ fn simulated(row: &Row, traffic: Vec<Arrival>) -> Found {
     let world = World { until, ..world(vec![app]) };
     let outcome = world.run(traffic.into_iter().map(Ok::<_, TrafficError>)).unwrap();
     let Measures { requests, refused, runner_seconds, .. } = outcome.total;
-    assert_eq!(outcome.total.waits.share_over(Duration::ZERO), 0.0, "nobody waits");
+    assert_eq!(outcome.total.waits.quantile(1.0), Duration::ZERO, "nobody waits");
     Found {
         requests: requests as f64,
         cold: outcome.total.starts_total() as f64,
