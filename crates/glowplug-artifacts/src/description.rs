@@ -71,6 +71,7 @@ impl ScalingOverrides {
     pub fn over(&self, base: Scaling) -> Scaling {
         let seconds = |value: Option<u64>, base: Duration| value.map_or(base, Duration::from_secs);
         Scaling {
+            policy: base.policy,
             keep_alive: seconds(self.keep_alive, base.keep_alive),
             min_concurrency: self.min_concurrency.unwrap_or(base.min_concurrency),
             max_concurrency: self.max_concurrency.or(base.max_concurrency),

@@ -7,7 +7,7 @@ use crate::ids::{AppId, Lease, RequestId, RunnerId};
 use crate::request::{Mode, Refusal};
 use crate::resources::Allocation;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Start this runner on these resources.
     Start { runner: RunnerId, app: AppId, revision: u32, allocation: Allocation, cause: StartCause },

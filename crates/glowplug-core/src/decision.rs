@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::auto::{KeptWhy, SpareWhy, WakeWhy};
 use crate::ids::{AppId, RequestId, RunnerId};
 use crate::lifecycle::{Input, State};
 use crate::request::Refusal;
@@ -27,6 +28,8 @@ pub enum StartCause {
     Floor,
     /// `concurrency_buffer` or `concurrency_buffer_perc`.
     Buffer,
+    /// A request is expected, from what was learned of the app's traffic.
+    Foreseen,
     /// Somebody asked for it.
     Manual,
     /// To take the place of a runner that was told to end.
@@ -36,13 +39,14 @@ pub enum StartCause {
 }
 
 impl StartCause {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::FirstDeployment,
         Self::Expired,
         Self::NoWarmRunner,
         Self::Spike,
         Self::Floor,
         Self::Buffer,
+        Self::Foreseen,
         Self::Manual,
         Self::Replacement,
         Self::Adopted,
@@ -57,6 +61,7 @@ impl StartCause {
             Self::Spike => "spike",
             Self::Floor => "floor",
             Self::Buffer => "buffer",
+            Self::Foreseen => "foreseen",
             Self::Manual => "manual",
             Self::Replacement => "replacement",
             Self::Adopted => "adopted",
@@ -78,6 +83,7 @@ impl fmt::Display for StartCause {
             Self::Spike => "every warm runner was busy",
             Self::Floor => "min_concurrency asks for it",
             Self::Buffer => "the concurrency buffer asks for it",
+            Self::Foreseen => "a request is expected",
             Self::Manual => "somebody asked for it",
             Self::Replacement => "it replaces a runner that was told to end",
             Self::Adopted => "it lived on from before the node's restart",
@@ -86,7 +92,7 @@ impl fmt::Display for StartCause {
 }
 
 /// Why a runner ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum StopReason {
     /// Idle for its `keep_alive`.
     KeepAlive {
@@ -95,6 +101,11 @@ pub enum StopReason {
     /// Never got a request.
     Unused {
         idle: Duration,
+    },
+    /// Learned traffic does not make it worth keeping any longer.
+    Unlikely {
+        idle: Duration,
+        why: KeptWhy,
     },
     /// Not needed any more before it was ready.
     Surplus,
@@ -143,6 +154,7 @@ impl StopReason {
         match self {
             Self::KeepAlive { .. } => "keep_alive",
             Self::Unused { .. } => "unused",
+            Self::Unlikely { .. } => "unlikely",
             Self::Surplus => "surplus",
             Self::OverCap { .. } => "over_cap",
             Self::Evicted { .. } => "evicted",
@@ -168,6 +180,7 @@ impl fmt::Display for StopReason {
                 write!(f, "it was idle for {}, its keep_alive", Pretty(*idle))
             }
             Self::Unused { idle } => write!(f, "it got no request for {}", Pretty(*idle)),
+            Self::Unlikely { idle, why } => write!(f, "it was idle for {}: {why}", Pretty(*idle)),
             Self::Surplus => f.write_str("it was no longer needed"),
             Self::OverCap { cap } => write!(f, "max_concurrency was lowered to {cap}"),
             Self::Evicted { by } => write!(f, "{by} needed its place"),
@@ -190,7 +203,7 @@ impl fmt::Display for StopReason {
 }
 
 /// One decision, or one thing that happened and led to decisions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     pub at: Timestamp,
     pub app: AppId,
@@ -201,7 +214,7 @@ pub struct Decision {
     pub what: What,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum What {
     /// A runner is wanted. `alive`: runners before it.
     Wanted {
@@ -209,6 +222,8 @@ pub enum What {
         target: Target,
         alive: u32,
     },
+    /// Why a runner is wanted for a request that has not come yet.
+    Foreseen(Foresight),
     /// It has its resources. `waited`: in PENDING.
     Placed {
         machine_type: String,
@@ -280,6 +295,24 @@ pub enum What {
     },
 }
 
+/// Why a request is expected.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Foresight {
+    /// Others will follow the one that woke the app up.
+    Spare(SpareWhy),
+    /// The app is used like clockwork.
+    Wake(WakeWhy),
+}
+
+impl fmt::Display for Foresight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Spare(why) => why.fmt(f),
+            Self::Wake(why) => why.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.name;
@@ -292,6 +325,9 @@ impl fmt::Display for Decision {
                  {} spare, {} in all, and {alive} were alive",
                 target.volume, target.demand, target.buffer, target.desired
             ),
+            What::Foreseen(foresight) => {
+                write!(f, "{runner} of {name} is expected to be used: {foresight}")
+            }
             What::Placed { machine_type, gpus, waited } => {
                 write!(f, "{runner} of {name} was placed as {machine_type}")?;
                 if !gpus.is_empty() {

@@ -13,6 +13,7 @@
 //! | `runners.rs` | what backends report, and what time does to runners |
 //! | `stopping.rs` | ending runners, replacing them |
 //! | `scaling.rs` | growing and shrinking an app |
+//! | `learner.rs` | apps that are scaled by what is learned of them |
 //! | `placement.rs` | who gets resources |
 //! | `contention.rs` | who gives way when they do not suffice |
 //! | `view.rs` | read-only answers for people |
@@ -20,6 +21,7 @@
 mod contention;
 mod free;
 mod indexes;
+mod learner;
 mod placement;
 mod requests;
 mod runners;
@@ -221,6 +223,7 @@ impl Engine {
                 // What failed was other code.
                 app.backoff.reset();
             }
+            app.learner = learner::of(&spec.scaling, app.learner.take());
             app.spec = spec;
             app.unschedulable = unschedulable;
             app.removed = false;

@@ -6,7 +6,7 @@ use crate::resources::{Allocation, Capacity};
 use crate::spec::AppSpec;
 use crate::time::Timestamp;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// An app was deployed, or its settings changed.
     AppChanged {

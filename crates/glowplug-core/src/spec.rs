@@ -3,12 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::auto;
 use crate::resources::MachineType;
 
 /// fal's scaling parameters, under fal's names. Defaults are fal's for a `fal.App`, but for `keep_alive`:
 /// 10 s, as fal gives to anything that does not set its own (`fal.App` sets 60).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
+    pub policy: Policy,
     /// How long an idle runner is kept after its last request.
     pub keep_alive: Duration,
     /// Runners always alive.
@@ -34,9 +36,22 @@ pub struct Scaling {
     pub termination_grace_period: Duration,
 }
 
+/// Who says how long idle runners are kept, and how many spare ones there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Policy {
+    /// The parameters, as they stand.
+    #[default]
+    Fixed,
+    /// What was learned of the app's own traffic, within the parameters: never fewer runners than
+    /// `min_concurrency` and `concurrency_buffer` ask for, never more than `max_concurrency`, and no idle
+    /// one beyond [`auto::Settings::keep_max`], which takes the place of `keep_alive`.
+    Auto(auto::Settings),
+}
+
 impl Default for Scaling {
     fn default() -> Self {
         Self {
+            policy: Policy::Fixed,
             keep_alive: Duration::from_secs(10),
             min_concurrency: 0,
             max_concurrency: None,
@@ -136,7 +151,7 @@ impl Scaling {
 }
 
 /// An app as the engine sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AppSpec {
     /// `owner/app[--env]`, for the sentences of decisions.
     pub name: String,

@@ -64,6 +64,9 @@ fn what(what: &What) -> Value {
             "demand": target.demand, "buffer": target.buffer, "desired": target.desired,
             "bound": format!("{:?}", target.bound).to_lowercase(), "alive": alive,
         }),
+        What::Foreseen(foresight) => json!({
+            "decision": "foreseen", "detail": foresight.to_string(),
+        }),
         What::Placed { machine_type, gpus, waited } => json!({
             "decision": "placed", "machine_type": machine_type, "gpus": gpus,
             "waited_seconds": waited.as_secs_f64(),

@@ -39,9 +39,9 @@ enum Reach {
 
 impl Reach {
     /// How many placed runners the app keeps.
-    fn keep(self, app: &App) -> u32 {
+    fn keep(self, now: Timestamp, app: &App) -> u32 {
         match self {
-            Self::Unneeded => app.target_to_keep().desired,
+            Self::Unneeded => app.target_to_keep(now).desired,
             Self::HadTheirTurn | Self::SomeDay => app.floor(),
         }
     }
@@ -101,7 +101,7 @@ impl Engine {
         let comes = machine_types.iter().find_map(|machine| {
             let victims = match some_day.fit(machine) {
                 Ok(_) => Vec::new(),
-                Err(_) => self.pick_for(&some_day, machine, &candidates, reach)?,
+                Err(_) => self.pick_for(now, &some_day, machine, &candidates, reach)?,
             };
             Some((machine, victims))
         });
@@ -167,7 +167,7 @@ impl Engine {
         let candidates = self.candidates(now, for_app, outlook, reach);
         machine_types
             .iter()
-            .find_map(|machine| self.pick_for(&outlook.forecast, machine, &candidates, reach))
+            .find_map(|machine| self.pick_for(now, &outlook.forecast, machine, &candidates, reach))
     }
 
     /// Runners of other apps within reach: idle ones first, cheapest to lose first; then those in use,
@@ -189,7 +189,7 @@ impl Engine {
         for (id, runner) in runners.filter(|(_, runner)| runner.app != for_app) {
             let Some(app) = self.apps.get(&runner.app) else { continue };
             if !outlook.spoken_for.contains(&id)
-                && app.placed() > reach.keep(app)
+                && app.placed() > reach.keep(now, app)
                 && let Some((kind, cost)) = self.cost(now, app, runner, reach)
             {
                 candidates.push((kind, cost, id));
@@ -220,6 +220,7 @@ impl Engine {
     /// `None`: all of them together do not.
     fn pick_for(
         &self,
+        now: Timestamp,
         forecast: &Ledger,
         machine: &MachineType,
         candidates: &[RunnerId],
@@ -233,7 +234,7 @@ impl Engine {
             let app = self.apps.get(&runner.app)?;
             let left = spare
                 .entry(runner.app)
-                .or_insert_with(|| app.placed().saturating_sub(reach.keep(app)));
+                .or_insert_with(|| app.placed().saturating_sub(reach.keep(now, app)));
             if *left == 0 {
                 continue;
             }

@@ -77,14 +77,14 @@ impl Engine {
             self.newcomers.insert(arrival.app);
         }
         self.grow(now, arrival.app);
-        self.end_surplus(arrival.app);
+        self.end_surplus(now, arrival.app);
     }
 
     /// A surplus that a request has used up is over: the next one begins anew.
-    fn end_surplus(&mut self, id: AppId) {
+    fn end_surplus(&mut self, now: Timestamp, id: AppId) {
         if let Some(app) = self.apps.get_mut(&id)
             && app.surplus_since.is_some()
-            && app.alive() <= app.target_to_keep().desired
+            && app.alive() <= app.target_to_keep(now).desired
         {
             app.surplus_since = None;
         }
@@ -154,6 +154,9 @@ impl Engine {
 
         let Some(app) = self.apps.get_mut(&app_id) else { return };
         app.in_flight += 1;
+        if attempt == 1 {
+            app.learn_wait(now - arrived);
+        }
         let overdue = now + app.spec.scaling.request_timeout;
         self.wake_runner_at(runner_id, overdue);
         let lease = Lease { request: id, attempt, runner: runner_id };
@@ -212,6 +215,7 @@ impl Engine {
             self.requests.remove(&lease.request);
             self.actions.push_back(Action::Deliver { lease });
         }
+        self.learn_service(now, app_id, lease);
         self.leave_runner(lease);
         if let Some(app) = self.apps.get_mut(&app_id) {
             app.in_flight -= 1;
@@ -277,8 +281,11 @@ impl Engine {
             return;
         }
         let Some(app) = self.apps.get(&runner.app) else { return };
-        let expiry = now + app.time_to_live(runner.served);
-        self.timers.arm(super::Owner::Runner(id), &mut runner.wake, expiry);
+        // With a learner, `shrink` finds out which runner is the next to go, and when.
+        if app.learner.is_none() {
+            let expiry = now + app.time_to_live(runner.served);
+            self.timers.arm(super::Owner::Runner(id), &mut runner.wake, expiry);
+        }
         // An idle runner is a place that another app may need.
         self.placement_due |= !self.pending.is_empty();
     }

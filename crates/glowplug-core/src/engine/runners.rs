@@ -44,6 +44,7 @@ impl Engine {
         app.ever_ready = true;
         app.backoff.reset();
         app.learn_restart_cost(restart_cost);
+        app.learn_start(took);
         let delayed: Vec<RunnerId> = app.starting.iter().copied().collect();
         self.note(now, app_id, Some(id), None, What::Ready { took, setup });
         // A success ends the wait of all others.
@@ -294,7 +295,7 @@ impl Engine {
             }
             State::Idle => {
                 let expiry = runner.last_used + app.time_to_live(runner.served);
-                if expiry > now {
+                if expiry > now && app.learner.is_none() {
                     self.wake_runner_at(id, expiry);
                 } else {
                     self.shrink(now, app_id);

@@ -25,6 +25,7 @@ impl Engine {
         if self.shutting_down {
             return;
         }
+        self.learn_demand(now, id);
         let Some(app) = self.apps.get(&id).filter(|app| app.may_start()) else { return };
         let (target, next_ripe) = app.target_to_start(now);
         let alive = app.alive();
@@ -43,6 +44,9 @@ impl Engine {
             if let Some(runner) = self.start_runner(now, id, cause) {
                 let what = What::Wanted { cause, target, alive: alive + nth };
                 self.note(now, id, Some(runner), None, what);
+                if cause == StartCause::Foreseen {
+                    self.note_foresight(now, id, runner);
+                }
                 self.note_delay(now, id, runner);
             }
         }
@@ -61,7 +65,9 @@ impl Engine {
                 StartCause::NoWarmRunner
             };
         }
-        if alive < app.spec.scaling.min_concurrency {
+        if app.is_foreseen(target, alive) {
+            StartCause::Foreseen
+        } else if alive < app.spec.scaling.min_concurrency {
             StartCause::Floor
         } else {
             StartCause::Buffer
@@ -119,10 +125,11 @@ impl Engine {
     }
 
     /// Ends what is superfluous: first what only waits for its start, then (after `keep_alive`) what is
-    /// starting, then what has been idle for `keep_alive`, longest first. Never a runner in use.
+    /// starting, then what has been idle for `keep_alive`, longest first. Never a runner in use. With a
+    /// learner, its lifetime for the app's highest level stands for `keep_alive`.
     pub(super) fn shrink(&mut self, now: Timestamp, id: AppId) {
         let Some(app) = self.apps.get_mut(&id) else { return };
-        let keep = app.target_to_keep().desired;
+        let keep = app.target_to_keep(now).desired;
         let mut surplus = app.alive().saturating_sub(keep);
         if surplus == 0 {
             app.surplus_since = None;
@@ -187,6 +194,9 @@ impl Engine {
     fn expired_victim(&mut self, now: Timestamp, id: AppId) -> Option<(RunnerId, StopReason)> {
         let start = self.newest_start(id, Cut::Surplus);
         let app = self.apps.get_mut(&id)?;
+        if app.learner.is_some() {
+            return self.unlikely_victim(now, id, start);
+        }
         let keep_alive = app.spec.scaling.keep_alive;
         let since = *app.surplus_since.get_or_insert(now);
         // The longest idle expires first, unless those that never served have less time.

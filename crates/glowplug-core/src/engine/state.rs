@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::free::{Free, Seat};
+use super::learner;
 use super::placement::Claim;
 use super::waiting::Waiting;
+use crate::auto::Learner;
 use crate::backoff::Backoff;
 use crate::decision::{StartCause, StopReason};
 use crate::ids::{AppId, RequestId, RunnerId};
@@ -40,6 +42,8 @@ pub(super) struct App {
     pub surplus_since: Option<Timestamp>,
     /// Why no machine type of it can ever fit, if so.
     pub unschedulable: Option<String>,
+    /// Of apps that are scaled by what is learned of them.
+    pub learner: Option<Box<Learner>>,
     pub spec: AppSpec,
     pub wake: Option<Timestamp>,
     /// Draining, terminating, or ended with reports outstanding.
@@ -60,7 +64,9 @@ const RESTART_COST_UNKNOWN: Duration = Duration::from_secs(1);
 
 impl App {
     pub(super) fn new(spec: AppSpec) -> Self {
+        let learner = learner::of(&spec.scaling, None);
         Self {
+            learner,
             spec,
             waiting: Waiting::default(),
             delayed: BTreeSet::new(),
@@ -115,12 +121,12 @@ impl App {
     /// The formula over what waits long enough to cause a start.
     pub(super) fn target_to_start(&self, now: Timestamp) -> (Target, Option<Timestamp>) {
         let (ripe, next) = self.waiting.ripe(now, self.spec.scaling.scaling_delay);
-        (self.target(count(ripe)), next)
+        (self.target(now, count(ripe)), next)
     }
 
     /// The formula over everything that waits: what must be kept.
-    pub(super) fn target_to_keep(&self) -> Target {
-        self.target(count(self.waiting.len()))
+    pub(super) fn target_to_keep(&self, now: Timestamp) -> Target {
+        self.target(now, count(self.waiting.len()))
     }
 
     /// What is kept without any load: floor and fixed buffer.
@@ -128,8 +134,14 @@ impl App {
         scaler::target(&self.spec.scaling, Load::default()).desired
     }
 
-    fn target(&self, waiting: u32) -> Target {
-        scaler::target(&self.spec.scaling, Load { in_flight: self.in_flight, waiting })
+    fn target(&self, now: Timestamp, waiting: u32) -> Target {
+        let load = Load { in_flight: self.in_flight, waiting };
+        match &self.learner {
+            None => scaler::target(&self.spec.scaling, load),
+            Some(learner) => {
+                scaler::target(&learner::asked(learner, &self.spec.scaling, now), load)
+            }
+        }
     }
 
     /// How long an idle runner is kept.

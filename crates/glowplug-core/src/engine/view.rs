@@ -32,7 +32,8 @@ pub struct RunnerView<'a> {
     pub placed: Option<Timestamp>,
     pub setup: Option<Timestamp>,
     pub ready: Option<Timestamp>,
-    /// When it expires, if it is idle and nothing asks for it any more.
+    /// When it expires, if it is idle and nothing asks for it any more. Of apps that are scaled by what is
+    /// learned, only the runner that goes first has one.
     pub expires: Option<Timestamp>,
     pub stop: Option<&'a StopReason>,
 }
@@ -91,11 +92,17 @@ impl Engine {
     }
 
     fn runner_view<'a>(&'a self, id: RunnerId, runner: &'a Runner) -> RunnerView<'a> {
-        let expires = self
-            .apps
-            .get(&runner.app)
-            .filter(|_| runner.state == State::Idle)
-            .map(|app| runner.last_used + app.time_to_live(runner.served));
+        let expires =
+            self.apps.get(&runner.app).filter(|_| runner.state == State::Idle).and_then(|app| {
+                match app.kept(runner.last_used) {
+                    None => Some(runner.last_used + app.time_to_live(runner.served)),
+                    // The others' turn comes when it is gone.
+                    Some(kept) => {
+                        let next = app.free.idle().next().is_some_and(|seat| seat.runner == id);
+                        next.then_some(kept.until)
+                    }
+                }
+            });
         RunnerView {
             id,
             app: runner.app,

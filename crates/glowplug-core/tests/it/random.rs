@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use glowplug_core::auto::{Budget, Settings};
 use glowplug_core::engine::Config;
 use glowplug_core::event::{Event, StopRequest};
 use glowplug_core::ids::{AppId, Lease, RequestId, RunnerId};
 use glowplug_core::request::{Answer, Mode, Outcome, Priority};
 use glowplug_core::resources::{Allocation, Capacity, Gpu, MachineType};
-use glowplug_core::spec::{AppSpec, Scaling};
+use glowplug_core::spec::{AppSpec, Policy, Scaling};
 use proptest::prelude::*;
 
 use crate::fleet::cases;
@@ -129,21 +130,31 @@ fn scaling() -> impl Strategy<Value = Scaling> {
         prop_oneof![3 => Just(1u32), 2 => 2u32..5, 1 => Just(0), 1 => Just(u32::MAX)],
     );
     let spans = (span(), span(), limit(), limit(), proptest::option::of(span()), span());
-    (counts, spans).prop_map(
-        |((min, max, buffer, perc, mux), (keep, delay, start, request, unused, grace))| Scaling {
-            keep_alive: keep,
-            min_concurrency: min,
-            max_concurrency: max,
-            concurrency_buffer: buffer,
-            concurrency_buffer_perc: perc,
-            scaling_delay: delay,
-            max_multiplexing: mux,
-            startup_timeout: start,
-            request_timeout: request,
-            unused_runner_timeout: unused,
-            termination_grace_period: grace,
+    (policy(), counts, spans).prop_map(
+        |(policy, (min, max, buffer, perc, mux), (keep, delay, start, request, unused, grace))| {
+            Scaling {
+                policy,
+                keep_alive: keep,
+                min_concurrency: min,
+                max_concurrency: max,
+                concurrency_buffer: buffer,
+                concurrency_buffer_perc: perc,
+                scaling_delay: delay,
+                max_multiplexing: mux,
+                startup_timeout: start,
+                request_timeout: request,
+                unused_runner_timeout: unused,
+                termination_grace_period: grace,
+            }
         },
     )
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let budget = (span(), 0.0..0.5).prop_map(|(wait, share)| Budget { wait, share });
+    let settings = (0.0..50.0, proptest::option::of(budget), span())
+        .prop_map(|(wait_price, budget, keep_max)| Settings { wait_price, budget, keep_max });
+    prop_oneof![2 => Just(Policy::Fixed), 1 => settings.prop_map(Policy::Auto)]
 }
 
 fn machine_type() -> impl Strategy<Value = MachineType> {

@@ -118,6 +118,7 @@ impl ScalingOverrides {
     #[must_use]
     pub fn apply(&self, base: Scaling) -> Scaling {
         Scaling {
+            policy: base.policy,
             keep_alive: self.keep_alive.unwrap_or(base.keep_alive),
             min_concurrency: self.min_concurrency.unwrap_or(base.min_concurrency),
             max_concurrency: self.max_concurrency.or(base.max_concurrency),

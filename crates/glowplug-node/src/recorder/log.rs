@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use glowplug_core::decision::StartCause;
 use glowplug_core::request::{Mode, Priority};
-use glowplug_core::spec::Scaling;
+use glowplug_core::spec::{Policy, Scaling};
 use glowplug_core::{AppId, Timestamp};
 use glowplug_sim::trace::{App, Request, Start, Stop};
 
@@ -183,6 +183,7 @@ impl Bytes<'_> {
 
     fn scaling(&mut self) -> Option<Scaling> {
         Some(Scaling {
+            policy: Policy::Fixed,
             keep_alive: self.span()?,
             min_concurrency: self.small()?,
             max_concurrency: match self.maybe()? {

@@ -106,6 +106,7 @@ impl Facts {
             reason,
             StopReason::KeepAlive { .. }
                 | StopReason::Unused { .. }
+                | StopReason::Unlikely { .. }
                 | StopReason::Surplus
                 | StopReason::OverCap { .. }
                 | StopReason::Evicted { .. }
@@ -332,6 +333,13 @@ impl Facts {
                     });
                     ensure(!longer, "not the longest idle expired")?;
                 }
+                self.check_kept(app_id, others().count())
+            }
+            StopReason::Unlikely { .. } => {
+                ensure(idle, "a runner that is not idle was not worth keeping")?;
+                let longer = others()
+                    .any(|(_, other)| other.is_idle() && other.idle_since < runner.idle_since);
+                ensure(!longer, "not the longest idle went")?;
                 self.check_kept(app_id, others().count())
             }
             StopReason::Surplus => {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use glowplug_core::resources::MachineType;
-use glowplug_core::spec::{AppSpec, Scaling};
+use glowplug_core::spec::{AppSpec, Policy, Scaling};
 
 use super::super::document::{Entry, Table};
 use super::super::expect::{self, Expectation};
@@ -126,6 +126,7 @@ pub(super) fn scaling(reader: &mut Reader, table: &mut Table, base: Scaling) -> 
         duration("termination_grace_period_seconds").unwrap_or(base.termination_grace_period);
     let mut count = |key| reader.count(table, key);
     let scaling = Scaling {
+        policy: Policy::Fixed,
         keep_alive,
         min_concurrency: count("min_concurrency").unwrap_or(base.min_concurrency),
         max_concurrency: count("max_concurrency").or(base.max_concurrency),

@@ -1,0 +1,138 @@
+//! Apps that are scaled by what is learned of them: what the engine tells the learner, and asks it.
+//!
+//! The learner ([`crate::auto`]) only advises. What the app's own parameters say bounds it: a floor and a
+//! buffer are kept whatever it says, and the cap is never passed.
+
+use std::time::Duration;
+
+use super::Engine;
+use super::state::App;
+use crate::auto::{Kept, Learner};
+use crate::decision::{Foresight, StopReason, What};
+use crate::ids::{AppId, Lease, RunnerId};
+use crate::scaler::{self, Load, Target};
+use crate::spec::{Policy, Scaling};
+use crate::time::Timestamp;
+
+/// The learner that an app with this scaling has, with what `before` knows.
+pub(super) fn of(scaling: &Scaling, before: Option<Box<Learner>>) -> Option<Box<Learner>> {
+    match scaling.policy {
+        Policy::Fixed => None,
+        Policy::Auto(settings) => Some(match before {
+            None => Box::new(Learner::new(&settings)),
+            Some(mut learner) => {
+                learner.configure(&settings);
+                learner
+            }
+        }),
+    }
+}
+
+/// The app's parameters with what the learner asks for above them at this moment.
+pub(super) fn asked(learner: &Learner, scaling: &Scaling, now: Timestamp) -> Scaling {
+    let spare = u32::from(learner.spare(now).is_some());
+    let awake = u32::from(learner.wake(now).is_some_and(|wake| wake.at <= now));
+    Scaling {
+        concurrency_buffer: scaling.concurrency_buffer.max(spare),
+        min_concurrency: scaling.min_concurrency.max(awake),
+        ..*scaling
+    }
+}
+
+impl App {
+    /// Whether the learner alone asks for a runner beside `alive` others.
+    pub(super) fn is_foreseen(&self, target: Target, alive: u32) -> bool {
+        let load = Load { in_flight: target.volume, waiting: 0 };
+        self.learner.is_some() && alive >= scaler::target(&self.spec.scaling, load).desired
+    }
+
+    pub(super) fn foresight(&self, now: Timestamp) -> Option<Foresight> {
+        let learner = self.learner.as_ref()?;
+        let spare = learner.spare(now).map(|spare| Foresight::Spare(spare.why));
+        spare.or_else(|| learner.wake(now).map(|wake| Foresight::Wake(wake.why)))
+    }
+
+    /// What is to become of the highest level of the app, if it is scaled by what was learned. Since when it
+    /// was not needed: `idle_since`.
+    pub(super) fn kept(&self, idle_since: Timestamp) -> Option<Kept> {
+        Some(self.learner.as_ref()?.kept(self.alive(), idle_since))
+    }
+
+    /// A runner became ready after so long.
+    pub(super) fn learn_start(&mut self, took: Duration) {
+        if let Some(learner) = &mut self.learner {
+            learner.started(took);
+        }
+    }
+
+    /// A request got its first runner.
+    pub(super) fn learn_wait(&mut self, waited: Duration) {
+        if let Some(learner) = &mut self.learner {
+            learner.waited(waited);
+        }
+    }
+}
+
+impl Engine {
+    /// An attempt has kept its runner until now.
+    pub(super) fn learn_service(&mut self, now: Timestamp, id: AppId, lease: Lease) {
+        let Some(learner) = self.apps.get_mut(&id).and_then(|app| app.learner.as_mut()) else {
+            return;
+        };
+        let runner = self.runners.get(&lease.runner);
+        let held = runner
+            .and_then(|runner| runner.in_flight.iter().find(|held| held.request == lease.request));
+        if let Some(held) = held {
+            learner.served(now - held.since);
+        }
+    }
+
+    /// Tells the learner of an app what demand is now, and wakes up when its advice will change by itself.
+    pub(super) fn learn_demand(&mut self, now: Timestamp, id: AppId) {
+        let Some(app) = self.apps.get_mut(&id) else { return };
+        let ready = super::count(app.ready.len());
+        let places = app.spec.scaling.max_multiplexing.max(1);
+        let demand = app.in_flight.saturating_add(super::count(app.waiting.len())).div_ceil(places);
+        let Some(learner) = &mut app.learner else { return };
+        learner.demand(now, demand, ready);
+        let spare = learner.spare(now).map(|spare| spare.until);
+        let wake = learner.wake(now).map(|wake| if wake.at > now { wake.at } else { wake.until });
+        for at in [spare, wake].into_iter().flatten() {
+            self.wake_app_at(id, at);
+        }
+    }
+
+    /// The next runner of a learned app that is not worth keeping. Arms the app's wake-up if one will be
+    /// later. A runner that still starts stands for the highest level, since it was asked for last.
+    pub(super) fn unlikely_victim(
+        &mut self,
+        now: Timestamp,
+        id: AppId,
+        start: Option<RunnerId>,
+    ) -> Option<(RunnerId, StopReason)> {
+        let app = self.apps.get_mut(&id)?;
+        let surplus_since = *app.surplus_since.get_or_insert(now);
+        let (runner, since) = match (start, app.free.idle().next()) {
+            (Some(start), _) => (start, surplus_since),
+            (None, Some(seat)) => (seat.runner, seat.last_used),
+            (None, None) => return None,
+        };
+        let kept = app.kept(since)?;
+        if kept.until > now {
+            self.wake_app_at(id, kept.until);
+            return None;
+        }
+        let reason = match start {
+            Some(_) => StopReason::Surplus,
+            None => StopReason::Unlikely { idle: now - since, why: kept.why },
+        };
+        Some((runner, reason))
+    }
+
+    /// Says why a runner is wanted that nothing but the learner asks for.
+    pub(super) fn note_foresight(&mut self, now: Timestamp, id: AppId, runner: RunnerId) {
+        if let Some(foresight) = self.apps.get(&id).and_then(|app| app.foresight(now)) {
+            self.note(now, id, Some(runner), None, What::Foreseen(foresight));
+        }
+    }
+}
