@@ -145,7 +145,7 @@ async fn api(
             runner_route(shared, method, id, rest, &query).await
         }
         (&Method::GET, ["trace"]) => recordings::export(shared, &query).await,
-        (&Method::GET, ["trace", "status"]) => Ok(recordings::status(shared)),
+        (&Method::GET, ["trace", "status"]) => Ok(recordings::status(shared).await),
         (&Method::GET, ["why", rest @ ..]) => explain(shared, &rest.join("/")).await,
         (&Method::GET, ["keys"]) => Ok(json(StatusCode::OK, &key_views(shared))),
         (&Method::POST, ["keys"]) => create_key(shared, body(request).await?).await,

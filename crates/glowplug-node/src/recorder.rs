@@ -113,8 +113,11 @@ impl Recorder {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn recorded(&self) -> Recorded {
-        self.files().disk.extent().into()
+    /// Everything up to now. Blocks.
+    pub(crate) fn recorded(&self, desk: &Desk, metrics: &Metrics) -> Recorded {
+        let mut files = self.files();
+        self.flush_into(&mut files, desk, metrics);
+        files.disk.extent().into()
     }
 
     /// Writes down what is on the tape. Blocks.

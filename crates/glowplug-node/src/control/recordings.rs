@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::{Answer, Failure, json};
 use crate::config::{DEFAULT_OWNER, parse_duration};
-use crate::recorder::{EXPORTS_MAX, Error, Export, Recorder, Selection};
+use crate::recorder::{EXPORTS_MAX, Error, Export, Recorded, Recorder, Selection};
 use crate::shared::Shared;
 
 /// Bytes sent at once.
@@ -25,9 +25,16 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks made that the caller has not taken; then the making waits.
 const CHUNKS_MAX: usize = 8;
 
-pub(super) fn status(shared: &Shared) -> Response<Body> {
+pub(super) async fn status(shared: &Arc<Shared>) -> Response<Body> {
     let recorder = shared.recorder.as_ref();
-    let recorded = recorder.map(|recorder| recorder.recorded()).unwrap_or_default();
+    let recorded = match recorder.cloned() {
+        None => Recorded::default(),
+        Some(recorder) => {
+            let shared = shared.clone();
+            let looking = move || recorder.recorded(&shared.desk, &shared.metrics);
+            tokio::task::spawn_blocking(looking).await.unwrap_or_default()
+        }
+    };
     let view = TraceStatusView {
         enabled: recorder.is_some(),
         segments: recorded.segments,

@@ -6,5 +6,8 @@ mod binary;
 mod client;
 mod config;
 mod machine;
+mod recorded;
+mod recorder;
+mod replay;
 mod serving;
 mod stub_node;
