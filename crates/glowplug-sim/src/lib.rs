@@ -19,6 +19,7 @@ pub mod model;
 pub mod outcome;
 pub mod plan;
 pub mod scenario;
+pub mod report;
 pub mod simulation;
 pub mod trace;
 pub mod traffic;

@@ -76,6 +76,8 @@ enum Command {
     /// Export the recorded traffic, or see how much there is
     #[command(subcommand)]
     Trace(commands::trace::Command),
+    /// Replay traffic at many settings: what each costs, and which to take
+    Plan(Box<commands::plan::Args>),
     /// Make, list and revoke keys
     #[command(subcommand)]
     Keys(commands::keys::Command),
@@ -186,6 +188,7 @@ fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Queue(command) => block_on(commands::queue::run(command, context)),
         Command::Why(args) => block_on(commands::why::run(args, context)),
         Command::Trace(command) => block_on(commands::trace::run(command, context)),
+        Command::Plan(args) => commands::plan::run(&args, context),
         Command::Keys(command) => block_on(commands::keys::run(command, context)),
         Command::Ca(args) => commands::ca::run(&args, context),
         Command::Doctor { place } => commands::doctor::run(&place, context),

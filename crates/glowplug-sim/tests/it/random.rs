@@ -8,7 +8,7 @@ use std::time::Duration;
 use glowplug_core::action::Action;
 use glowplug_core::request::{Mode, Priority};
 use glowplug_core::resources::{Capacity, Gpu, MachineType};
-use glowplug_core::spec::{AppSpec, Scaling};
+use glowplug_core::spec::{AppSpec, Policy, Scaling};
 use glowplug_core::{RunnerId, Timestamp};
 use glowplug_sim::model::{AppModel, Faults, Model};
 use glowplug_sim::outcome::{Measures, Outcome};
@@ -68,6 +68,7 @@ fn scaling() -> impl Strategy<Value = Scaling> {
     );
     (counts, spans).prop_map(
         |((min, max, buffer, perc, mux), (keep, delay, start, request, unused, grace))| Scaling {
+            policy: Policy::Fixed,
             keep_alive: keep,
             min_concurrency: min,
             max_concurrency: max,
