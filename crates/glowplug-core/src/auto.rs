@@ -85,7 +85,7 @@ pub struct Budget {
 impl Settings {
     /// Runner-seconds for a second of waiting, for the three usual intents.
     pub const COST_SENSITIVE: f64 = 5.0;
-    pub const BALANCED: f64 = 12.0;
+    pub const BALANCED: f64 = 13.0;
     pub const LATENCY_CRITICAL: f64 = 30.0;
 }
 
