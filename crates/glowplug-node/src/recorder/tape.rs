@@ -158,3 +158,180 @@ fn start(record: &RunnerRecord, app: AppId, ready: bool) -> Option<trace::Start>
         ready,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use glowplug_core::Event;
+    use glowplug_core::Timestamp;
+    use glowplug_core::decision::{StartCause, StopReason};
+    use glowplug_core::resources::Allocation;
+    use glowplug_core::scaler;
+    use glowplug_core::spec::Scaling;
+
+    use super::*;
+
+    const RUNNER: RunnerId = RunnerId { boot: 1, sequence: 1 };
+    const APP: AppId = AppId(3);
+
+    /// Something that happens to the runner.
+    enum Happening {
+        Note(What),
+        Event(Event),
+        Start,
+    }
+
+    fn at(secs: u64) -> Timestamp {
+        Timestamp::from_secs(secs)
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    fn wanted() -> Happening {
+        let target = scaler::target(&Scaling::default(), scaler::Load::default());
+        Happening::Note(What::Wanted { cause: StartCause::Expired, target, alive: 0 })
+    }
+
+    fn ready() -> Happening {
+        Happening::Note(What::Ready { took: Duration::ZERO, setup: Duration::ZERO })
+    }
+
+    fn ended(lived: u64) -> Happening {
+        Happening::Note(What::Ended { lived: secs(lived), served: 2 })
+    }
+
+    /// What is on the tape after these happenings at these seconds.
+    fn tape(recording: Recording, happenings: Vec<(u64, Happening)>) -> Vec<Entry> {
+        let mut records = Records::default();
+        let mut tape = Tape::new(recording);
+        for (secs, happening) in happenings {
+            match happening {
+                Happening::Event(event) => records.event(at(secs), &event),
+                Happening::Start => {
+                    let allocation = Allocation {
+                        machine_type: "default".into(),
+                        cpu_millis: 0,
+                        memory_bytes: 0,
+                        gpus: Vec::new(),
+                    };
+                    let cause = StartCause::Expired;
+                    records.start(at(secs), RUNNER, APP, 1, &allocation, cause);
+                }
+                Happening::Note(what) => {
+                    let name = "local/app".to_owned();
+                    let (runner, request) = (Some(RUNNER), None);
+                    let decision = Decision { at: at(secs), app: APP, name, runner, request, what };
+                    records.note(&decision);
+                    tape.note(&decision, &records);
+                }
+            }
+        }
+        tape.take(Vec::new()).entries
+    }
+
+    fn start_entry(pending: u64, pull: Option<u64>, setup: u64, ready: bool) -> Entry {
+        Entry::Start(Box::new(trace::Start {
+            at: at(1),
+            app: APP.0,
+            cause: StartCause::Expired,
+            pending: secs(pending),
+            pull: pull.map(secs),
+            setup: secs(setup),
+            ready,
+        }))
+    }
+
+    fn stop_entry(reason: &str, lived: u64) -> Entry {
+        Entry::Stop(Box::new(trace::Stop {
+            at: at(1) + secs(lived),
+            app: APP.0,
+            reason: reason.to_owned(),
+            lived: secs(lived),
+            served: 2,
+        }))
+    }
+
+    #[test]
+    fn the_phases_of_a_start_add_up() {
+        let (pull, setup) =
+            (Event::PullStarted { runner: RUNNER }, Event::SetupStarted { runner: RUNNER });
+        let is_ready = Event::Ready { runner: RUNNER };
+        let pulled = vec![
+            (1, wanted()),
+            (3, Happening::Start),
+            (4, Happening::Event(pull)),
+            (9, Happening::Event(setup.clone())),
+            (20, Happening::Event(is_ready.clone())),
+            (20, ready()),
+        ];
+        assert_eq!(tape(Recording::On, pulled), [start_entry(2, Some(6), 11, true)]);
+        let cached = vec![
+            (1, wanted()),
+            (3, Happening::Start),
+            (4, Happening::Event(setup)),
+            (20, Happening::Event(is_ready)),
+            (20, ready()),
+            (50, Happening::Note(stopping(StopReason::Requested))),
+            (60, ended(59)),
+        ];
+        let expected = [start_entry(2, None, 17, true), stop_entry("requested", 59)];
+        assert_eq!(tape(Recording::On, cached), expected);
+    }
+
+    fn stopping(reason: StopReason) -> What {
+        What::Stopping { reason, state: glowplug_core::lifecycle::State::Setup }
+    }
+
+    #[test]
+    fn a_start_that_came_to_nothing_lasts_until_it_was_given_up() {
+        let failed = What::StartFailed { detail: "x".into(), failures: 1, again_in: secs(30) };
+        let expected = [start_entry(0, None, 4, false), stop_entry("start_failed", 8)];
+        let start = || vec![(1, wanted()), (1, Happening::Start)];
+        let mut happenings = start();
+        happenings.extend([(5, Happening::Note(failed)), (9, ended(8))]);
+        assert_eq!(tape(Recording::On, happenings), expected);
+
+        let mut happenings = start();
+        happenings.extend([(5, Happening::Note(stopping(StopReason::Surplus))), (9, ended(8))]);
+        let expected = [start_entry(0, None, 4, false), stop_entry("surplus", 8)];
+        assert_eq!(tape(Recording::On, happenings), expected);
+    }
+
+    #[test]
+    fn what_never_got_a_place_was_not_started() {
+        let happenings =
+            vec![(1, wanted()), (5, Happening::Note(stopping(StopReason::Surplus))), (5, ended(4))];
+        assert_eq!(tape(Recording::On, happenings), []);
+    }
+
+    #[test]
+    fn a_tape_that_is_off_stays_empty() {
+        let happenings = vec![(1, wanted()), (1, Happening::Start), (2, ready()), (3, ended(2))];
+        assert_eq!(tape(Recording::Off, happenings), []);
+        let mut tape = Tape::new(Recording::Off);
+        tape.app(APP, &spec());
+        assert_eq!(tape.take(Vec::new()).dropped, 0);
+    }
+
+    fn spec() -> AppSpec {
+        AppSpec {
+            name: "local/app".into(),
+            revision: 1,
+            scaling: Scaling::default(),
+            machine_types: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_nobody_takes_in_time_is_counted() {
+        let mut tape = Tape::new(Recording::On);
+        for _ in 0..ENTRIES_MAX + 5 {
+            tape.app(APP, &spec());
+        }
+        assert!(tape.is_half_full());
+        let take = tape.take(Vec::new());
+        assert_eq!((take.entries.len(), take.dropped), (ENTRIES_MAX, 5));
+        assert!(!tape.is_half_full());
+    }
+}
