@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Engine;
 use super::state::App;
 use crate::auto::{Kept, Learner};
-use crate::decision::{Foresight, StopReason, What};
+use crate::decision::{Foresight, StartCause, StopReason, What};
 use crate::ids::{AppId, Lease, RunnerId};
 use crate::scaler::{self, Load, Target};
 use crate::spec::{Policy, Scaling};
@@ -53,9 +53,13 @@ impl App {
     }
 
     /// What is to become of the highest level of the app, if it is scaled by what was learned. Since when it
-    /// was not needed: `idle_since`.
+    /// was not needed: `idle_since`. Levels are of demand: a runner that is there beside a buffer is asked
+    /// for when demand is as many runners lower as the buffer has.
     pub(super) fn kept(&self, idle_since: Timestamp) -> Option<Kept> {
-        Some(self.learner.as_ref()?.kept(self.alive(), idle_since))
+        let learner = self.learner.as_ref()?;
+        let load = Load { in_flight: self.in_flight, waiting: super::count(self.waiting.len()) };
+        let buffer = scaler::target(&self.spec.scaling, load).buffer;
+        Some(learner.kept(self.alive().saturating_sub(buffer).max(1), idle_since))
     }
 
     /// A runner became ready after so long.
@@ -118,8 +122,9 @@ impl Engine {
             (None, None) => return None,
         };
         let kept = app.kept(since)?;
-        if kept.until > now {
-            self.wake_app_at(id, kept.until);
+        let until = kept.until.max(since + self.own_time(runner));
+        if until > now {
+            self.wake_app_at(id, until);
             return None;
         }
         let reason = match start {
@@ -127,6 +132,18 @@ impl Engine {
             None => StopReason::Unlikely { idle: now - since, why: kept.why },
         };
         Some((runner, reason))
+    }
+
+    /// For how long a runner is kept that was not started for demand, and that nobody has used yet: the
+    /// learner knows nothing of why it is there.
+    fn own_time(&self, id: RunnerId) -> Duration {
+        let Some(runner) = self.runners.get(&id) else { return Duration::ZERO };
+        let asked_for = matches!(
+            runner.cause,
+            StartCause::Manual | StartCause::Adopted | StartCause::Replacement
+        );
+        let keep_alive = self.apps.get(&runner.app).map(|app| app.spec.scaling.keep_alive);
+        keep_alive.filter(|_| asked_for && runner.served == 0).unwrap_or_default()
     }
 
     /// Says why a runner is wanted that nothing but the learner asks for.
