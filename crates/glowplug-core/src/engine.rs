@@ -224,7 +224,12 @@ impl Engine {
                 app.backoff.reset();
             }
             app.learner = learner::of(&spec.scaling, app.learner.take());
+            let floor = app.floor();
             app.spec = spec;
+            if app.floor() < floor {
+                // Whoever lowers it wants that now, and not once it has been too much for `keep_alive`.
+                app.surplus_since = Some(Timestamp::ZERO);
+            }
             app.unschedulable = unschedulable;
             app.removed = false;
             self.retire_outdated(now, id, revision);

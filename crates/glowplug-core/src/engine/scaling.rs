@@ -209,13 +209,15 @@ impl Engine {
             let idle = now - seat.last_used;
             (app.time_to_live(served) <= idle).then_some((seat.runner, served, idle))
         });
+        // What a floor or a buffer asked for may have been idle for long without being too much. Its time
+        // counts from when it is: else each request that ends would end a runner that the next one starts.
+        let life = idle.map_or(keep_alive, |(_, served, _)| app.time_to_live(served));
+        if (start.is_some() || idle.is_some()) && now < since + life {
+            self.wake_app_at(id, since + life);
+            return None;
+        }
         match (start, idle) {
-            (Some(start), Some(_)) => Some((start, StopReason::Surplus)),
-            (Some(start), None) if since + keep_alive <= now => Some((start, StopReason::Surplus)),
-            (Some(_), None) => {
-                self.wake_app_at(id, since + keep_alive);
-                None
-            }
+            (Some(start), _) => Some((start, StopReason::Surplus)),
             (None, Some((runner, 0, idle))) => Some((runner, StopReason::Unused { idle })),
             (None, Some((runner, _, idle))) => Some((runner, StopReason::KeepAlive { idle })),
             (None, None) => None,

@@ -158,6 +158,27 @@ fn a_percentage_gives_nothing_at_rest_and_grows_with_traffic() {
 }
 
 #[test]
+fn a_buffer_is_left_alone_while_the_load_goes_up_and_down() {
+    let scaling = Scaling { concurrency_buffer: 3, ..Scaling::default() };
+    let mut world = app(20, scaling);
+    let keep_alive = scaling.keep_alive.as_secs();
+    // One or two at a time, for longer than what is idle is kept.
+    for second in 0..4 * keep_alive {
+        arrivals(&mut world, 1 + u32::from(second % 3 == 0));
+        world.run(secs(1));
+    }
+    let before = world.alive(A);
+    assert_eq!(before.len(), 5, "{}", world.states(A));
+    for second in 0..4 * keep_alive {
+        arrivals(&mut world, 1 + u32::from(second % 3 == 0));
+        world.run(secs(1));
+        assert_eq!(world.alive(A), before, "after {second} s");
+    }
+    world.run(secs(2 * keep_alive + 5));
+    assert_eq!(world.alive(A).len(), 3);
+}
+
+#[test]
 fn a_lowered_cap_ends_idle_runners_at_once_and_running_ones_when_done() {
     let mut world = app(3, Scaling { keep_alive: secs(3_600), ..Scaling::default() });
     world.behave(A, Behaviour { service: secs(10), ..Behaviour::default() });
