@@ -1,4 +1,24 @@
 //! The driver: engine, agenda, models and checkers on a virtual clock.
+//!
+//! A simulation ends when nothing is to come any more. Three things end it before that:
+//!
+//! - [`World::until`] comes: what is open then is left, and runners are counted up to it;
+//! - without it, when the traffic is over, no request is open and only runners live that a floor keeps:
+//!   they are counted up to the last answer;
+//! - without it, when requests are still open a day after the last arrival, as those of an app whose starts
+//!   always fail: they are left, and runners are counted up to then.
+//!
+//! Of the same moment, wake-ups of the engine come first, then what was under way, then arrivals.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `driver.rs` | the loop |
+//! | `agenda.rs` | what is to come |
+//! | `requests.rs`, `roster.rs` | requests and runners that exist |
+//! | `body.rs`, `sharing.rs` | what a runner does, and how requests share it |
+//! | `checkers.rs` | what must hold |
+//! | `digest.rs` | the fingerprint of a course |
+//! | `happening.rs` | what happens beside the traffic |
 
 mod agenda;
 mod body;

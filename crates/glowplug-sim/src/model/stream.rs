@@ -113,7 +113,7 @@ pub(crate) fn micros(time: Duration) -> u64 {
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts saturate")]
 fn micros_of_secs(secs: f64) -> u64 {
-    (secs * 1e6).round() as u64
+    (secs * 1e6 + 0.5) as u64
 }
 
 #[cfg(test)]

@@ -11,11 +11,21 @@ use super::{Measures, Moment, Outcome};
 
 const MICROS_PER_MINUTE: u64 = 60_000_000;
 
+/// What every request changes, close together; the rest apart.
 #[derive(Debug)]
 struct App {
+    requests: u64,
+    answered: u64,
+    /// Given to a runner at once.
+    warm: u64,
+    service_micros: u64,
+    rest: Box<Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
     measures: Measures,
     micros: RunnerMicros,
-    service_micros: u128,
 }
 
 #[derive(Debug)]
@@ -33,11 +43,9 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new(apps: usize, moments_max: usize) -> Self {
-        let app = || App {
-            measures: Measures::per_app(),
-            micros: RunnerMicros::default(),
-            service_micros: 0,
-        };
+        let rest = || Rest { measures: Measures::per_app(), micros: RunnerMicros::default() };
+        let app =
+            || App { requests: 0, answered: 0, warm: 0, service_micros: 0, rest: Box::new(rest()) };
         Self {
             apps: std::iter::repeat_with(app).take(apps).collect(),
             total: Measures::over_all(),
@@ -59,25 +67,27 @@ impl Tally {
     }
 
     fn measures(&mut self, app: u32) -> &mut Measures {
-        &mut self.apps[app as usize].measures
+        &mut self.apps[app as usize].rest.measures
     }
 
     pub(crate) fn arrived(&mut self, now: Timestamp, app: u32, work_micros: u64) {
         self.first_arrival.get_or_insert(now);
         let app = &mut self.apps[app as usize];
-        app.measures.requests += 1;
-        app.service_micros += u128::from(work_micros);
+        app.requests += 1;
+        app.service_micros = app.service_micros.saturating_add(work_micros);
         self.state.waiting += 1;
     }
 
     /// A request got its first runner.
     pub(crate) fn first_assigned(&mut self, app: u32, wait: Duration) {
-        let measures = self.measures(app);
-        measures.waits.record(wait);
-        if !wait.is_zero() {
-            measures.cold += 1;
-            self.total.waits.record(wait);
+        if wait.is_zero() {
+            self.apps[app as usize].warm += 1;
+            return;
         }
+        let measures = self.measures(app);
+        measures.cold += 1;
+        measures.waits.record(wait);
+        self.total.waits.record(wait);
     }
 
     /// A request was given to a runner; `first`: to one that had none.
@@ -110,9 +120,10 @@ impl Tally {
     }
 
     pub(crate) fn answered(&mut self, app: u32, failed: bool) {
-        let measures = self.measures(app);
-        measures.answered += 1;
-        measures.failed += u64::from(failed);
+        self.apps[app as usize].answered += 1;
+        if failed {
+            self.measures(app).failed += 1;
+        }
     }
 
     pub(crate) fn retried(&mut self, app: u32) {
@@ -178,26 +189,28 @@ impl Tally {
         // The engine may tell it to end all the same before it hears of this.
         self.told_to_end(now, account, in_use);
         self.last_end = self.last_end.max(now);
-        self.apps[app as usize].micros.add(account.close(now));
+        self.apps[app as usize].rest.micros.add(account.close(now));
     }
 
     pub(crate) fn into_outcome(mut self, end: Timestamp, events: u64, digest: u64) -> Outcome {
         self.last_end = self.last_end.max(end);
         self.time_passes(self.last_end);
         let mut micros = RunnerMicros::default();
-        let (mut none, mut service_micros) = (0, 0);
+        let (mut warm, mut service_micros) = (0, 0);
         let mut apps = Vec::with_capacity(self.apps.len());
         for app in self.apps {
-            let mut measures = app.measures;
-            measures.runner_seconds = app.micros.seconds();
-            measures.service_secs = seconds(app.service_micros);
-            micros.add(app.micros);
-            service_micros += app.service_micros;
-            none += measures.waits.none();
+            let mut measures = app.rest.measures;
+            (measures.requests, measures.answered) = (app.requests, app.answered);
+            measures.waits.record_none(app.warm);
+            measures.runner_seconds = app.rest.micros.seconds();
+            measures.service_secs = seconds(u128::from(app.service_micros));
+            micros.add(app.rest.micros);
+            service_micros += u128::from(app.service_micros);
+            warm += app.warm;
             self.total.add_counts(&measures);
             apps.push(measures);
         }
-        self.total.waits.record_none(none);
+        self.total.waits.record_none(warm);
         self.total.service_secs = seconds(service_micros);
         self.total.runner_seconds = micros.seconds();
         Outcome {

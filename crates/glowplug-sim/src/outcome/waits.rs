@@ -47,10 +47,6 @@ impl Waits {
         self.counts[at] = self.counts[at].saturating_add(1);
     }
 
-    pub(super) fn none(&self) -> u64 {
-        self.none
-    }
-
     /// So many waits of nothing.
     pub(crate) fn record_none(&mut self, count: u64) {
         self.none += count;

@@ -3,10 +3,11 @@
 //! Nothing is taken out again when it becomes void: whoever meets an entry compares its generation with
 //! that of the thing it is about.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
-
 use glowplug_core::Timestamp;
+
+/// Children of an entry in the heap: four lie beside each other in memory, and the heap is half as deep as
+/// one with two.
+const CHILDREN: usize = 4;
 
 /// What an entry's index and generation are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,44 +28,79 @@ pub(super) enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) at: Timestamp,
+    at: Timestamp,
     order: u64,
     pub(super) index: u32,
     pub(super) generation: u32,
     pub(super) kind: Kind,
 }
 
-impl Ord for Entry {
-    /// The earliest is the greatest, since the heap gives the greatest first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
-}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+impl Entry {
+    /// As one number, so that comparing needs no branch.
+    fn key(&self) -> u128 {
+        (u128::from(self.at.as_micros()) << 64) | u128::from(self.order)
     }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    heap: BinaryHeap<Entry>,
+    /// No entry is later than its children.
+    heap: Vec<Entry>,
     entered: u64,
 }
 
 impl Agenda {
     pub(super) fn enter(&mut self, at: Timestamp, kind: Kind, index: u32, generation: u32) {
         self.entered += 1;
-        self.heap.push(Entry { at, order: self.entered, index, generation, kind });
+        let entry = Entry { at, order: self.entered, index, generation, kind };
+        let mut hole = self.heap.len();
+        self.heap.push(entry);
+        let key = entry.key();
+        while hole > 0 {
+            let parent = (hole - 1) / CHILDREN;
+            if self.heap[parent].key() <= key {
+                break;
+            }
+            self.heap[hole] = self.heap[parent];
+            hole = parent;
+        }
+        self.heap[hole] = entry;
     }
 
     pub(super) fn next_at(&self) -> Option<Timestamp> {
-        self.heap.peek().map(|entry| entry.at)
+        self.heap.first().map(|entry| entry.at)
     }
 
     pub(super) fn pop(&mut self) -> Option<Entry> {
-        self.heap.pop()
+        let last = self.heap.pop()?;
+        let Some(first) = self.heap.first().copied() else { return Some(last) };
+        self.sink(last);
+        Some(first)
+    }
+
+    /// Finds the place of an entry from the top, where there is none now.
+    fn sink(&mut self, entry: Entry) {
+        let (key, len) = (entry.key(), self.heap.len());
+        let mut hole = 0;
+        loop {
+            let children = hole * CHILDREN + 1;
+            if children >= len {
+                break;
+            }
+            let (mut least, mut least_key) = (children, self.heap[children].key());
+            for child in children + 1..len.min(children + CHILDREN) {
+                let child_key = self.heap[child].key();
+                if child_key < least_key {
+                    (least, least_key) = (child, child_key);
+                }
+            }
+            if key <= least_key {
+                break;
+            }
+            self.heap[hole] = self.heap[least];
+            hole = least;
+        }
+        self.heap[hole] = entry;
     }
 }
 
@@ -82,5 +118,22 @@ mod tests {
         let order: Vec<u32> =
             std::iter::from_fn(|| agenda.pop()).map(|entry| entry.index).collect();
         assert_eq!(order, [4, 1, 3, 0, 2]);
+    }
+
+    #[test]
+    fn entries_come_in_order_of_time() {
+        let mut agenda = Agenda::default();
+        let mut numbers = crate::model::Stream::new(1, crate::model::Purpose::Service, 0);
+        let (mut expected, mut found) = (Vec::new(), Vec::new());
+        for nth in 0..5_000 {
+            let at = Timestamp::from_micros(numbers.bits() % 1_000);
+            agenda.enter(at, Kind::StageEnds, nth, 0);
+            expected.push((at, nth));
+        }
+        expected.sort_unstable();
+        while let Some(at) = agenda.next_at() {
+            found.extend(agenda.pop().map(|entry| (at, entry.index)));
+        }
+        assert_eq!(found, expected);
     }
 }

@@ -7,8 +7,6 @@
 
 use glowplug_core::Timestamp;
 
-use super::sharing::Sharing;
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Stage {
     #[default]
@@ -34,15 +32,18 @@ pub(super) enum SetupEnd {
 #[derive(Debug, Default)]
 pub(super) struct Body {
     pub(super) stage: Stage,
+    /// Requests that it works on.
+    pub(super) on: Vec<u32>,
+    /// Its reports come in order: none before those that were held up until then.
+    pub(super) reported_until: Option<Timestamp>,
+}
+
+/// What was drawn for it when it was started.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
     pub(super) setup_micros: u64,
     pub(super) setup_end: SetupEnd,
     pub(super) exit_micros: u64,
     /// When it is killed, if it is told to end and has not.
     pub(super) killed_at: Timestamp,
-    /// Requests that it works on.
-    pub(super) on: Vec<u32>,
-    /// Used if requests slow each other down.
-    pub(super) sharing: Sharing,
-    /// Its reports come in order: none before those that were held up until then.
-    pub(super) reported_until: Option<Timestamp>,
 }

@@ -38,21 +38,26 @@ const WAKE_UPS_AT_ONCE_MAX: u32 = 4;
 const ACTIONS_AT_ONCE_MAX: usize = 200;
 const ACTIONS_AT_ONCE_EACH_MAX: usize = 64;
 
-#[derive(Debug)]
-pub(super) struct App {
-    pub(super) spec: AppSpec,
-    removed: bool,
+/// What is looked at for every request, close together.
+#[derive(Clone, Copy, Debug)]
+struct App {
+    /// `max_concurrency`.
+    runners_max: u32,
+    /// `max_multiplexing`.
+    places: u32,
     /// Runners that were started and whose end is not decided.
     alive: u32,
     /// Runners that were started and have not ended.
     present: u32,
     /// Runners that are kept without any load.
     floor: u32,
+    removed: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Facts {
-    pub(super) apps: Vec<App>,
+    apps: Vec<App>,
+    specs: Vec<AppSpec>,
     pub(super) requests: Requests,
     pub(super) roster: Roster,
     holdings: Holdings,
@@ -70,6 +75,7 @@ impl Facts {
     pub(super) fn new(boot: u32, capacity: Capacity) -> Self {
         Self {
             apps: Vec::new(),
+            specs: Vec::new(),
             requests: Requests::default(),
             roster: Roster::new(boot),
             holdings: Holdings::new(capacity),
@@ -80,14 +86,27 @@ impl Facts {
     }
 
     pub(super) fn app_changed(&mut self, app: u32, spec: AppSpec) {
-        let floor = scaler::target(&spec.scaling, Load::default()).desired;
-        match self.apps.get_mut(app as usize) {
-            Some(known) => (known.spec, known.floor, known.removed) = (spec, floor, false),
-            None => {
-                self.apps.push(App { spec, removed: false, alive: 0, present: 0, floor });
-            }
-        }
+        let scaling = &spec.scaling;
+        let fresh = App {
+            runners_max: scaling.max_concurrency.unwrap_or(u32::MAX),
+            places: scaling.max_multiplexing.max(1),
+            alive: 0,
+            present: 0,
+            floor: scaler::target(scaling, Load::default()).desired,
+            removed: false,
+        };
+        let Some(known) = self.apps.get_mut(app as usize) else {
+            self.apps.push(fresh);
+            self.specs.push(spec);
+            return;
+        };
+        *known = App { alive: known.alive, present: known.present, ..fresh };
+        self.specs[app as usize] = spec;
         self.count_above_floors();
+    }
+
+    pub(super) fn revision(&self, app: u32) -> u32 {
+        self.specs[app as usize].revision
     }
 
     pub(super) fn app_removed(&mut self, app: u32) {
@@ -139,7 +158,7 @@ impl Facts {
         self.above_floors -= u32::from(app.present > app.floor);
         app.present -= 1;
         told.exited = true;
-        self.holdings.give_back(&told.allocation);
+        self.holdings.give_back(&self.roster.cold_mut(place).allocation);
         true
     }
 
@@ -153,14 +172,15 @@ impl Facts {
         ensure(!self.shut_down, "a runner was started after shut-down")?;
         let facts = self.apps.get_mut(app as usize).ok_or("a runner was started for no app")?;
         ensure(!facts.removed, "a runner was started for a removed app")?;
-        let cap = facts.spec.scaling.max_concurrency.unwrap_or(u32::MAX);
-        ensure(facts.alive < cap, "more runners were started than max_concurrency")?;
-        self.holdings.take(&facts.spec.machine_types, allocation)?;
+        ensure(facts.alive < facts.runners_max, "more runners were started than max_concurrency")?;
+        self.holdings.take(&self.specs[app as usize].machine_types, allocation)?;
         facts.alive += 1;
         facts.present += 1;
         self.above_floors += u32::from(facts.present > facts.floor);
-        let told = Told::new(id, app, allocation.clone());
-        self.roster.enter(told, now).ok_or("a runner was started twice")
+        let told = Told::new(id, app);
+        let place = self.roster.enter(told, now).ok_or("a runner was started twice")?;
+        self.roster.cold_mut(place).allocation = allocation.clone();
+        Ok(place)
     }
 
     /// The engine says that a runner gets no new requests, perhaps before it tells the runner to end.
@@ -215,7 +235,7 @@ impl Facts {
         ensure(told.app == request.app, "assigned to a runner of another app")?;
         ensure(told.ready, "assigned to a runner that is not ready")?;
         ensure(told.is_alive(), "assigned to a runner that is to end")?;
-        let places = self.apps[told.app as usize].spec.scaling.max_multiplexing.max(1);
+        let places = self.apps[told.app as usize].places;
         ensure(told.in_flight < places, "assigned above max_multiplexing")?;
         told.in_flight += 1;
         request.attempts += 1;
@@ -321,7 +341,8 @@ impl Facts {
             let running = matches!(request.progress, Progress::InFlight { .. });
             ensure(!running, "a request is left in flight")?;
             let kept_in_queue = self.shut_down && request.mode == Mode::Queued;
-            let no_room = app.present == 0 && !self.holdings.have_room(&app.spec.machine_types);
+            let wanted = &self.specs[request.app as usize].machine_types;
+            let no_room = app.present == 0 && !self.holdings.have_room(wanted);
             ensure(kept_in_queue || no_room, "a request is left waiting")?;
         }
         Ok(())

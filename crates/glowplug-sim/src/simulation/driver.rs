@@ -37,35 +37,45 @@ const QUIET_EVENTS_MAX: u64 = 1_000_000;
 /// An app with its random numbers.
 #[derive(Debug)]
 struct App {
+    service: Sampler,
+    faults: Faults,
+    slowdown: f64,
+    arrivals: u64,
+    request_luck: u64,
+    /// Apart, since it is needed seldom.
+    starts: Box<Starts>,
+}
+
+/// What an app's starts draw from.
+#[derive(Debug)]
+struct Starts {
     pull: Option<Sampler>,
     /// When what its starts need is on the disk.
     pulled_at: Option<Timestamp>,
     setup: Sampler,
-    service: Sampler,
     exit: Sampler,
-    faults: Faults,
-    slowdown: f64,
-    starts: u64,
-    arrivals: u64,
-    start_luck: u64,
-    request_luck: u64,
+    count: u64,
+    luck: u64,
 }
 
 impl App {
     fn new(model: &AppModel, seed: u64, nth: u32) -> Self {
         let sampler = |model, purpose| Sampler::new(model, seed, purpose, nth);
-        Self {
+        let starts = Starts {
             pull: model.pull.as_ref().map(|pull| sampler(pull, Purpose::Pull)),
             pulled_at: None,
             setup: sampler(&model.setup, Purpose::Setup),
-            service: sampler(&model.service, Purpose::Service),
             exit: sampler(&model.exit, Purpose::Exit),
+            count: 0,
+            luck: Stream::new(seed, Purpose::StartFaults, nth).bits(),
+        };
+        Self {
+            service: sampler(&model.service, Purpose::Service),
             faults: model.faults,
             slowdown: model.slowdown,
-            starts: 0,
             arrivals: 0,
-            start_luck: Stream::new(seed, Purpose::StartFaults, nth).bits(),
             request_luck: Stream::new(seed, Purpose::RequestFaults, nth).bits(),
+            starts: Box::new(starts),
         }
     }
 }

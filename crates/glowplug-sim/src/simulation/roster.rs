@@ -6,7 +6,8 @@
 use glowplug_core::resources::Allocation;
 use glowplug_core::{RunnerId, Timestamp};
 
-use super::body::Body;
+use super::body::{Body, Plan};
+use super::sharing::Sharing;
 use crate::outcome::Account;
 
 /// Sequence numbers on a page.
@@ -30,7 +31,6 @@ pub(super) enum End {
 pub(super) struct Told {
     pub(super) id: RunnerId,
     pub(super) app: u32,
-    pub(super) allocation: Allocation,
     pub(super) setup_started: bool,
     pub(super) ready: bool,
     pub(super) exited: bool,
@@ -38,11 +38,21 @@ pub(super) struct Told {
     pub(super) in_flight: u32,
 }
 
+/// What is looked at for every request, close together.
 #[derive(Debug)]
 pub(super) struct Runner {
     pub(super) told: Told,
     pub(super) body: Body,
     pub(super) account: Account,
+}
+
+/// What is looked at when a runner starts or ends, or is shared.
+#[derive(Debug, Default)]
+pub(super) struct Cold {
+    pub(super) allocation: Allocation,
+    pub(super) plan: Plan,
+    /// Used if requests slow each other down.
+    pub(super) sharing: Sharing,
 }
 
 #[derive(Debug)]
@@ -54,6 +64,7 @@ struct Page {
 #[derive(Debug, Default)]
 pub(super) struct Roster {
     runners: Vec<Option<Runner>>,
+    cold: Vec<Cold>,
     /// Of the places: outlives the runners, so that entries about an earlier one are known to be void.
     generations: Vec<u32>,
     free: Vec<u32>,
@@ -62,11 +73,10 @@ pub(super) struct Roster {
 }
 
 impl Told {
-    pub(super) fn new(id: RunnerId, app: u32, allocation: Allocation) -> Self {
+    pub(super) fn new(id: RunnerId, app: u32) -> Self {
         Self {
             id,
             app,
-            allocation,
             setup_started: false,
             ready: false,
             exited: false,
@@ -97,6 +107,7 @@ impl Roster {
         let runner = Runner { told, body: Body::default(), account: Account::new(now) };
         let place = self.free_place();
         self.runners[place as usize] = Some(runner);
+        self.cold[place as usize] = Cold::default();
         let fresh = || Page { places: Box::new([NOBODY; PAGE_SIZE]), taken: 0 };
         let page = self.pages[page].get_or_insert_with(fresh);
         page.places[line] = place;
@@ -109,6 +120,7 @@ impl Roster {
             return place;
         }
         self.runners.push(None);
+        self.cold.push(Cold::default());
         self.generations.push(0);
         u32::try_from(self.runners.len() - 1).expect("runner ids have 32 bits")
     }
@@ -139,6 +151,16 @@ impl Roster {
 
     pub(super) fn get_mut(&mut self, place: u32) -> Option<&mut Runner> {
         self.runners.get_mut(place as usize)?.as_mut()
+    }
+
+    pub(super) fn cold_mut(&mut self, place: u32) -> &mut Cold {
+        &mut self.cold[place as usize]
+    }
+
+    /// Both parts of a runner.
+    pub(super) fn both_mut(&mut self, place: u32) -> Option<(&mut Runner, &mut Cold)> {
+        let cold = self.cold.get_mut(place as usize)?;
+        Some((self.runners[place as usize].as_mut()?, cold))
     }
 
     /// Makes void what the agenda has about the runner's next stage.
@@ -177,7 +199,7 @@ mod tests {
     use super::*;
 
     fn told(sequence: u32) -> Told {
-        Told::new(RunnerId { boot: 1, sequence }, 0, Allocation::default())
+        Told::new(RunnerId { boot: 1, sequence }, 0)
     }
 
     #[test]

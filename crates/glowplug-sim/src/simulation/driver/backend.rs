@@ -7,9 +7,9 @@ use glowplug_core::event::Event;
 use glowplug_core::{Action, RunnerId, Timestamp};
 
 use super::super::agenda::Kind;
-use super::super::body::{Body, SetupEnd, Stage};
+use super::super::body::{Body, Plan, SetupEnd, Stage};
 use super::super::checkers::Verdict;
-use super::{App, Driver};
+use super::{Driver, Starts};
 use crate::model::{Faults, mix, share_of};
 use crate::traffic::Arrival;
 
@@ -21,15 +21,15 @@ where
 {
     /// Draws what the start will take, and lets it begin.
     pub(super) fn begin(&mut self, place: u32, app: u32) {
-        let app = &mut self.apps[app as usize];
-        app.starts += 1;
-        let (setup_end, share) = app.draw_setup_end();
+        let faults = self.apps[app as usize].faults;
+        let app = &mut self.apps[app as usize].starts;
+        app.count += 1;
+        let (setup_end, share) = app.draw_setup_end(faults);
         let setup_micros = app.setup.draw();
-        let Some(runner) = self.facts.roster.get_mut(place) else { return };
-        let body = &mut runner.body;
-        body.exit_micros = app.exit.draw();
-        body.setup_end = setup_end;
-        body.setup_micros = match setup_end {
+        let plan = &mut self.facts.roster.cold_mut(place).plan;
+        plan.exit_micros = app.exit.draw();
+        plan.setup_end = setup_end;
+        plan.setup_micros = match setup_end {
             SetupEnd::Crash => part(setup_micros, share),
             SetupEnd::Ready | SetupEnd::Never => setup_micros,
         };
@@ -57,7 +57,7 @@ where
 
     fn pull_or_set_up(&mut self, place: u32) -> Verdict<()> {
         let Some(runner) = self.facts.roster.get_mut(place) else { return Ok(()) };
-        let app = &mut self.apps[runner.told.app as usize];
+        let app = &mut self.apps[runner.told.app as usize].starts;
         let pulled_at = match (app.pulled_at, &mut app.pull) {
             (Some(at), _) => at,
             (None, Some(pull)) => self.now + Duration::from_micros(pull.draw()),
@@ -74,18 +74,18 @@ where
     }
 
     fn set_up(&mut self, place: u32) -> Verdict<()> {
-        let Some(runner) = self.facts.roster.get_mut(place) else { return Ok(()) };
+        let Some((runner, cold)) = self.facts.roster.both_mut(place) else { return Ok(()) };
         runner.body.stage = Stage::SettingUp;
-        let (id, setup) = (runner.told.id, Duration::from_micros(runner.body.setup_micros));
-        if runner.body.setup_end != SetupEnd::Never {
+        let (id, setup) = (runner.told.id, Duration::from_micros(cold.plan.setup_micros));
+        if cold.plan.setup_end != SetupEnd::Never {
             self.next_stage_at(place, self.now + setup);
         }
         self.report(place, Event::SetupStarted { runner: id })
     }
 
     fn setup_ends(&mut self, place: u32) -> Verdict<()> {
-        let Some(runner) = self.facts.roster.get_mut(place) else { return Ok(()) };
-        if runner.body.setup_end == SetupEnd::Crash {
+        let Some((runner, cold)) = self.facts.roster.both_mut(place) else { return Ok(()) };
+        if cold.plan.setup_end == SetupEnd::Crash {
             return self.die(place, "crashed in setup");
         }
         runner.body.stage = Stage::Serving;
@@ -95,30 +95,30 @@ where
 
     /// The engine wants the runner to end.
     pub(super) fn end(&mut self, place: u32, grace: Option<Duration>, reason: &StopReason) {
-        let Some(runner) = self.facts.roster.get_mut(place) else { return };
+        let Some((runner, cold)) = self.facts.roster.both_mut(place) else { return };
         let in_use = runner.told.in_flight > 0;
         self.tally.told_to_end(self.now, &mut runner.account, in_use);
         if matches!(reason, StopReason::StartupTimeout { .. }) {
             self.tally.start_failed(runner.told.app);
         }
-        let body = &mut runner.body;
+        let (body, plan) = (&mut runner.body, &mut cold.plan);
         let has_program = matches!(body.stage, Stage::SettingUp | Stage::Serving | Stage::Ending);
         match body.stage {
             Stage::Gone => return,
             Stage::Ending => {
-                body.killed_at = body.killed_at.min(self.now + grace.unwrap_or_default());
+                plan.killed_at = plan.killed_at.min(self.now + grace.unwrap_or_default());
             }
-            _ => body.killed_at = self.now + grace.filter(|_| has_program).unwrap_or_default(),
+            _ => plan.killed_at = self.now + grace.filter(|_| has_program).unwrap_or_default(),
         }
         body.stage = Stage::Ending;
-        let at = ends_at(self.now, body);
+        let at = ends_at(self.now, body, plan);
         self.next_stage_at(place, at);
     }
 
     /// The last request has left a runner that is to end.
     pub(super) fn ending_without_work(&mut self, place: u32) {
-        let Some(runner) = self.facts.roster.get(place) else { return };
-        let at = ends_at(self.now, &runner.body);
+        let Some((runner, cold)) = self.facts.roster.both_mut(place) else { return };
+        let at = ends_at(self.now, &runner.body, &cold.plan);
         self.next_stage_at(place, at);
     }
 
@@ -144,20 +144,20 @@ where
 }
 
 /// When a runner that is to end has ended, if nothing more happens.
-fn ends_at(now: Timestamp, body: &Body) -> Timestamp {
+fn ends_at(now: Timestamp, body: &Body, plan: &Plan) -> Timestamp {
     if body.on.is_empty() {
-        body.killed_at.min(now + Duration::from_micros(body.exit_micros))
+        plan.killed_at.min(now + Duration::from_micros(plan.exit_micros))
     } else {
-        body.killed_at
+        plan.killed_at
     }
 }
 
-impl App {
+impl Starts {
     /// How the start's setup ends, and the share of it after which a crash comes.
-    fn draw_setup_end(&self) -> (SetupEnd, f64) {
-        let bits = mix(self.start_luck ^ self.starts);
+    fn draw_setup_end(&self, faults: Faults) -> (SetupEnd, f64) {
+        let bits = mix(self.luck ^ self.count);
         let (fate, share) = (share_of(bits), share_of(mix(bits)));
-        let Faults { setup_crash, setup_hang, .. } = self.faults;
+        let Faults { setup_crash, setup_hang, .. } = faults;
         let end = if fate < setup_crash {
             SetupEnd::Crash
         } else if fate < setup_crash + setup_hang {

@@ -27,9 +27,9 @@ where
         let world = self.world;
         match &world.happenings[nth as usize].what {
             What::Deploy { app, spec } => {
-                let model = &mut self.apps[*app as usize];
-                if self.facts.apps[*app as usize].spec.revision != spec.revision {
-                    model.pulled_at = None;
+                let starts = &mut self.apps[*app as usize].starts;
+                if self.facts.revision(*app) != spec.revision {
+                    starts.pulled_at = None;
                 }
                 self.facts.app_changed(*app, spec.clone());
                 self.deliver(Event::AppChanged { app: AppId(*app), spec: spec.clone() })

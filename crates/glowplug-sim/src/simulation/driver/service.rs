@@ -49,7 +49,8 @@ where
         request.nth = u32::try_from(body.on.len()).unwrap_or(u32::MAX);
         body.on.push(handle);
         if app.slowdown > 0.0 {
-            body.sharing.join(self.now, app.slowdown, (handle, generation), work);
+            let sharing = &mut self.facts.roster.cold_mut(place).sharing;
+            sharing.join(self.now, app.slowdown, (handle, generation), work);
             self.expect_shared_work(place);
         } else {
             let at = self.now + Duration::from_micros(work);
@@ -60,10 +61,10 @@ where
 
     /// Enters into the agenda which of the requests that share a runner is done next.
     fn expect_shared_work(&mut self, place: u32) {
-        let Some(runner) = self.facts.roster.get_mut(place) else { return };
+        let Some((runner, cold)) = self.facts.roster.both_mut(place) else { return };
         let slowdown = self.apps[runner.told.app as usize].slowdown;
         let requests = &self.facts.requests;
-        let sharing = &mut runner.body.sharing;
+        let sharing = &mut cold.sharing;
         let next = sharing
             .next(slowdown, |share| requests.current(share.request, share.generation).is_some());
         self.sharing_generation = self.sharing_generation.wrapping_add(1);
@@ -74,8 +75,8 @@ where
     }
 
     pub(super) fn shared_work_ends(&mut self, place: u32, generation: u32) -> Verdict<()> {
-        let Some(runner) = self.facts.roster.get_mut(place) else { return Ok(()) };
-        let sharing = &mut runner.body.sharing;
+        let Some((runner, cold)) = self.facts.roster.both_mut(place) else { return Ok(()) };
+        let sharing = &mut cold.sharing;
         if sharing.generation != generation {
             return Ok(());
         }
@@ -156,7 +157,7 @@ where
         let is_last = body.on.is_empty() && body.stage == Stage::Ending;
         let slowdown = self.apps[runner.told.app as usize].slowdown;
         if slowdown > 0.0 {
-            body.sharing.leave(self.now, slowdown);
+            self.facts.roster.cold_mut(place).sharing.leave(self.now, slowdown);
             self.expect_shared_work(place);
         }
         if is_last {
