@@ -1,7 +1,11 @@
 //! What an app asks of the engine.
 
+mod overrides;
+
 use std::fmt;
 use std::time::Duration;
+
+pub use overrides::{Overrides, PolicyName, WAIT_BUDGET_PERCENT, WAIT_PRICES, wait_price};
 
 use crate::auto;
 use crate::resources::MachineType;
@@ -79,6 +83,8 @@ pub mod limits {
     pub const GRACE_SECS_MAX: u64 = 3_600;
     /// Any other duration of a scaling parameter: 30 days.
     pub const DURATION_SECS_MAX: u64 = 30 * 24 * 3_600;
+    /// `wait_price`, in runner-seconds for a second of waiting.
+    pub const WAIT_PRICE_MAX: f64 = 1_000.0;
 }
 
 /// A value that makes no sense, alone or beside another.
@@ -127,6 +133,9 @@ impl Scaling {
                 return fail(key, format!("is {} s; at most {max} s is allowed", value.as_secs()));
             }
         }
+        if let Policy::Auto(settings) = &self.policy {
+            settings.validate()?;
+        }
         if self.max_multiplexing == 0 {
             return fail("max_multiplexing", "is 0; a runner must serve at least 1 request".into());
         }
@@ -147,6 +156,31 @@ impl Scaling {
             ),
             _ => Ok(()),
         }
+    }
+}
+
+impl auto::Settings {
+    fn validate(&self) -> Result<(), ScalingError> {
+        let fail = |key, problem: String| Err(ScalingError { key, problem });
+        let price_max = limits::WAIT_PRICE_MAX;
+        if !(0.0..=price_max).contains(&self.wait_price) {
+            let problem = format!("is {}; it must be 0 to {price_max}", self.wait_price);
+            return fail("wait_price", problem);
+        }
+        let Some(auto::Budget { wait, share }) = self.budget else { return Ok(()) };
+        if wait > Duration::from_secs(limits::DURATION_SECS_MAX) {
+            let problem = format!(
+                "is {} s; at most {} s is allowed",
+                wait.as_secs(),
+                limits::DURATION_SECS_MAX
+            );
+            return fail("wait_budget", problem);
+        }
+        let percent = share * 100.0;
+        if percent > 0.0 && percent < 100.0 {
+            return Ok(());
+        }
+        fail("wait_budget_percent", format!("is {percent}; it must be above 0 and below 100"))
     }
 }
 
