@@ -83,17 +83,10 @@ impl Agenda {
         let (key, len) = (entry.key(), self.heap.len());
         let mut hole = 0;
         loop {
-            let children = hole * CHILDREN + 1;
-            if children >= len {
-                break;
-            }
-            let (mut least, mut least_key) = (children, self.heap[children].key());
-            for child in children + 1..len.min(children + CHILDREN) {
-                let child_key = self.heap[child].key();
-                if child_key < least_key {
-                    (least, least_key) = (child, child_key);
-                }
-            }
+            let first = hole * CHILDREN + 1;
+            let Some(children) = self.heap.get(first..len.min(first + CHILDREN)) else { break };
+            let keys = (first..).zip(children.iter().map(Entry::key));
+            let Some((least, least_key)) = keys.min_by_key(|(_, key)| *key) else { break };
             if key <= least_key {
                 break;
             }
