@@ -2,14 +2,23 @@
 
 use std::time::Duration;
 
-use glowplug_core::spec::Scaling;
+use glowplug_core::auto;
+use glowplug_core::spec::{Policy, Scaling};
 
 use super::result::{Change, KeyChange, Numbers};
 
 /// The keys of `glowplug.toml` that have another value, in the order of its reference.
 pub(super) fn keys(from: &Scaling, to: &Scaling) -> Vec<KeyChange> {
     let values = |scaling: &Scaling| {
+        let (policy, auto) = match scaling.policy {
+            Policy::Fixed => ("fixed", auto::Settings::default()),
+            Policy::Auto(settings) => ("auto", settings),
+        };
+        let wait_budget = auto.budget.map_or_else(String::new, |budget| in_quotes(budget.wait));
         [
+            ("policy", format!("\"{policy}\"")),
+            ("wait_price", auto.wait_price.to_string()),
+            ("wait_budget", wait_budget),
             ("keep_alive", duration(scaling.keep_alive)),
             ("min_concurrency", scaling.min_concurrency.to_string()),
             ("concurrency_buffer", scaling.concurrency_buffer.to_string()),
@@ -27,8 +36,12 @@ pub(super) fn keys(from: &Scaling, to: &Scaling) -> Vec<KeyChange> {
 
 /// As in the config: whole seconds are a number.
 fn duration(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 { duration.as_secs().to_string() } else { in_quotes(duration) }
+}
+
+fn in_quotes(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
-        duration.as_secs().to_string()
+        format!("\"{}s\"", duration.as_secs())
     } else {
         format!("\"{}ms\"", duration.as_millis())
     }
@@ -91,6 +104,28 @@ mod tests {
             [change("keep_alive", "10", "300"), change("scaling_delay", "0", "\"250ms\"")];
         assert_eq!(keys(&from, &to), expected);
         assert_eq!(keys(&from, &from), []);
+    }
+
+    #[test]
+    fn the_policy_is_named_with_what_it_aims_for() {
+        let fixed = Scaling::default();
+        let auto = |wait_price, budget| {
+            let settings = auto::Settings { wait_price, budget, ..auto::Settings::default() };
+            Scaling { policy: Policy::Auto(settings), ..fixed }
+        };
+        let named = |from: &Scaling, to: &Scaling| -> Vec<String> {
+            let changes = keys(from, to).into_iter();
+            changes.map(|change| format!("{}={}", change.key, change.to)).collect()
+        };
+        let budget = auto::Budget { wait: Duration::from_secs(2), share: 0.05 };
+        // The default price goes without saying.
+        let usual = auto::Settings::default().wait_price;
+        assert_eq!(named(&fixed, &auto(usual, None)), ["policy=\"auto\""]);
+        assert_eq!(named(&fixed, &auto(2.5, None)), ["policy=\"auto\"", "wait_price=2.5"]);
+        assert_eq!(named(&auto(5.0, None), &auto(60.0, None)), ["wait_price=60"]);
+        let (unsteered, steered) = (auto(usual, None), auto(usual, Some(budget)));
+        assert_eq!(named(&unsteered, &steered), ["wait_budget=\"2s\""]);
+        assert_eq!(named(&steered, &unsteered), ["wait_budget="]);
     }
 
     #[test]

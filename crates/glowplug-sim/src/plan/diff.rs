@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::result::AppChange;
+use super::result::{AppChange, KeyChange};
 
 /// Unchanged lines shown around changed ones.
 const CONTEXT_LINES: usize = 3;
@@ -45,7 +45,9 @@ fn tables(changes: &[AppChange], side: Side) -> String {
                 Side::From => &key.from,
                 Side::To => &key.to,
             };
-            let _ = writeln!(text, "{} = {value}", key.key);
+            if !value.is_empty() {
+                let _ = writeln!(text, "{} = {value}", key.key);
+            }
         }
     }
     text
@@ -58,8 +60,8 @@ fn header(app: &str) -> String {
 /// A text, line by line, before and after.
 struct Edits<'a> {
     lines: Vec<&'a str>,
-    /// Lines that take the place of one.
-    replaced: BTreeMap<usize, String>,
+    /// Lines that take the place of one; `None`: it goes.
+    replaced: BTreeMap<usize, Option<String>>,
     /// Lines that come before the one with this index, or at the end.
     added: BTreeMap<usize, Vec<String>>,
 }
@@ -86,12 +88,12 @@ impl<'a> Edits<'a> {
         let length = rest.iter().position(|line| line.trim_start().starts_with('['));
         let end = at + 1 + length.unwrap_or(rest.len());
         for key in &change.keys {
-            let wanted = format!("{} = {}", key.key, key.to);
+            let wanted = line_of(key);
             let found = (at + 1..end).find(|line| sets(self.lines[*line], key.key));
             match found {
                 Some(line) => drop(self.replaced.insert(line, wanted)),
                 // Right below the header: further down a value may go over several lines.
-                None => self.added.entry(at + 1).or_default().push(wanted),
+                None => self.added.entry(at + 1).or_default().extend(wanted),
             }
         }
     }
@@ -102,7 +104,7 @@ impl<'a> Edits<'a> {
             end.push(String::new());
         }
         end.push(header(&change.app));
-        end.extend(change.keys.iter().map(|key| format!("{} = {}", key.key, key.to)));
+        end.extend(change.keys.iter().filter_map(line_of));
     }
 
     /// Afterwards.
@@ -123,9 +125,10 @@ impl<'a> Edits<'a> {
             let Some(text) = self.lines.get(at) else { break };
             match self.replaced.get(&at) {
                 None => marked.push(Marked { mark: ' ', text }),
-                Some(new) => marked.extend(
-                    [('-', *text), ('+', new.as_str())].map(|(mark, text)| Marked { mark, text }),
-                ),
+                Some(new) => {
+                    marked.push(Marked { mark: '-', text });
+                    marked.extend(new.as_deref().map(|text| Marked { mark: '+', text }));
+                }
             }
         }
         marked
@@ -141,6 +144,11 @@ impl<'a> Edits<'a> {
         }
         diff
     }
+}
+
+/// `None`: the key is not to be set.
+fn line_of(key: &KeyChange) -> Option<String> {
+    (!key.to.is_empty()).then(|| format!("{} = {}", key.key, key.to))
 }
 
 #[derive(Clone, Copy)]
@@ -212,7 +220,10 @@ fn is_right(config: &str, changes: &[AppChange]) -> bool {
         let has = |(key, value): (&String, &toml::Value)| {
             app.and_then(|(_, table)| table.get(key)) == Some(value)
         };
-        wanted.is_some_and(|wanted| wanted.iter().all(has))
+        let mut unset = change.keys.iter().filter(|key| key.to.is_empty());
+        let still_set =
+            |key: &KeyChange| app.is_some_and(|(_, table)| table.get(key.key).is_some());
+        wanted.is_some_and(|wanted| wanted.iter().all(has)) && !unset.any(still_set)
     })
 }
 

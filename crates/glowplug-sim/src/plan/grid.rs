@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::setting::{Fixed, Setting};
+use glowplug_core::auto;
+
+use super::options::Budget;
+use super::result::WaitMeasure;
+use super::setting::{Auto, Fixed, Setting};
 
 /// Results of one sweep: settings × apps. 64 bytes each.
 pub(super) const CELLS_MAX: usize = 20_000_000;
@@ -14,27 +18,46 @@ const KEEP_ALIVE_SECS: [u64; 17] =
 const SCALING_DELAY_SECS: [u64; 3] = [0, 2, 15];
 const BUFFERS: [u32; 3] = [0, 1, 2];
 const BUFFERS_PERC: [u32; 4] = [0, 25, 50, 100];
+/// Runner-seconds for a second of waiting: the three intents, and one beyond them on either side.
+const WAIT_PRICES: [f64; 5] = [
+    2.0,
+    auto::Settings::COST_SENSITIVE,
+    auto::Settings::BALANCED,
+    auto::Settings::LATENCY_CRITICAL,
+    60.0,
+];
 
 /// How many settings are tried.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Grid {
-    /// 58: the whole ladder of `keep_alive`, the other parameters at a few of its steps.
+    /// 63: the whole ladder of `keep_alive`, the other parameters at a few of its steps, and the automatic
+    /// policy at five prices of waiting.
     #[default]
     Sensible,
-    /// Every combination of buffers, delays and floors at each step of the ladder: 1,224.
+    /// 1,229: every combination of buffers, delays and floors at each step of the ladder, and the automatic
+    /// policy.
     Thorough,
     /// These.
-    Only(Vec<Fixed>),
+    Only(Vec<Setting>),
 }
 
 impl Grid {
-    pub(super) fn settings(&self) -> Vec<Setting> {
+    /// A budget that the automatic policy can be given is tried too.
+    pub(super) fn settings(&self, budget: &Budget) -> Vec<Setting> {
         let fixed = match self {
             Self::Sensible => sensible(),
             Self::Thorough => thorough(),
-            Self::Only(fixed) => fixed.clone(),
+            Self::Only(settings) => return settings.clone(),
         };
-        fixed.into_iter().map(Setting::Fixed).collect()
+        let prices = WAIT_PRICES.map(|wait_price| Auto { wait_price, wait_budget: None });
+        let stated = match budget.wait {
+            Some((WaitMeasure::P95, wait)) => {
+                Some(Auto { wait_budget: Some(wait), ..Auto::default() })
+            }
+            _ => None,
+        };
+        let fixed = fixed.into_iter().map(Setting::Fixed);
+        fixed.chain(prices.into_iter().chain(stated).map(Setting::Auto)).collect()
     }
 }
 
@@ -88,12 +111,22 @@ mod tests {
 
     #[test]
     fn grids_have_no_setting_twice() {
-        for (grid, expected) in [(Grid::Sensible, 58), (Grid::Thorough, 1_224)] {
-            let settings = grid.settings();
+        for (grid, expected) in [(Grid::Sensible, 63), (Grid::Thorough, 1_229)] {
+            let settings = grid.settings(&Budget::default());
             assert_eq!(settings.len(), expected);
             for (at, setting) in settings.iter().enumerate() {
                 assert!(!settings[..at].contains(setting), "{setting} is there twice");
             }
         }
+    }
+
+    #[test]
+    fn a_stated_budget_is_tried_if_the_policy_can_keep_it() {
+        let stated = |measure| {
+            let wait = Some((measure, Duration::from_secs(2)));
+            Grid::Sensible.settings(&Budget { wait, cost_per_day: None }).len()
+        };
+        assert_eq!(stated(WaitMeasure::P95), 64);
+        assert_eq!(stated(WaitMeasure::Mean), 63);
     }
 }

@@ -4,14 +4,14 @@
 //! | --- | --- | --- |
 //! | latency-critical | cost + 30 runner-seconds for each second waited | the mean wait is not above today's |
 //! | cost-sensitive | cost + 5 runner-seconds for each second waited | the cost is not above today's |
-//! | variable traffic | cost + 12 runner-seconds for each second waited, were all of the traffic like each app's worst part | |
+//! | variable traffic | cost + 13 runner-seconds for each second waited, were all of the traffic like each app's worst part | |
 //! | a stated wait | cost | the wait is kept |
 //! | a stated cost | seconds waited | the cost is kept |
 //! | both | cost | both are kept; if nothing keeps both, as for the cost alone |
 //!
 //! A runner-second is priced as the average one is today. What the exchange rates mean: a runner whose setup
 //! takes 20 s is worth keeping for a request that comes within about 20 s × (1 + rate). That is ten
-//! minutes when latency is critical, two when cost is, and four for variable traffic. The worst part is one
+//! minutes when latency is critical, two when cost is, and nearly five for variable traffic. The worst part is one
 //! of up to eight parts of equal length.
 //!
 //! The limits of both guards can always be kept: today's settings are among the candidates.

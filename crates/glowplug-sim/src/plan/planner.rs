@@ -57,7 +57,7 @@ impl<'a> Planner<'a> {
         let (chosen_on, held_out) = divide(whole, options.holdout)?;
         let parts = parts(&chosen_on);
         let mut settings = vec![Setting::Today];
-        settings.extend(options.grid.settings());
+        settings.extend(options.grid.settings(&options.budget));
         let (runs, apps) = (settings.len() * (parts.len() + 1), stage.apps.len());
         if runs.saturating_mul(apps) > CELLS_MAX {
             return Err(Error::TooManyCells { runs, apps });
@@ -268,6 +268,11 @@ impl<'a> Planner<'a> {
         }
         notes.extend(self.options.capacity.is_none().then(|| {
             "no capacity was given: every runner that is wanted finds its place".to_owned()
+        }));
+        notes.extend(self.stage.setups_vary().then(|| {
+            "each start's setup is drawn on its own, which flatters buffers and spare runners: on a \
+             real machine the starts of one moment are slow together"
+                .to_owned()
         }));
         notes
     }

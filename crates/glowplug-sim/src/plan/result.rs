@@ -284,7 +284,7 @@ pub struct AppChange {
     pub keys: Vec<KeyChange>,
 }
 
-/// One key of `glowplug.toml`, its values written as there.
+/// One key of `glowplug.toml`, its values written as there; empty: it is not set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyChange {
     pub key: &'static str,

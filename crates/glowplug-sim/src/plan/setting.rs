@@ -3,17 +3,19 @@
 use std::fmt;
 use std::time::Duration;
 
-use glowplug_core::spec::Scaling;
+use glowplug_core::auto;
+use glowplug_core::spec::{Policy, Scaling};
 use glowplug_core::time::Pretty;
 use serde::{Serialize, Serializer};
 
 /// What is tried. Parameters it does not name stay as they are set today.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "policy")]
 pub enum Setting {
     /// Every app as it is.
     Today,
     Fixed(Fixed),
+    Auto(Auto),
     /// Each app its own: what is recommended is made of several.
     PerApp,
 }
@@ -30,8 +32,21 @@ pub struct Fixed {
     pub scaling_delay: Duration,
 }
 
+/// `policy = "auto"`, with neither a floor nor buffers beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Auto {
+    pub wait_price: f64,
+    /// What 95 of 100 requests are to wait at most. The price is then only where the learner begins.
+    #[serde(rename = "wait_budget_secs", serialize_with = "some_secs")]
+    pub wait_budget: Option<Duration>,
+}
+
 fn secs<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
+}
+
+fn some_secs<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
 }
 
 impl Setting {
@@ -40,6 +55,7 @@ impl Setting {
         match self {
             Self::Today | Self::PerApp => today,
             Self::Fixed(fixed) => fixed.apply(today),
+            Self::Auto(auto) => auto.apply(today),
         }
     }
 }
@@ -48,6 +64,7 @@ impl Fixed {
     fn apply(&self, today: Scaling) -> Scaling {
         let cap = today.max_concurrency.unwrap_or(u32::MAX);
         Scaling {
+            policy: Policy::Fixed,
             keep_alive: self.keep_alive,
             // A floor above the app's own cap is refused by the node.
             min_concurrency: self.min_concurrency.min(cap),
@@ -59,12 +76,43 @@ impl Fixed {
     }
 }
 
-/// `keep_alive 1 min, buffer 1`; parameters at 0 are left out, but for `keep_alive`.
+impl Auto {
+    /// Share of requests that may wait longer than `wait_budget`.
+    pub(super) const BUDGET_SHARE: f64 = 0.05;
+
+    fn apply(&self, today: Scaling) -> Scaling {
+        let keep_max = match today.policy {
+            Policy::Auto(settings) => settings.keep_max,
+            Policy::Fixed => auto::Settings::default().keep_max,
+        };
+        let budget = self.wait_budget.map(|wait| auto::Budget { wait, share: Self::BUDGET_SHARE });
+        Scaling {
+            policy: Policy::Auto(auto::Settings { wait_price: self.wait_price, budget, keep_max }),
+            min_concurrency: 0,
+            concurrency_buffer: 0,
+            concurrency_buffer_perc: 0,
+            scaling_delay: Duration::ZERO,
+            ..today
+        }
+    }
+}
+
+impl Default for Auto {
+    fn default() -> Self {
+        Self { wait_price: auto::Settings::default().wait_price, wait_budget: None }
+    }
+}
+
+/// `auto, wait price 12` or `keep_alive 1 min, buffer 1`; parameters at 0 are left out, but for `keep_alive`.
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fixed = match self {
             Self::Today => return f.write_str("as today"),
             Self::PerApp => return f.write_str("per app"),
+            Self::Auto(Auto { wait_budget: Some(wait), .. }) => {
+                return write!(f, "auto, wait budget {}", Pretty(*wait));
+            }
+            Self::Auto(auto) => return write!(f, "auto, wait price {}", auto.wait_price),
             Self::Fixed(fixed) => fixed,
         };
         if fixed.keep_alive.is_zero() {

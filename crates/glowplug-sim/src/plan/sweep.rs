@@ -125,6 +125,10 @@ impl<'a> Stage<'a> {
         &self.limits
     }
 
+    pub(super) fn setups_vary(&self) -> bool {
+        !self.models.iter().all(|app| matches!(app.setup, Model::Constant(_)))
+    }
+
     pub(super) fn announce(&self, jobs: &[Job<'_>]) {
         let requests = jobs.iter().map(|job| job.traffic.requests()).sum();
         self.progress.planned(jobs.len(), requests);

@@ -78,7 +78,7 @@ fn poisson(gap_mean_secs: f64, count: usize) -> Traffic {
 }
 
 fn keep_alives() -> Grid {
-    let fixed = |s| Fixed { keep_alive: secs(s), ..Fixed::default() };
+    let fixed = |s| Setting::Fixed(Fixed { keep_alive: secs(s), ..Fixed::default() });
     Grid::Only(LADDER_SECS.map(fixed).to_vec())
 }
 

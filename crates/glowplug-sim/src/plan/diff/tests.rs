@@ -1,5 +1,4 @@
 use super::*;
-use crate::plan::result::KeyChange;
 
 fn change(app: &str, keys: &[(&'static str, &str, &str)]) -> AppChange {
     let keys = keys.iter().map(|(key, from, to)| KeyChange {
@@ -104,4 +103,26 @@ fn names_are_quoted_as_toml_asks() {
     let odd = "local/a\"b\\c";
     let changes = [change(odd, &[("keep_alive", "10", "300")])];
     assert!(is_right(&fragment(&changes), &changes));
+}
+
+#[test]
+fn what_is_not_to_be_set_goes() {
+    let config = "[apps.a]\npolicy = \"auto\"\nwait_budget = \"2s\"\napp = \"a.py\"\n";
+    let changes = [change(
+        "local/a",
+        &[("wait_price", "12", "30"), ("wait_budget", "\"2s\"", ""), ("keep_alive", "10", "60")],
+    )];
+    let expected = "\
+--- glowplug.toml
++++ glowplug.toml
+@@ -1,4 +1,5 @@
+ [apps.a]
++wait_price = 30
++keep_alive = 60
+ policy = \"auto\"
+-wait_budget = \"2s\"
+ app = \"a.py\"
+";
+    assert_eq!(unified(Some(config), &changes), expected);
+    assert_eq!(fragment(&changes), "[apps.\"local/a\"]\nwait_price = 30\nkeep_alive = 60\n");
 }
