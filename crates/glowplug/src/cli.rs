@@ -78,6 +78,8 @@ enum Command {
     Trace(commands::trace::Command),
     /// Replay traffic at many settings: what each costs, and which to take
     Plan(Box<commands::plan::Args>),
+    /// Try apps on traffic of your own making
+    Simulate(commands::simulate::Args),
     /// Make, list and revoke keys
     #[command(subcommand)]
     Keys(commands::keys::Command),
@@ -189,6 +191,7 @@ fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Why(args) => block_on(commands::why::run(args, context)),
         Command::Trace(command) => block_on(commands::trace::run(command, context)),
         Command::Plan(args) => commands::plan::run(&args, context),
+        Command::Simulate(args) => commands::simulate::run(&args, context),
         Command::Keys(command) => block_on(commands::keys::run(command, context)),
         Command::Ca(args) => commands::ca::run(&args, context),
         Command::Doctor { place } => commands::doctor::run(&place, context),

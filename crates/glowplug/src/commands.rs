@@ -15,6 +15,7 @@ pub(crate) mod run;
 pub(crate) mod runners;
 pub(crate) mod scaling;
 pub(crate) mod serve;
+pub(crate) mod simulate;
 pub(crate) mod trace;
 pub(crate) mod version;
 pub(crate) mod why;

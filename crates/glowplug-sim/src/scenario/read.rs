@@ -45,8 +45,9 @@ pub(super) fn read(text: &str, dir: &Path) -> Result<Scenario, Vec<Problem>> {
 
 fn scenario(reader: &mut Reader, file: &mut Table, dir: &Path) -> Option<Scenario> {
     let seed = reader.count(file, "seed").unwrap_or(1);
+    let before = reader.problems.len();
     let length = reader.duration(file, "length");
-    if length.is_none_or(|length| length.is_zero()) {
+    if length.is_none_or(|length| length.is_zero()) && reader.problems.len() == before {
         let help = Some("add `length = \"1h\"`".to_owned());
         reader.problem(1, "the scenario does not say its `length`".to_owned(), help);
     }

@@ -1,7 +1,5 @@
 //! A recorded trace as a stream among others.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,7 +20,7 @@ pub struct Replay {
 /// The requests of a trace, read as they are needed.
 #[derive(Debug)]
 pub(super) struct Replaying {
-    records: trace::Reader<BufReader<File>>,
+    records: trace::Trace,
     replay: Replay,
     /// Apps seen so far, and which of them is meant.
     apps_seen: u32,
@@ -40,11 +38,10 @@ impl Replaying {
         from: Duration,
         until: Duration,
     ) -> Result<Self, TrafficError> {
-        let problem = |source| TrafficError::Trace { file: replay.file.clone(), source };
-        let file = File::open(&replay.file)
-            .map_err(|source| TrafficError::Open { file: replay.file.clone(), source })?;
+        let records = trace::open(&replay.file, &trace::Options::default())
+            .map_err(|source| TrafficError::Trace { file: replay.file.clone(), source })?;
         Ok(Self {
-            records: trace::Reader::new(BufReader::new(file)).map_err(problem)?,
+            records,
             replay: replay.clone(),
             apps_seen: 0,
             wanted: None,
@@ -110,6 +107,7 @@ impl Iterator for Replaying {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::path::Path;
 
     use super::super::source::{Origin, Stream, Traffic};
@@ -165,16 +163,26 @@ mod tests {
     }
 
     #[test]
+    fn other_formats_are_told_by_their_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("t.csv");
+        std::fs::write(&file, "timestamp,app,duration\n10,a,2\n25,a,3\n").unwrap();
+        let all = replayed(&file, Some("a"), 3_600).unwrap();
+        let found: Vec<_> = all.iter().map(|one| (one.at, one.service)).collect();
+        let at = Timestamp::from_secs;
+        assert_eq!(found, [(at(110), Some(secs(2))), (at(125), Some(secs(3)))]);
+    }
+
+    #[test]
     fn what_cannot_be_replayed_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("t.gptrace");
         write_trace(&file);
         let error = replayed(&file, Some("c"), 3_600).unwrap_err().to_string();
         assert!(error.ends_with("knows no app `c`"), "{error}");
-        let error = replayed(&dir.path().join("none"), None, 3_600).unwrap_err().to_string();
-        assert!(error.starts_with("cannot open the trace"), "{error}");
-        std::fs::write(&file, "at,app\n").unwrap();
-        let error = replayed(&file, None, 3_600).unwrap_err().to_string();
-        assert!(error.starts_with("cannot replay the trace"), "{error}");
+        for file in [dir.path().join("none"), dir.path().to_owned()] {
+            let error = replayed(&file, None, 3_600).unwrap_err().to_string();
+            assert!(error.starts_with("cannot replay the trace"), "{error}");
+        }
     }
 }

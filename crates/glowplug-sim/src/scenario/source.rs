@@ -23,12 +23,6 @@ pub enum TrafficError {
          outage smaller"
     )]
     TooManyPending { limit: usize },
-    #[error("cannot open the trace {file}")]
-    Open {
-        file: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
     #[error("cannot replay the trace {file}")]
     Trace {
         file: PathBuf,

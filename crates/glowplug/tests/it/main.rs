@@ -10,4 +10,5 @@ mod recorded;
 mod recorder;
 mod replay;
 mod serving;
+mod simulate;
 mod stub_node;
