@@ -3,6 +3,7 @@
 //! Everything here has a size of its own that does not grow with the number of requests.
 
 mod account;
+mod parts;
 mod tally;
 mod timeline;
 mod waits;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use glowplug_core::decision::StartCause;
 
 pub(crate) use account::Account;
-pub(crate) use tally::Tally;
+pub use parts::{LIMITS, PartSums, Parts};
+pub(crate) use tally::{Scope, Tally};
 pub use waits::Waits;
 
 /// Bits kept of waits over all apps: an error of 0.1 % at most.
@@ -22,7 +24,7 @@ const BITS_PER_APP: u32 = 6;
 
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// From the first arrival until the last runner had ended. Runners that a floor keeps for ever are
+    /// From the first arrival that counts until the last runner had ended. Runners that a floor keeps for ever are
     /// counted until the last request had ended, or until [`crate::simulation::World::until`].
     pub span: Duration,
     /// Over all apps.
@@ -37,6 +39,8 @@ pub struct Outcome {
     pub digest: u64,
     /// Runner states over time, if asked for.
     pub timeline: Vec<Moment>,
+    /// Sums by part of the time, then by index of the app, if asked for: of the warm-up too.
+    pub parts: Vec<Vec<PartSums>>,
 }
 
 impl Outcome {
@@ -174,7 +178,8 @@ mod tests {
             ..Measures::per_app()
         };
         let apps = vec![app(600.0, 3_000.0), app(0.0, 7_200.0), app(0.0, 3_600.0)];
-        let outcome = Outcome { apps, ..Tally::new(0, 0).into_outcome(Timestamp::ZERO, 0, 0) };
+        let outcome =
+            Outcome { apps, ..Tally::new(&Scope::default()).into_outcome(Timestamp::ZERO, 0, 0) };
         assert!((outcome.cost(&[2.0, 0.5]) - 3.0).abs() < 1e-12, "the third app is free");
     }
 }

@@ -19,7 +19,9 @@
 //!
 //! What was chosen on some traffic looks better on it than on any other. When the last quarter of the
 //! traffic is at least a whole day, it is held out: settings are chosen on the first three quarters, and all
-//! numbers are of the last one. A shorter quarter would be one time of day, and tell less than it hides.
+//! numbers are of the last one, with all that was before as a warm-up that is simulated and not counted: a
+//! learner begins with what it knows by then, and runners as they would be. A shorter quarter would be one
+//! time of day, and tell less than it hides.
 //! Apps with few requests do not get a setting of their own, but one for all of them.
 
 mod beside;

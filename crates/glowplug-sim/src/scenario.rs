@@ -89,7 +89,7 @@ impl Scenario {
             untidiness: self.untidiness,
             happenings: self.happenings.clone(),
             until: self.until.map(|until| Timestamp::ZERO + until),
-            moments_max: 0,
+            ..World::default()
         }
     }
 

@@ -38,7 +38,7 @@ use driver::{Course, Driver};
 pub use happening::{Happening, What};
 
 use crate::model::AppModel;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Parts};
 use crate::traffic::Arrival;
 
 /// Everything that decides the course of a simulation, but for the traffic.
@@ -54,6 +54,10 @@ pub struct World {
     pub happenings: Vec<Happening>,
     /// Nothing happens from this moment on, and runners are counted up to it. `None`: when all is over.
     pub until: Option<Timestamp>,
+    /// A warm-up: what comes and what is spent before this moment happens, and is not counted.
+    pub count_from: Timestamp,
+    /// What to sum up by part of the time, beside all else.
+    pub parts: Option<Parts>,
     /// Moments kept of the course of runner states; 0: none.
     pub moments_max: usize,
 }

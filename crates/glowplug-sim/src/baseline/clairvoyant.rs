@@ -93,13 +93,34 @@ pub fn bound<E>(
 where
     E: std::error::Error + 'static,
 {
+    bound_from(Timestamp::ZERO, apps, seed, traffic, keep_gaps_within)
+}
+
+/// As [`bound`], of what comes and what is spent from `count_from` on.
+pub fn bound_from<E>(
+    count_from: Timestamp,
+    apps: &[AppModel],
+    seed: u64,
+    traffic: impl Iterator<Item = Result<Arrival, E>>,
+    keep_gaps_within: &[Duration],
+) -> Result<Bound, Failure<E>>
+where
+    E: std::error::Error + 'static,
+{
     let mut limits: Vec<u64> = keep_gaps_within.iter().copied().map(micros).collect();
     limits.sort_unstable();
     limits.dedup();
     let mut servers: Vec<Servers> =
         (0..).zip(apps).map(|(index, app)| Servers::new(app, seed, index, limits.len())).collect();
+    let mut counting = count_from == Timestamp::ZERO;
     for arrival in super::in_order(apps.len(), traffic) {
         let arrival = arrival?;
+        if !counting && arrival.at >= count_from {
+            counting = true;
+            for servers in &mut servers {
+                servers.begin_anew(count_from);
+            }
+        }
         servers[arrival.app as usize].arrive(&limits, &arrival);
     }
     let apps: Vec<Vec<Point>> = servers
@@ -131,6 +152,8 @@ struct Servers {
     /// Since when the nth server is idle, of those that were needed before.
     idle_since: Vec<Timestamp>,
     needed: usize,
+    /// What was before does not count.
+    from: Timestamp,
     /// Up to when busy seconds are counted.
     counted: Timestamp,
     busy_micros: u64,
@@ -155,6 +178,7 @@ impl Servers {
             ends: BinaryHeap::new(),
             idle_since: Vec::new(),
             needed: 0,
+            from: Timestamp::ZERO,
             counted: Timestamp::ZERO,
             busy_micros: 0,
             requests: 0,
@@ -176,6 +200,13 @@ impl Servers {
         }
     }
 
+    fn begin_anew(&mut self, now: Timestamp) {
+        self.advance(now);
+        self.from = now;
+        (self.busy_micros, self.requests, self.needs) = (0, 0, 0);
+        self.gaps.fill(Gaps::default());
+    }
+
     fn need_another(&mut self, limits: &[u64], now: Timestamp) {
         self.needs += 1;
         match self.idle_since.get(self.needed) {
@@ -185,7 +216,7 @@ impl Servers {
                 let limit = limits.partition_point(|limit| *limit < gap);
                 if let Some(gaps) = self.gaps.get_mut(limit) {
                     gaps.count += 1;
-                    gaps.micros += gap;
+                    gaps.micros += micros(now - (*since).max(self.from));
                 }
             }
         }

@@ -97,11 +97,32 @@ impl Kpa {
     where
         E: std::error::Error + 'static,
     {
-        let mut ledger = Ledger::new(apps.len());
+        self.run_from(Timestamp::ZERO, apps, seed, traffic)
+    }
+
+    /// As [`Kpa::run`], with a warm-up: what comes and what is spent before `count_from` is not counted.
+    pub fn run_from<E>(
+        &self,
+        count_from: Timestamp,
+        apps: &[AppModel],
+        seed: u64,
+        traffic: impl Iterator<Item = Result<Arrival, E>>,
+    ) -> Result<Outcome, Failure<E>>
+    where
+        E: std::error::Error + 'static,
+    {
+        let mut ledger = Ledger::new(apps.len(), Timestamp::ZERO);
         let mut running: Vec<App> =
             (0..).zip(apps).map(|(index, model)| App::new(index, self, model, seed)).collect();
         for arrival in super::in_order(apps.len(), traffic) {
             let arrival = arrival?;
+            if arrival.at >= count_from && ledger.count_from < count_from {
+                for app in &mut running {
+                    app.advance(&mut ledger, count_from);
+                    app.begin_anew(count_from);
+                }
+                ledger = Ledger::new(apps.len(), count_from);
+            }
             ledger.first.get_or_insert(arrival.at);
             ledger.events += 1;
             let app = &mut running[arrival.app as usize];
@@ -110,6 +131,10 @@ impl Kpa {
         }
         for app in &mut running {
             app.advance(&mut ledger, Timestamp::MAX);
+        }
+        if ledger.count_from < count_from {
+            // All came before the warm-up was over.
+            ledger = Ledger::new(apps.len(), count_from);
         }
         Ok(ledger.close())
     }
@@ -132,6 +157,8 @@ impl Kpa {
 /// What was measured so far.
 #[derive(Debug)]
 struct Ledger {
+    /// Requests that came before do not count.
+    count_from: Timestamp,
     total: Measures,
     apps: Vec<Measures>,
     /// Apps are simulated each on its own, so that starts do not come in order of time. Limited by the
@@ -145,8 +172,9 @@ struct Ledger {
 }
 
 impl Ledger {
-    fn new(apps: usize) -> Self {
+    fn new(apps: usize, count_from: Timestamp) -> Self {
         Self {
+            count_from,
             total: Measures::over_all(),
             apps: (0..apps).map(|_| Measures::per_app()).collect(),
             starts_by_minute: BTreeMap::new(),
@@ -162,8 +190,10 @@ impl Ledger {
         record(&mut self.apps[app as usize]);
     }
 
-    fn waited(&mut self, app: u32, now: Timestamp, wait: Duration) {
-        self.each(app, |measures| measures.waits.record(wait));
+    fn waited(&mut self, app: u32, now: Timestamp, arrived: Timestamp) {
+        if arrived >= self.count_from {
+            self.each(app, |measures| measures.waits.record(now - arrived));
+        }
         self.digest(app, now, 1);
     }
 
@@ -195,6 +225,7 @@ impl Ledger {
             events: self.events,
             digest: self.digests.into_iter().fold(0, |digest, app| mix(digest ^ app)),
             timeline: Vec::new(),
+            parts: Vec::new(),
         }
     }
 }

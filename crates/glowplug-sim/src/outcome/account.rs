@@ -38,6 +38,19 @@ impl Account {
         }
     }
 
+    pub(crate) fn placed(&self) -> Timestamp {
+        self.placed
+    }
+
+    /// What was before counts no more.
+    pub(crate) fn begin_anew(&mut self, now: Timestamp) {
+        self.placed = self.placed.max(now);
+        self.ready = self.ready.map(|ready| ready.max(now));
+        self.told_to_end = self.told_to_end.map(|told| told.max(now));
+        self.busy_since = self.busy_since.map(|since| since.max(now));
+        self.busy_micros = 0;
+    }
+
     pub(crate) fn ready(&mut self, now: Timestamp) {
         self.ready.get_or_insert(now);
     }
@@ -141,6 +154,29 @@ mod tests {
             ending: secs(2),
         };
         assert_eq!(parts, expected);
+    }
+
+    #[test]
+    fn of_a_runner_that_lived_before_only_the_rest_counts() {
+        let mut account = Account::new(at(10));
+        account.ready(at(15));
+        account.busy(at(16));
+        account.free(at(18));
+        account.busy(at(20));
+        account.begin_anew(at(21));
+        account.free(at(23));
+        account.told_to_end(at(30));
+        let parts = account.close(at(31));
+        let secs = |secs: u64| secs * 1_000_000;
+        let expected = RunnerMicros { busy: secs(2), idle: secs(7), ending: secs(1), ..parts };
+        assert_eq!(parts, expected);
+        assert_eq!((parts.startup, parts.never_used), (0, 0));
+        // Its start is counted from that moment on too.
+        let mut account = Account::new(at(10));
+        account.begin_anew(at(14));
+        account.ready(at(15));
+        account.busy(at(15));
+        assert_eq!(account.close(at(16)).startup, secs(1));
     }
 
     #[test]

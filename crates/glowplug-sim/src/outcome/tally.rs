@@ -6,6 +6,7 @@ use glowplug_core::Timestamp;
 use glowplug_core::decision::StartCause;
 
 use super::account::{Account, RunnerMicros};
+use super::parts::{Parts, Summing};
 use super::timeline::Timeline;
 use super::{Measures, Moment, Outcome};
 
@@ -28,8 +29,22 @@ struct Rest {
     micros: RunnerMicros,
 }
 
+/// What is counted, and from when on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scope<'a> {
+    pub(crate) apps: usize,
+    pub(crate) moments_max: usize,
+    pub(crate) count_from: Timestamp,
+    pub(crate) parts: Option<&'a Parts>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Tally {
+    moments_max: usize,
+    count_from: Timestamp,
+    /// The warm-up is over.
+    counting: bool,
+    parts: Option<Summing>,
     apps: Vec<App>,
     total: Measures,
     timeline: Timeline,
@@ -42,14 +57,18 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn new(apps: usize, moments_max: usize) -> Self {
+    pub(crate) fn new(scope: &Scope<'_>) -> Self {
         let rest = || Rest { measures: Measures::per_app(), micros: RunnerMicros::default() };
         let app =
             || App { requests: 0, answered: 0, warm: 0, service_micros: 0, rest: Box::new(rest()) };
         Self {
-            apps: std::iter::repeat_with(app).take(apps).collect(),
+            moments_max: scope.moments_max,
+            count_from: scope.count_from,
+            counting: scope.count_from == Timestamp::ZERO,
+            parts: scope.parts.map(|parts| Summing::new(parts, scope.apps)),
+            apps: std::iter::repeat_with(app).take(scope.apps).collect(),
             total: Measures::over_all(),
-            timeline: Timeline::new(moments_max),
+            timeline: Timeline::new(scope.moments_max, Timestamp::ZERO),
             state: Moment::default(),
             first_arrival: None,
             last_end: Timestamp::ZERO,
@@ -66,6 +85,48 @@ impl Tally {
         }
     }
 
+    /// The next moment at which all runners must be shown to [`Tally::cut`].
+    pub(crate) fn next_cut(&self) -> Timestamp {
+        let warm = if self.counting { Timestamp::MAX } else { self.count_from };
+        self.parts.as_ref().map_or(Timestamp::MAX, Summing::next_edge).min(warm)
+    }
+
+    /// A runner that lives at the moment of the next cut.
+    pub(crate) fn cut(&mut self, app: u32, account: &mut Account) {
+        let at = self.next_cut();
+        if let Some(parts) = self.parts.as_mut().filter(|parts| parts.next_edge() == at) {
+            parts.lived(app, account, at);
+        }
+        if !self.counting && self.count_from == at {
+            account.begin_anew(at);
+        }
+    }
+
+    /// All runners have been shown.
+    pub(crate) fn pass_cut(&mut self) {
+        let at = self.next_cut();
+        if let Some(parts) = self.parts.as_mut().filter(|parts| parts.next_edge() == at) {
+            parts.pass_edge();
+        }
+        if !self.counting && self.count_from == at {
+            self.begin_anew();
+        }
+    }
+
+    /// Forgets what was counted of the warm-up. Sums by part stay.
+    fn begin_anew(&mut self) {
+        let (apps, moments_max) = (self.apps.len(), self.moments_max);
+        let parts = self.parts.take();
+        *self = Self {
+            count_from: self.count_from,
+            counting: true,
+            parts,
+            timeline: Timeline::new(moments_max, self.count_from),
+            state: self.state,
+            ..Self::new(&Scope { apps, moments_max, ..Scope::default() })
+        };
+    }
+
     fn measures(&mut self, app: u32) -> &mut Measures {
         &mut self.apps[app as usize].rest.measures
     }
@@ -79,7 +140,13 @@ impl Tally {
     }
 
     /// A request got its first runner.
-    pub(crate) fn first_assigned(&mut self, app: u32, wait: Duration) {
+    pub(crate) fn first_assigned(&mut self, app: u32, arrived: Timestamp, wait: Duration) {
+        if let Some(parts) = &mut self.parts {
+            parts.waited(app, arrived, wait);
+        }
+        if arrived < self.count_from {
+            return;
+        }
         if wait.is_zero() {
             self.apps[app as usize].warm += 1;
             return;
@@ -119,7 +186,10 @@ impl Tally {
         }
     }
 
-    pub(crate) fn answered(&mut self, app: u32, failed: bool) {
+    pub(crate) fn answered(&mut self, app: u32, arrived: Timestamp, failed: bool) {
+        if arrived < self.count_from {
+            return;
+        }
         self.apps[app as usize].answered += 1;
         if failed {
             self.measures(app).failed += 1;
@@ -132,14 +202,20 @@ impl Tally {
     }
 
     /// `never_began`: it got no runner at all.
-    pub(crate) fn refused(&mut self, app: u32, never_began: bool) {
+    pub(crate) fn refused(&mut self, app: u32, arrived: Timestamp, never_began: bool) {
         self.state.waiting -= 1;
+        if arrived < self.count_from {
+            return;
+        }
         let measures = self.measures(app);
         measures.refused += 1;
         measures.cold += u64::from(never_began);
     }
 
-    pub(crate) fn left(&mut self, app: u32, never_began: bool) {
+    pub(crate) fn left(&mut self, app: u32, arrived: Timestamp, never_began: bool) {
+        if arrived < self.count_from {
+            return;
+        }
         let measures = self.measures(app);
         measures.left += 1;
         measures.cold += u64::from(never_began);
@@ -189,10 +265,17 @@ impl Tally {
         // The engine may tell it to end all the same before it hears of this.
         self.told_to_end(now, account, in_use);
         self.last_end = self.last_end.max(now);
+        if let Some(parts) = &mut self.parts {
+            parts.lived(app, account, now);
+        }
         self.apps[app as usize].rest.micros.add(account.close(now));
     }
 
     pub(crate) fn into_outcome(mut self, end: Timestamp, events: u64, digest: u64) -> Outcome {
+        if !self.counting {
+            // All was over before the warm-up was.
+            self.begin_anew();
+        }
         self.last_end = self.last_end.max(end);
         self.time_passes(self.last_end);
         let mut micros = RunnerMicros::default();
@@ -221,6 +304,7 @@ impl Tally {
             events,
             digest,
             timeline: self.timeline.into_moments(),
+            parts: self.parts.map_or_else(Vec::new, Summing::into_sums),
         }
     }
 }

@@ -15,14 +15,16 @@ pub(crate) struct Timeline {
     moments: Vec<Moment>,
     moments_max: usize,
     step: Duration,
+    begin: Timestamp,
     next: Timestamp,
 }
 
 impl Timeline {
-    pub(crate) fn new(moments_max: usize) -> Self {
+    pub(crate) fn new(moments_max: usize, begin: Timestamp) -> Self {
         // Two are the fewest that can be halved; none at all are never due.
-        let next = if moments_max == 0 { Timestamp::MAX } else { Timestamp::ZERO };
-        Self { moments: Vec::new(), moments_max: moments_max.max(2), step: STEP_FIRST, next }
+        let next = if moments_max == 0 { Timestamp::MAX } else { begin };
+        let moments_max = moments_max.max(2);
+        Self { moments: Vec::new(), moments_max, step: STEP_FIRST, begin, next }
     }
 
     /// Whether a moment lies before `now`, so that the state up to now has to be kept.
@@ -37,7 +39,7 @@ impl Timeline {
                 self.halve();
                 continue;
             }
-            let at = self.next.since(Timestamp::ZERO);
+            let at = self.next.since(self.begin);
             self.moments.push(Moment { at, ..state });
             self.next = self.next + self.step;
         }
@@ -51,7 +53,7 @@ impl Timeline {
         });
         self.step *= 2;
         let last = self.moments.last().map_or(Duration::ZERO, |moment| moment.at);
-        self.next = Timestamp::ZERO + last + self.step;
+        self.next = self.begin + last + self.step;
     }
 
     pub(crate) fn into_moments(self) -> Vec<Moment> {
@@ -68,7 +70,7 @@ mod tests {
         for (moments_max, secs) in
             [(2, 1), (3, 1_000), (100, 7), (100, 30_000_000), (1_000, 86_400)]
         {
-            let mut timeline = Timeline::new(moments_max);
+            let mut timeline = Timeline::new(moments_max, Timestamp::ZERO);
             for tenth in 1..=10 {
                 let now = Timestamp::from_secs(secs * tenth / 10);
                 timeline
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_moment_shows_the_state_before_the_change() {
-        let mut timeline = Timeline::new(10);
+        let mut timeline = Timeline::new(10, Timestamp::ZERO);
         let state = |idle| Moment { idle, ..Moment::default() };
         timeline.keep(Timestamp::from_micros(1_500), state(1));
         timeline.keep(Timestamp::from_micros(2_500), state(2));
@@ -97,7 +99,7 @@ mod tests {
 
     #[test]
     fn none_are_kept_unless_asked_for() {
-        let timeline = Timeline::new(0);
+        let timeline = Timeline::new(0, Timestamp::ZERO);
         assert!(!timeline.is_due(Timestamp::from_secs(1)));
         assert_eq!(timeline.into_moments(), []);
     }

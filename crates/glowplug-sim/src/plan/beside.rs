@@ -11,7 +11,7 @@ use super::numbers;
 use super::result::{Beside, BesideKind};
 use super::setting::Setting;
 use super::sweep::{Cancelled, Stage, failed};
-use super::traffic::Traffic;
+use super::traffic::Course;
 use crate::baseline::clairvoyant::{self, Bound};
 use crate::baseline::kpa::Kpa;
 use crate::simulation::Failure;
@@ -24,10 +24,10 @@ const GAPS_SECS: [u64; 6] = [10, 60, 300, 600, 1_800, 3_600];
 const STARTS_MAX: usize = 256;
 
 /// By name, always in the same order.
-pub(super) fn all(stage: &Stage<'_>, traffic: &Traffic) -> Result<Vec<Beside>, Error> {
-    let bound = || clairvoyant(stage, traffic);
+pub(super) fn all(stage: &Stage<'_>, course: Course<'_>) -> Result<Vec<Beside>, Error> {
+    let bound = || clairvoyant(stage, course);
     let policies = || -> Vec<Result<Beside, Error>> {
-        KPA_STABLE_SECS.into_par_iter().map(|secs| kpa(stage, traffic, secs)).collect()
+        KPA_STABLE_SECS.into_par_iter().map(|secs| kpa(stage, course, secs)).collect()
     };
     let (bound, policies) = rayon::join(bound, policies);
     let mut all = bound?;
@@ -37,12 +37,12 @@ pub(super) fn all(stage: &Stage<'_>, traffic: &Traffic) -> Result<Vec<Beside>, E
     Ok(all)
 }
 
-fn kpa(stage: &Stage<'_>, traffic: &Traffic, stable_secs: u64) -> Result<Beside, Error> {
+fn kpa(stage: &Stage<'_>, course: Course<'_>, stable_secs: u64) -> Result<Beside, Error> {
     let stable = Duration::from_secs(stable_secs);
     let outcome = Kpa { stable, ..Kpa::default() }
-        .run(stage.models(), stage.seed(), stage.watched(traffic))
+        .run_from(course.count_from, stage.models(), stage.seed(), stage.watched(course.traffic))
         .map_err(fail)?;
-    let numbers = numbers::totals(&outcome, &stage.apps, stage.limits(), traffic.span());
+    let numbers = numbers::totals(&outcome, &stage.apps, stage.limits(), course.span());
     Ok(Beside {
         name: format!("KPA, stable window {stable_secs} s"),
         about: "Knative's pod autoscaler with its defaults but for the window; pods start at once \
@@ -59,14 +59,16 @@ fn kpa(stage: &Stage<'_>, traffic: &Traffic, stable_secs: u64) -> Result<Beside,
     })
 }
 
-fn clairvoyant(stage: &Stage<'_>, traffic: &Traffic) -> Result<Vec<Beside>, Error> {
+fn clairvoyant(stage: &Stage<'_>, course: Course<'_>) -> Result<Vec<Beside>, Error> {
     let limits = limits(stage);
-    let bound = clairvoyant::bound(stage.models(), stage.seed(), stage.watched(traffic), &limits)
+    let traffic = stage.watched(course.traffic);
+    let (count_from, seed) = (course.count_from, stage.seed());
+    let bound = clairvoyant::bound_from(count_from, stage.models(), seed, traffic, &limits)
         .map_err(fail)?;
-    let mut all = vec![in_time(stage, traffic, &bound)];
+    let mut all = vec![in_time(stage, course, &bound)];
     for (nth, within) in limits.iter().enumerate() {
         if GAPS_SECS.map(Duration::from_secs).contains(within) {
-            all.push(on_demand(stage, traffic, &bound, nth));
+            all.push(on_demand(stage, course, &bound, nth));
         }
     }
     Ok(all)
@@ -86,7 +88,7 @@ fn limits(stage: &Stage<'_>) -> Vec<Duration> {
 }
 
 /// Every start is made ahead, so that no request waits: each app at its cheapest limit.
-fn in_time(stage: &Stage<'_>, traffic: &Traffic, bound: &Bound) -> Beside {
+fn in_time(stage: &Stage<'_>, course: Course<'_>, bound: &Bound) -> Beside {
     let paid = |point: &clairvoyant::Point| point.idle_secs + point.startup_secs;
     let (mut starts, mut cost) = (0, 0.0);
     for (points, app) in bound.apps.iter().zip(&stage.apps) {
@@ -106,12 +108,12 @@ fn in_time(stage: &Stage<'_>, traffic: &Traffic, bound: &Bound) -> Beside {
         wait_mean_secs: 0.0,
         wait: None,
         cost,
-        cost_per_day: numbers::per_day(cost, traffic.span()),
+        cost_per_day: numbers::per_day(cost, course.span()),
     }
 }
 
 /// Starts are made when a request has come, as ours are.
-fn on_demand(stage: &Stage<'_>, traffic: &Traffic, bound: &Bound, nth: usize) -> Beside {
+fn on_demand(stage: &Stage<'_>, course: Course<'_>, bound: &Bound, nth: usize) -> Beside {
     let total = &bound.total[nth];
     let cost = bound.apps.iter().zip(&stage.apps).map(|(points, app)| {
         let point = &points[nth];
@@ -130,7 +132,7 @@ fn on_demand(stage: &Stage<'_>, traffic: &Traffic, bound: &Bound, nth: usize) ->
         wait_mean_secs: total.wait_mean().as_secs_f64(),
         wait: None,
         cost,
-        cost_per_day: numbers::per_day(cost, traffic.span()),
+        cost_per_day: numbers::per_day(cost, course.span()),
     }
 }
 

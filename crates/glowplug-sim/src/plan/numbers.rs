@@ -6,8 +6,9 @@ use std::time::Duration;
 use glowplug_core::decision::StartCause;
 
 use super::result::{AppColdRate, AppNumbers, Numbers, Sample, Seconds, Starts, Wait, WaitMeasure};
-use crate::outcome::{Measures, Moment, Outcome, RunnerSeconds, Waits};
+use crate::outcome::{LIMITS, Measures, Moment, Outcome, PartSums, RunnerSeconds, Waits};
 
+const MICROS_PER_SEC: f64 = 1e6;
 const SECS_PER_HOUR: f64 = 3_600.0;
 const SECS_PER_DAY: f64 = 24.0 * SECS_PER_HOUR;
 
@@ -45,17 +46,23 @@ pub(super) struct Cell {
     pub(super) over_goal: f64,
 }
 
+impl Limits {
+    /// In the order in which cells take them from [`PartSums::over`].
+    pub(super) fn of_cells(&self) -> [Duration; LIMITS] {
+        [self.wait_budget, self.goal.unwrap_or(Duration::MAX)]
+    }
+}
+
 impl Cell {
-    pub(super) fn of(measures: &Measures, app: &Priced, limits: &Limits) -> Self {
-        let waits = &measures.waits;
-        let count = whole(waits.count());
-        let runner_secs = measures.runner_seconds.total();
+    fn of(sums: &PartSums, app: &Priced) -> Self {
+        let [over_budget, over_goal] = sums.over.map(whole);
+        let runner_secs = whole(sums.runner_micros) / MICROS_PER_SEC;
         Self {
             cost: app.cost(runner_secs),
             runner_secs,
-            waited_secs: waits.mean().as_secs_f64() * count,
-            over_budget: waits.share_over(limits.wait_budget) * count,
-            over_goal: limits.goal.map_or(0.0, |goal| waits.share_over(goal) * count),
+            waited_secs: whole(sums.waited_micros) / MICROS_PER_SEC,
+            over_budget,
+            over_goal,
         }
     }
 
@@ -68,9 +75,22 @@ impl Cell {
     }
 }
 
-pub(super) fn cells(outcome: &Outcome, apps: &[Priced], limits: &Limits) -> Vec<Cell> {
-    let cell = |(measures, app): (&Measures, &Priced)| Cell::of(measures, app, limits);
-    outcome.apps.iter().zip(apps).map(cell).collect()
+/// By part, then by app.
+pub(super) fn cells(outcome: &Outcome, apps: &[Priced]) -> Vec<Vec<Cell>> {
+    let cell = |(sums, app): (&PartSums, &Priced)| Cell::of(sums, app);
+    let part = |sums: &Vec<PartSums>| sums.iter().zip(apps).map(cell).collect();
+    outcome.parts.iter().map(part).collect()
+}
+
+/// By app, over some parts.
+pub(super) fn sum_of_parts(parts: &[Vec<Cell>]) -> Vec<Cell> {
+    let mut sums = vec![Cell::default(); parts.first().map_or(0, Vec::len)];
+    for part in parts {
+        for (sum, cell) in sums.iter_mut().zip(part) {
+            sum.add(cell);
+        }
+    }
+    sums
 }
 
 /// All but the numbers by app.
@@ -81,7 +101,7 @@ pub(super) fn totals(
     span: Duration,
 ) -> Numbers {
     let total = &outcome.total;
-    let cost: f64 = cells(outcome, apps, limits).iter().map(|cell| cell.cost).sum();
+    let cost: f64 = outcome.apps.iter().zip(apps).map(|(app, priced)| cost(app, priced)).sum();
     Numbers {
         requests: total.requests,
         answered: total.answered,
@@ -116,9 +136,13 @@ pub(super) fn by_app(outcome: &Outcome, apps: &[Priced], limits: &Limits) -> Vec
         starts: measures.starts_total(),
         wait: wait(&measures.waits, limits.wait_budget),
         runner_seconds: seconds(&measures.runner_seconds),
-        cost: Cell::of(measures, app, limits).cost,
+        cost: cost(measures, app),
     };
     outcome.apps.iter().zip(apps).map(row).collect()
+}
+
+fn cost(measures: &Measures, app: &Priced) -> f64 {
+    app.cost(measures.runner_seconds.total())
 }
 
 fn starts(outcome: &Outcome) -> Starts {

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use glowplug_core::Timestamp;
 use glowplug_core::spec::Scaling;
 
 use super::grid::CELLS_MAX;
@@ -13,8 +14,8 @@ use super::result::{
 };
 use super::setting::Setting;
 use super::sweep::{Detail, Job, Simulated, Stage};
-use super::traffic::Traffic;
-use super::{Error, beside, change, diff, frontier};
+use super::traffic::{Course, Traffic};
+use super::{Error, beside, change, diff, frontier, numbers};
 
 /// The part that is held out without being asked for.
 const HOLDOUT_SHARE: f64 = 0.25;
@@ -48,30 +49,42 @@ struct Planner<'a> {
     chosen_on: Traffic,
     /// `None`: the same.
     held_out: Option<Traffic>,
-    parts: Vec<Traffic>,
+    /// Where the parts of what is chosen on meet, and what is held out begins.
+    edges: Vec<Timestamp>,
     settings: Vec<Setting>,
 }
 
 impl<'a> Planner<'a> {
     fn new(whole: &'a Traffic, options: &'a Options, stage: &'a Stage<'a>) -> Result<Self, Error> {
         let (chosen_on, held_out) = divide(whole, options.holdout)?;
-        let parts = parts(&chosen_on);
+        let mut edges = chosen_on.edges(parts(&chosen_on));
+        edges.extend(held_out.is_some().then(|| Timestamp::ZERO + chosen_on.span()));
         let mut settings = vec![Setting::Today];
         settings.extend(options.grid.settings(&options.budget));
-        let (runs, apps) = (settings.len() * (parts.len() + 1), stage.apps.len());
+        let (runs, apps) = (settings.len() * (edges.len() + 1), stage.apps.len());
         if runs.saturating_mul(apps) > CELLS_MAX {
             return Err(Error::TooManyCells { runs, apps });
         }
-        Ok(Self { options, stage, whole, chosen_on, held_out, parts, settings })
+        Ok(Self { options, stage, whole, chosen_on, held_out, edges, settings })
     }
 
     fn reported_on(&self) -> &Traffic {
         self.held_out.as_ref().unwrap_or(&self.chosen_on)
     }
 
+    /// All of the traffic, of which what is reported on counts. So whoever learns has seen what settings are
+    /// chosen on, and runners are as warm as they would be.
+    fn course(&self) -> Course<'_> {
+        let count_from = match &self.held_out {
+            None => Timestamp::ZERO,
+            Some(_) => Timestamp::ZERO + self.chosen_on.span(),
+        };
+        Course { traffic: self.whole, count_from }
+    }
+
     fn plan(&self) -> Result<Plan, Error> {
         let (deck, mut reported) = self.sweep()?;
-        let beside = beside::all(self.stage, self.reported_on())?;
+        let beside = beside::all(self.stage, self.course())?;
         let today = run_of(Setting::Today, reported.remove(TODAY));
         let settings = self.settings[TODAY + 1..].iter();
         let runs: Vec<Run> = settings
@@ -107,41 +120,30 @@ impl<'a> Planner<'a> {
         })
     }
 
-    /// All settings on the part to choose on, whole and in parts, and on the part that was held out.
+    /// Each setting once on all of the traffic: sums of its parts to choose by, and the numbers of what is
+    /// reported on.
     fn sweep(&self) -> Result<(Deck, Vec<Simulated>), Error> {
-        let mut traffics = vec![&self.chosen_on];
-        traffics.extend(&self.parts);
-        traffics.extend(&self.held_out);
-        let reported = if self.held_out.is_some() { traffics.len() - 1 } else { 0 };
-        let mut jobs = Vec::new();
-        for (nth, traffic) in traffics.iter().copied().enumerate() {
-            jobs.extend(self.settings.iter().map(|setting| Job {
-                traffic,
-                setting: *setting,
-                scalings: None,
-                detail: if nth == reported && *setting == Setting::Today {
-                    Detail::Full
-                } else {
-                    Detail::Sweep
-                },
-            }));
-        }
+        let job = |setting: &Setting| Job {
+            course: self.course(),
+            edges: self.edges.clone(),
+            setting: *setting,
+            scalings: None,
+            detail: if *setting == Setting::Today { Detail::Full } else { Detail::Sweep },
+        };
+        let jobs: Vec<Job<'_>> = self.settings.iter().map(job).collect();
         self.stage.announce(&jobs);
-        let mut simulated = self.stage.run_all(&jobs)?;
-        let mut by_traffic: Vec<Vec<Simulated>> = Vec::new();
-        while !simulated.is_empty() {
-            let rest = simulated.split_off(self.settings.len());
-            by_traffic.push(std::mem::replace(&mut simulated, rest));
-        }
-        let cells = |of: &Vec<Simulated>| of.iter().map(|one| one.cells.clone()).collect();
+        let simulated = self.stage.run_all(&jobs)?;
+        let held_out = usize::from(self.held_out.is_some());
+        let parts = self.edges.len() + 1 - held_out;
+        let part = |nth: usize| simulated.iter().map(|one| one.parts[nth].clone()).collect();
         let deck = Deck {
             groups: self.groups(),
-            whole: cells(&by_traffic[0]),
-            parts: by_traffic[1..=self.parts.len()].iter().map(cells).collect(),
+            whole: simulated.iter().map(|one| numbers::sum_of_parts(&one.parts[..parts])).collect(),
+            parts: (0..parts).map(part).collect(),
             requests: self.chosen_on.requests(),
             span: self.chosen_on.span(),
         };
-        Ok((deck, by_traffic.swap_remove(reported)))
+        Ok((deck, simulated))
     }
 
     /// Apps with enough requests alone, then all others together.
@@ -160,7 +162,7 @@ impl<'a> Planner<'a> {
         let scalings = self.scalings(deck, &pick);
         let (simulated, chosen_numbers) = match &self.held_out {
             None => (chosen, None),
-            Some(traffic) => (self.together(traffic, &scalings)?, Some(chosen.numbers)),
+            Some(_) => (self.together(self.course(), &scalings)?, Some(chosen.numbers)),
         };
         let settings = self.changes(deck, &scalings);
         Ok(Recommendation {
@@ -189,7 +191,7 @@ impl<'a> Planner<'a> {
                 break;
             }
             let scalings = self.scalings(deck, &pick);
-            let simulated = self.together(&self.chosen_on, &scalings)?;
+            let simulated = self.together(Course::whole(&self.chosen_on), &scalings)?;
             if intent != Intent::Budget || self.keeps_budget(&simulated) {
                 return Ok((pick, simulated));
             }
@@ -199,9 +201,10 @@ impl<'a> Planner<'a> {
         Ok(first.expect("the loop runs at least once"))
     }
 
-    fn together(&self, traffic: &Traffic, scalings: &[Scaling]) -> Result<Simulated, Error> {
+    fn together(&self, course: Course<'_>, scalings: &[Scaling]) -> Result<Simulated, Error> {
         let job = Job {
-            traffic,
+            course,
+            edges: Vec::new(),
             setting: Setting::PerApp,
             scalings: Some(scalings.to_vec()),
             detail: Detail::Full,
@@ -256,7 +259,8 @@ impl<'a> Planner<'a> {
         let mut notes = self.whole.notes().to_vec();
         if let Some(held_out) = &self.held_out {
             notes.push(format!(
-                "settings are chosen on the first {} requests; all numbers are of the {} after them",
+                "settings are chosen on the first {} requests; all numbers are of the {} after them, \
+                 with the first as a warm-up",
                 self.chosen_on.requests(),
                 held_out.requests()
             ));
@@ -301,13 +305,10 @@ fn divide(whole: &Traffic, holdout: Holdout) -> Result<(Traffic, Option<Traffic>
     Ok((chosen_on, Some(held_out)))
 }
 
-/// None when there would be but one.
-fn parts(traffic: &Traffic) -> Vec<Traffic> {
+/// How many parts are told apart.
+fn parts(traffic: &Traffic) -> u32 {
     let count = traffic.span().as_secs() / PART_MIN.as_secs();
-    match u32::try_from(count).unwrap_or(u32::MAX).min(PARTS_MAX) {
-        0 | 1 => Vec::new(),
-        count => traffic.slices(count),
-    }
+    u32::try_from(count).unwrap_or(u32::MAX).clamp(1, PARTS_MAX)
 }
 
 fn frontier_of(runs: &[Run], wait: WaitMeasure) -> Frontier {

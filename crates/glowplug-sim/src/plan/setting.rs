@@ -45,6 +45,7 @@ fn secs<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::E
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
+#[expect(clippy::ref_option, reason = "as serde calls it")]
 fn some_secs<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
 }

@@ -3,20 +3,20 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use glowplug_core::engine;
 use glowplug_core::resources::{Capacity, MachineType};
 use glowplug_core::spec::{AppSpec, Scaling};
+use glowplug_core::{Timestamp, engine};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 use super::numbers::{self, Cell, Limits, Priced};
 use super::options::{Options, Progress};
 use super::result::{ModelRow, Numbers, Sample};
 use super::setting::Setting;
-use super::traffic::{TracedApp, Traffic};
+use super::traffic::{Course, TracedApp, Traffic};
 use super::{Error, phases};
 use crate::model::{AppModel, Faults, Model};
-use crate::outcome::Outcome;
-use crate::simulation::{Failure, Untidiness, World};
+use crate::outcome::{Outcome, Parts};
+use crate::simulation::{Failure, World};
 use crate::traffic::Arrival;
 
 /// Requests between two reports of progress, and two looks at whether to go on.
@@ -37,7 +37,9 @@ pub(super) struct Stage<'a> {
 
 /// One simulation to be done: everything an app is, but for the settings.
 pub(super) struct Job<'a> {
-    pub(super) traffic: &'a Traffic,
+    pub(super) course: Course<'a>,
+    /// Where the parts of the traffic meet that cells are of.
+    pub(super) edges: Vec<Timestamp>,
     pub(super) setting: Setting,
     /// By app; `None`: as the setting says.
     pub(super) scalings: Option<Vec<Scaling>>,
@@ -55,7 +57,8 @@ pub(super) enum Detail {
 #[derive(Clone, Debug)]
 pub(super) struct Simulated {
     pub(super) numbers: Numbers,
-    pub(super) cells: Vec<Cell>,
+    /// By part, then by app: of the warm-up too.
+    pub(super) parts: Vec<Vec<Cell>>,
     pub(super) timeline: Vec<Sample>,
     /// Share of requests that waited longer than the goal.
     pub(super) over_goal_share: f64,
@@ -130,7 +133,7 @@ impl<'a> Stage<'a> {
     }
 
     pub(super) fn announce(&self, jobs: &[Job<'_>]) {
-        let requests = jobs.iter().map(|job| job.traffic.requests()).sum();
+        let requests = jobs.iter().map(|job| job.course.traffic.requests()).sum();
         self.progress.planned(jobs.len(), requests);
     }
 
@@ -156,14 +159,14 @@ impl<'a> Stage<'a> {
         let full = job.detail == Detail::Full;
         let outcome = self.simulate(job, if full { MOMENTS_MAX } else { 0 })?;
         self.progress.simulated(&job.setting);
-        let span = job.traffic.span();
+        let span = job.course.span();
         let mut totals = numbers::totals(&outcome, &self.apps, &self.limits, span);
         if full {
             totals.apps = numbers::by_app(&outcome, &self.apps, &self.limits);
         }
         Ok(Simulated {
             numbers: totals,
-            cells: numbers::cells(&outcome, &self.apps, &self.limits),
+            parts: numbers::cells(&outcome, &self.apps),
             timeline: numbers::timeline(&outcome.timeline),
             over_goal_share: self
                 .limits
@@ -185,11 +188,12 @@ impl<'a> Stage<'a> {
             engine: engine::Config::default(),
             capacity: self.options.capacity.clone().unwrap_or_else(unbounded),
             apps,
-            untidiness: Untidiness::default(),
+            count_from: job.course.count_from,
+            parts: Some(Parts { edges: job.edges.clone(), limits: self.limits.of_cells() }),
             moments_max,
             ..World::default()
         };
-        world.run(self.watched(job.traffic)).map_err(|failure| match failure {
+        world.run(self.watched(job.course.traffic)).map_err(|failure| match failure {
             Failure::Traffic(Cancelled) => Error::Cancelled,
             other => failed(&job.setting, other),
         })

@@ -51,6 +51,24 @@ pub struct Traffic {
     notes: Arc<[String]>,
 }
 
+/// Traffic, and the moment from which on it counts: before, it warms up whoever learns from it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Course<'a> {
+    pub(super) traffic: &'a Traffic,
+    pub(super) count_from: Timestamp,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn whole(traffic: &'a Traffic) -> Self {
+        Self { traffic, count_from: Timestamp::ZERO }
+    }
+
+    /// Of what counts.
+    pub(super) fn span(&self) -> Duration {
+        self.traffic.span().saturating_sub(self.count_from - Timestamp::ZERO)
+    }
+}
+
 /// An app as the trace knows it.
 #[derive(Clone, Debug)]
 pub struct TracedApp {
@@ -176,10 +194,9 @@ impl Traffic {
         (self.between(self.from, middle), self.between(middle, self.until))
     }
 
-    /// Parts of equal length.
-    pub(super) fn slices(&self, count: u32) -> Vec<Self> {
-        let edge = |n| self.from + self.span() * n / count;
-        (0..count).map(|n| self.between(edge(n), edge(n + 1))).collect()
+    /// Where so many parts of equal length meet, since the beginning.
+    pub(super) fn edges(&self, parts: u32) -> Vec<Timestamp> {
+        (1..parts).map(|nth| Timestamp::ZERO + self.span() * nth / parts).collect()
     }
 
     /// Requests from one moment up to another, which belongs to it only at the traffic's end.

@@ -26,7 +26,7 @@ use super::checkers::{Facts, Verdict};
 use super::digest::Digest;
 use super::{Failure, World};
 use crate::model::{AppModel, Faults, Purpose, Sampler, Stream, micros, mix};
-use crate::outcome::{Outcome, Tally};
+use crate::outcome::{Outcome, Scope, Tally};
 use crate::traffic::Arrival;
 
 /// How long after the last arrival requests may still be worked off. What is open then is left.
@@ -139,7 +139,12 @@ where
             agenda: Agenda::default(),
             facts: Facts::new(world.engine.boot, world.capacity.clone()),
             apps: apps.map(|(nth, model)| App::new(model, world.seed, nth)).collect(),
-            tally: Tally::new(world.apps.len(), world.moments_max),
+            tally: Tally::new(&Scope {
+                apps: world.apps.len(),
+                moments_max: world.moments_max,
+                count_from: world.count_from,
+                parts: world.parts.as_ref(),
+            }),
             digest: Digest::default(),
             events: 0,
             happenings_left: world.happenings.len(),
@@ -200,6 +205,7 @@ where
             return Ok(Course::Over);
         }
         if next > self.now {
+            self.cut(next);
             self.tally.time_passes(next);
             self.now = next;
             self.facts.goes_on();
@@ -214,6 +220,19 @@ where
             self.pull_arrival()?;
         }
         Ok(Course::GoesOn)
+    }
+
+    /// Closes the books on what was before the moments that divide the measures, up to `next`.
+    fn cut(&mut self, next: Timestamp) {
+        while self.tally.next_cut() <= next {
+            for place in self.facts.roster.by_age() {
+                let Some(runner) = self.facts.roster.get_mut(place) else { continue };
+                if !runner.told.exited {
+                    self.tally.cut(runner.told.app, &mut runner.account);
+                }
+            }
+            self.tally.pass_cut();
+        }
     }
 
     fn is_over(&mut self, next: Timestamp) -> bool {
@@ -307,7 +326,7 @@ where
                 let (handle, place) = self.facts.deliver(*lease)?;
                 self.release(place);
                 let request = self.facts.requests.get(handle);
-                self.tally.answered(request.app, request.failed);
+                self.tally.answered(request.app, request.arrived, request.failed);
                 self.leave(handle);
             }
             Action::Retry { lease, delay } => {
@@ -341,7 +360,7 @@ where
     fn refuse(&mut self, id: RequestId, mode: Mode) -> Verdict<()> {
         let handle = self.facts.refuse(id, mode)?;
         let request = self.facts.requests.get(handle);
-        self.tally.refused(request.app, request.attempts == 0);
+        self.tally.refused(request.app, request.arrived, request.attempts == 0);
         self.leave(handle);
         Ok(())
     }
@@ -377,8 +396,9 @@ where
             None if self.cut_off => self.now,
             None => self.last_answer,
         };
+        self.cut(end);
         for request in self.facts.requests.all() {
-            self.tally.left(request.app, request.attempts == 0);
+            self.tally.left(request.app, request.arrived, request.attempts == 0);
         }
         for place in self.facts.roster.by_age() {
             if let Some(runner) = self.facts.roster.get(place).filter(|runner| !runner.told.exited)

@@ -11,4 +11,5 @@ mod scenarios;
 mod settling;
 mod simfaas;
 mod simulation;
+mod warm_up;
 mod worlds;

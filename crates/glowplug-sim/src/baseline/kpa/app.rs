@@ -59,6 +59,8 @@ pub(super) struct App {
     was_ready: bool,
     held: VecDeque<Held>,
     in_flight: u32,
+    /// Still to come, and not to be counted.
+    answers_of_before: u64,
     last_tick: Timestamp,
 }
 
@@ -122,6 +124,7 @@ impl App {
             was_ready: false,
             held: VecDeque::new(),
             in_flight: 0,
+            answers_of_before: 0,
             last_tick: Timestamp::ZERO,
         }
     }
@@ -177,6 +180,14 @@ impl App {
         }
     }
 
+    /// What was before counts no more, and neither do the answers to it.
+    pub(super) fn begin_anew(&mut self, now: Timestamp) {
+        self.answers_of_before = self.concurrency();
+        for pod in self.pods.values_mut() {
+            pod.begin_anew(now);
+        }
+    }
+
     fn concurrency(&self) -> u64 {
         u64::from(self.in_flight) + self.held.len() as u64
     }
@@ -199,7 +210,10 @@ impl App {
         let (state, requests) = (pod.state, pod.requests());
         self.report(now);
         self.in_flight -= 1;
-        ledger.each(self.index, |measures| measures.answered += 1);
+        match self.answers_of_before {
+            0 => ledger.each(self.index, |measures| measures.answered += 1),
+            _ => self.answers_of_before -= 1,
+        }
         if let Some(at) = next {
             self.agenda.push(Reverse((at, Event::Finished { pod: number })));
         }
@@ -244,7 +258,7 @@ impl App {
             }
             self.turn = number + 1;
             self.in_flight += 1;
-            ledger.waited(self.index, now, now - held.at);
+            ledger.waited(self.index, now, held.at);
         }
     }
 
@@ -258,9 +272,9 @@ impl App {
 
     fn refuse_overdue(&mut self, ledger: &mut Ledger, now: Timestamp) {
         self.report(now);
-        let before = self.held.len();
+        let overdue = |held: &&Held| held.deadline <= now && held.at >= ledger.count_from;
+        let refused = self.held.iter().filter(overdue).count() as u64;
         self.held.retain(|held| held.deadline > now);
-        let refused = (before - self.held.len()) as u64;
         ledger.each(self.index, |measures| measures.refused += refused);
     }
 

@@ -98,6 +98,11 @@ impl Pod {
         self.state = State::Draining;
     }
 
+    /// What was before counts no more.
+    pub(super) fn begin_anew(&mut self, now: Timestamp) {
+        self.account.begin_anew(now);
+    }
+
     /// Where its seconds went, when it has ended.
     pub(super) fn close(self, ended: Timestamp) -> RunnerSeconds {
         self.account.close(ended).seconds()

@@ -30,7 +30,8 @@ where
         let generation = self.facts.requests.next_generation();
         let request = self.facts.requests.get_mut(handle);
         if lease.attempt == 1 {
-            self.tally.first_assigned(request.app, self.now.since(request.arrived));
+            let arrived = request.arrived;
+            self.tally.first_assigned(request.app, arrived, self.now.since(arrived));
         }
         request.generation = generation;
         request.failed = false;
