@@ -8,6 +8,7 @@
 //! a spare while the app wakes up:  chance that it helps × worth + what the first of two starts saves
 //!                                  > chance that it is in vain × its cost       (wakes.rs)
 //! a start before an expected use:  the app's uses are periodic                  (period.rs)
+//!                                  or somebody is about to use it               (interest.rs)
 //! ```
 //!
 //! To keep a runner for a moment costs that moment; to have kept it when it is asked for saves a start. So
@@ -31,6 +32,8 @@
 //! parameters of an app bound all of this, and the engine applies them. Not done here: choosing among
 //! machines, or anything across apps.
 
+mod interest;
+mod learned;
 mod levels;
 mod memory;
 mod period;
@@ -40,12 +43,15 @@ mod worth;
 
 use std::time::Duration;
 
+use interest::{Interests, Stakes};
 use levels::Levels;
 use memory::Memory;
 use period::Period;
 use wakes::{Wakes, Window};
 use worth::Worth;
 
+pub use interest::{Interest, InterestWhy, Last};
+pub use learned::Learned;
 pub use period::Wake;
 pub use why::{Kept, KeptBound, KeptWhy, SpareWhy, WakeWhy};
 
@@ -121,6 +127,8 @@ pub struct Learner {
     period: Period,
     wakes: Wakes,
     wanted: Option<Wanted>,
+    /// Of apps that somebody announced a use of.
+    interests: Option<Box<Interests>>,
 }
 
 impl Learner {
@@ -134,6 +142,7 @@ impl Learner {
             period: Period::default(),
             wakes: Wakes::default(),
             wanted: None,
+            interests: None,
         }
     }
 
@@ -161,9 +170,26 @@ impl Learner {
         }
         self.wakes.rose(now);
         if before == 0 {
+            if let Some(interests) = &mut self.interests {
+                interests.requested(now);
+            }
             self.period.woke(now);
             self.wanted = if ready == 0 { self.spare_on_waking(now, demand) } else { None };
         }
+    }
+
+    /// Somebody is about to use the app, as far as signs tell. While it is used they tell nothing.
+    pub fn sign(&mut self, now: Timestamp, last: Last) {
+        if self.levels.demand() > 0 {
+            return;
+        }
+        let stakes = Stakes {
+            start_secs: self.worth.start_secs(),
+            worth_secs: self.worth.secs(),
+            lifetime: self.kept(1, now).why.lifetime,
+            keep_max: self.keep_max,
+        };
+        self.interests.get_or_insert_default().sign(now, last, &stakes);
     }
 
     /// A start of the app took this long, from being wanted to being ready.
@@ -224,6 +250,15 @@ impl Learner {
     /// When to start a runner before its request, if that can be foretold.
     pub fn wake(&self, now: Timestamp) -> Option<Wake> {
         self.period.wake(now, self.worth.start_secs(), self.worth.secs())
+    }
+
+    /// Whether one runner is wanted at this moment, since somebody is about to use the app.
+    pub fn interest(&self, now: Timestamp) -> Option<Interest> {
+        self.interests.as_ref()?.wanted(now)
+    }
+
+    pub fn budget(&self) -> Option<Budget> {
+        self.worth.budget()
     }
 
     /// Runner-seconds that a second of waiting is worth at this moment: steered, if there is a budget.

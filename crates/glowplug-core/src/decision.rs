@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::auto::{KeptWhy, SpareWhy, WakeWhy};
+use crate::auto::{InterestWhy, KeptWhy, SpareWhy, WakeWhy};
 use crate::ids::{AppId, RequestId, RunnerId};
 use crate::lifecycle::{Input, State};
 use crate::request::Refusal;
@@ -302,6 +302,8 @@ pub enum Foresight {
     Spare(SpareWhy),
     /// The app is used like clockwork.
     Wake(WakeWhy),
+    /// Somebody shows interest in it.
+    Interest(InterestWhy),
 }
 
 impl fmt::Display for Foresight {
@@ -309,6 +311,7 @@ impl fmt::Display for Foresight {
         match self {
             Self::Spare(why) => why.fmt(f),
             Self::Wake(why) => why.fmt(f),
+            Self::Interest(why) => why.fmt(f),
         }
     }
 }

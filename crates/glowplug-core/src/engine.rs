@@ -33,12 +33,13 @@ mod timers;
 mod view;
 mod waiting;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use view::{AppView, RequestView, RunnerView};
 
 use crate::action::Action;
+use crate::auto::Learner;
 use crate::decision::{Decision, StopReason, What};
 use crate::event::Event;
 use crate::ids::{AppId, RequestId, RunnerId};
@@ -88,6 +89,8 @@ pub struct Engine {
     outlook: Option<placement::Outlook>,
     timers: Timers,
     actions: VecDeque<Action>,
+    /// For apps that are yet to be scaled by what was learned of them.
+    taught: BTreeMap<AppId, Box<Learner>>,
     runner_sequence: u32,
     request_sequence: u64,
     shutting_down: bool,
@@ -109,6 +112,7 @@ impl Engine {
             outlook: None,
             timers: Timers::default(),
             actions: VecDeque::new(),
+            taught: BTreeMap::new(),
             runner_sequence: 0,
             request_sequence: 0,
             shutting_down: false,
@@ -136,6 +140,7 @@ impl Engine {
             Event::Unhealthy { runner, detail } => self.unhealthy(now, runner, detail),
             Event::StopRequested { runner, how } => self.stop_requested(now, runner, how),
             Event::WarmRequested { app, runners } => self.warm_requested(now, app, runners),
+            Event::Interest { app } => self.interest(now, app),
             Event::ShutDown => self.shut_down(now),
         }
         self.place_pending(now);
@@ -218,12 +223,13 @@ impl Engine {
     fn app_changed(&mut self, now: Timestamp, id: AppId, spec: AppSpec) {
         let unschedulable = self.unschedulable(&spec);
         let revision = spec.revision;
+        let taught = self.taken_lesson(id, &spec.scaling);
         if let Some(app) = self.apps.get_mut(&id) {
             if app.spec.revision != revision {
                 // What failed was other code.
                 app.backoff.reset();
             }
-            app.learner = learner::of(&spec.scaling, app.learner.take());
+            app.learner = learner::of(&spec.scaling, taught.or(app.learner.take()));
             let floor = app.floor();
             app.spec = spec;
             if app.floor() < floor {
@@ -235,7 +241,8 @@ impl Engine {
             self.retire_outdated(now, id, revision);
             self.apply_settings_to_runners(now, id);
         } else {
-            let app = App { unschedulable, ..App::new(spec) };
+            let learner = learner::of(&spec.scaling, taught);
+            let app = App { unschedulable, learner, ..App::new(spec) };
             self.apps.insert(id, app);
         }
         self.placement_due = true;

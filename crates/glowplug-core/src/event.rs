@@ -75,6 +75,11 @@ pub enum Event {
         app: AppId,
         runners: u32,
     },
+    /// Somebody is about to use the app: opened its page, asks for the status of a request. Says something
+    /// only of apps that are scaled by what is learned of them.
+    Interest {
+        app: AppId,
+    },
     /// The node ends: nothing starts any more, every runner is told to end.
     ShutDown,
 }

@@ -116,7 +116,7 @@ impl fmt::Display for WakeWhy {
 }
 
 /// 1st, 2nd, 3rd, 4th.
-struct Ordinal(u32);
+pub(super) struct Ordinal(pub(super) u32);
 
 impl fmt::Display for Ordinal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

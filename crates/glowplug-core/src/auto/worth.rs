@@ -128,6 +128,10 @@ impl Worth {
         self.logarithm = moved.clamp(WAIT_PRICE_MIN.ln_1p(), WAIT_PRICE_MAX.ln_1p());
     }
 
+    pub(super) fn budget(&self) -> Option<Budget> {
+        self.budget
+    }
+
     pub(super) fn start_secs(&self) -> f64 {
         self.start.or(START_UNKNOWN_SECS).max(START_SECS_MIN)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::state::App;
-use crate::auto::{Kept, Learner};
+use crate::auto::{Kept, Last, Learned, Learner};
 use crate::decision::{Foresight, StartCause, StopReason, What};
 use crate::ids::{AppId, Lease, RunnerId};
 use crate::scaler::{self, Load, Target};
@@ -31,7 +31,8 @@ pub(super) fn of(scaling: &Scaling, before: Option<Box<Learner>>) -> Option<Box<
 /// The app's parameters with what the learner asks for above them at this moment.
 pub(super) fn asked(learner: &Learner, scaling: &Scaling, now: Timestamp) -> Scaling {
     let spare = u32::from(learner.spare(now).is_some());
-    let awake = u32::from(learner.wake(now).is_some_and(|wake| wake.at <= now));
+    let awake = learner.wake(now).is_some_and(|wake| wake.at <= now);
+    let awake = u32::from(awake || learner.interest(now).is_some());
     Scaling {
         concurrency_buffer: scaling.concurrency_buffer.max(spare),
         min_concurrency: scaling.min_concurrency.max(awake),
@@ -49,7 +50,9 @@ impl App {
     pub(super) fn foresight(&self, now: Timestamp) -> Option<Foresight> {
         let learner = self.learner.as_ref()?;
         let spare = learner.spare(now).map(|spare| Foresight::Spare(spare.why));
-        spare.or_else(|| learner.wake(now).map(|wake| Foresight::Wake(wake.why)))
+        let interest = || learner.interest(now).map(|sign| Foresight::Interest(sign.why));
+        let wake = || learner.wake(now).map(|wake| Foresight::Wake(wake.why));
+        spare.or_else(interest).or_else(wake)
     }
 
     /// What is to become of the highest level of the app, if it is scaled by what was learned. Since when it
@@ -101,7 +104,8 @@ impl Engine {
         learner.demand(now, demand, ready);
         let spare = learner.spare(now).map(|spare| spare.until);
         let wake = learner.wake(now).map(|wake| if wake.at > now { wake.at } else { wake.until });
-        for at in [spare, wake].into_iter().flatten() {
+        let interest = learner.interest(now).map(|interest| interest.until);
+        for at in [spare, wake, interest].into_iter().flatten() {
             self.wake_app_at(id, at);
         }
     }
@@ -136,7 +140,7 @@ impl Engine {
 
     /// For how long a runner is kept that was not started for demand, and that nobody has used yet: the
     /// learner knows nothing of why it is there.
-    fn own_time(&self, id: RunnerId) -> Duration {
+    pub(super) fn own_time(&self, id: RunnerId) -> Duration {
         let Some(runner) = self.runners.get(&id) else { return Duration::ZERO };
         let asked_for = matches!(
             runner.cause,
@@ -144,6 +148,40 @@ impl Engine {
         );
         let keep_alive = self.apps.get(&runner.app).map(|app| app.spec.scaling.keep_alive);
         keep_alive.filter(|_| asked_for && runner.served == 0).unwrap_or_default()
+    }
+
+    /// Somebody is about to use an app.
+    pub(super) fn interest(&mut self, now: Timestamp, id: AppId) {
+        let Some(app) = self.apps.get_mut(&id).filter(|app| app.may_start()) else { return };
+        let alive = app.alive();
+        let used_last = app.free.first_choice().and_then(|id| self.runners.get(&id));
+        let Some(learner) = app.learner.as_mut().filter(|_| !self.shutting_down) else { return };
+        let last = match used_last {
+            Some(runner) => Last::Idle { since: runner.last_used },
+            None if alive > 0 => Last::Starting,
+            None => Last::None,
+        };
+        learner.sign(now, last);
+        self.review(now, id);
+    }
+
+    /// Gives an app what was learned of it before, in another life of the node. It counts from when the app
+    /// is next declared to be scaled so.
+    pub fn teach(&mut self, id: AppId, learner: Learner) {
+        self.taught.insert(id, Box::new(learner));
+    }
+
+    pub(super) fn taken_lesson(&mut self, id: AppId, scaling: &Scaling) -> Option<Box<Learner>> {
+        match scaling.policy {
+            Policy::Fixed => None,
+            Policy::Auto(_) => self.taught.remove(&id),
+        }
+    }
+
+    /// What is known of an app that is scaled by what is learned of it, and what would be done now.
+    pub fn learned(&self, id: AppId, now: Timestamp) -> Option<Learned> {
+        let app = self.apps.get(&id)?;
+        Some(app.learner.as_ref()?.learned(now, app.alive()))
     }
 
     /// Says why a runner is wanted that nothing but the learner asks for.

@@ -64,9 +64,8 @@ const RESTART_COST_UNKNOWN: Duration = Duration::from_secs(1);
 
 impl App {
     pub(super) fn new(spec: AppSpec) -> Self {
-        let learner = learner::of(&spec.scaling, None);
         Self {
-            learner,
+            learner: None,
             spec,
             waiting: Waiting::default(),
             delayed: BTreeSet::new(),

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::state::{App, Progress, Runner};
+use crate::auto::KeptWhy;
 use crate::decision::{StartCause, StopReason};
 use crate::ids::{AppId, RequestId, RunnerId};
 use crate::lifecycle::State;
@@ -35,6 +36,8 @@ pub struct RunnerView<'a> {
     /// When it expires, if it is idle and nothing asks for it any more. Of apps that are scaled by what is
     /// learned, only the runner that goes first has one.
     pub expires: Option<Timestamp>,
+    /// Why then, if that was learned.
+    pub kept: Option<KeptWhy>,
     pub stop: Option<&'a StopReason>,
 }
 
@@ -92,17 +95,16 @@ impl Engine {
     }
 
     fn runner_view<'a>(&'a self, id: RunnerId, runner: &'a Runner) -> RunnerView<'a> {
-        let expires =
-            self.apps.get(&runner.app).filter(|_| runner.state == State::Idle).and_then(|app| {
-                match app.kept(runner.last_used) {
-                    None => Some(runner.last_used + app.time_to_live(runner.served)),
-                    // The others' turn comes when it is gone.
-                    Some(kept) => {
-                        let next = app.free.idle().next().is_some_and(|seat| seat.runner == id);
-                        next.then_some(kept.until)
-                    }
-                }
-            });
+        let idle_of = self.apps.get(&runner.app).filter(|_| runner.state == State::Idle);
+        // The others' turn comes when the first is gone.
+        let goes_next = |app: &&App| app.free.idle().next().is_some_and(|seat| seat.runner == id);
+        let kept = idle_of.filter(goes_next).and_then(|app| app.kept(runner.last_used));
+        let expires = match idle_of {
+            Some(app) if app.learner.is_none() => {
+                Some(runner.last_used + app.time_to_live(runner.served))
+            }
+            _ => kept.map(|kept| kept.until.max(runner.last_used + self.own_time(id))),
+        };
         RunnerView {
             id,
             app: runner.app,
@@ -117,6 +119,7 @@ impl Engine {
             setup: runner.setup,
             ready: runner.ready,
             expires,
+            kept: kept.map(|kept| kept.why),
             stop: runner.stop.as_ref().map(|stop| &stop.reason),
         }
     }

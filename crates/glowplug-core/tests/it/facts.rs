@@ -226,7 +226,8 @@ impl Facts {
             | Event::Unhealthy { .. }
             | Event::Finished { .. }
             | Event::StopRequested { .. }
-            | Event::WarmRequested { .. } => {}
+            | Event::WarmRequested { .. }
+            | Event::Interest { .. } => {}
         }
     }
 

@@ -4,6 +4,7 @@
 mod contention;
 mod facts;
 mod fleet;
+mod interest;
 mod learned;
 mod random;
 mod requests;
