@@ -36,6 +36,8 @@ pub struct Options {
     pub prices: Prices,
     /// Settings of the config, by app; they go before those the trace recorded.
     pub configured: BTreeMap<String, Scaling>,
+    /// Machine types of the config, by app; they go before those the trace recorded.
+    pub configured_machines: BTreeMap<String, String>,
     /// Of apps about which neither says anything.
     pub default_scaling: Scaling,
     /// The text of the user's `glowplug.toml`, to make a diff against. `None`: against today's values alone.
@@ -64,6 +66,7 @@ impl Default for Options {
             default_machine: "default".to_owned(),
             prices: Prices::default(),
             configured: BTreeMap::new(),
+            configured_machines: BTreeMap::new(),
             default_scaling: Scaling::default(),
             config: None,
             wait_budget: WAIT_BUDGET,

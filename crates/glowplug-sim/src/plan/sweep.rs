@@ -1,5 +1,6 @@
 //! The simulations of a plan. Many run at once; none knows of the others.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::time::Duration;
 
@@ -232,7 +233,8 @@ fn unbounded() -> Capacity {
 
 /// Without a capacity nothing is short, and a name for the price is all that is needed.
 fn machine(app: &TracedApp, options: &Options) -> Result<MachineType, Error> {
-    let name = app.machine_type.as_ref().unwrap_or(&options.default_machine);
+    let configured = of_app(&options.configured_machines, &app.name);
+    let name = configured.or(app.machine_type.as_ref()).unwrap_or(&options.default_machine);
     match (&options.capacity, options.machines.get(name)) {
         (None, _) => Ok(MachineType { name: name.clone(), ..MachineType::default() }),
         (Some(_), Some(machine)) => Ok(machine.clone()),
@@ -240,8 +242,13 @@ fn machine(app: &TracedApp, options: &Options) -> Result<MachineType, Error> {
     }
 }
 
+/// What the config says of an app. A trace from elsewhere may leave out the owner.
+fn of_app<'a, T>(configured: &'a BTreeMap<String, T>, name: &str) -> Option<&'a T> {
+    configured.get(name).or_else(|| configured.get(&format!("local/{name}")))
+}
+
 fn today(app: &TracedApp, options: &Options) -> Result<Scaling, Error> {
-    let configured = options.configured.get(&app.name).copied();
+    let configured = of_app(&options.configured, &app.name).copied();
     let scaling = configured.or(app.scaling).unwrap_or(options.default_scaling);
     match scaling.validate() {
         Ok(()) => Ok(scaling),

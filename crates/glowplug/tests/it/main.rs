@@ -6,6 +6,7 @@ mod binary;
 mod client;
 mod config;
 mod machine;
+mod plan;
 mod recorded;
 mod recorder;
 mod replay;
