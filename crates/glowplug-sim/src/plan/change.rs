@@ -3,23 +3,20 @@
 use std::time::Duration;
 
 use glowplug_core::auto;
-use glowplug_core::spec::{Policy, Scaling};
+use glowplug_core::spec::{Policy, Scaling, WAIT_BUDGET_PERCENT};
 
 use super::result::{Change, KeyChange, Numbers};
 
 /// The keys of `glowplug.toml` that have another value, in the order of its reference.
 pub(super) fn keys(from: &Scaling, to: &Scaling) -> Vec<KeyChange> {
     let values = |scaling: &Scaling| {
-        let (policy, auto) = match scaling.policy {
-            Policy::Fixed => ("fixed", auto::Settings::default()),
-            Policy::Auto(settings) => ("auto", settings),
-        };
-        let wait_budget = auto.budget.map_or_else(String::new, |budget| in_quotes(budget.wait));
+        let waiting = Waiting::of(scaling);
         [
-            ("policy", format!("\"{policy}\"")),
-            ("wait_price", auto.wait_price.to_string()),
-            ("wait_budget", wait_budget),
-            ("keep_alive", duration(scaling.keep_alive)),
+            ("policy", in_quotes(scaling.policy.name().as_str())),
+            ("wait_price", waiting.price),
+            ("wait_budget", waiting.budget),
+            ("wait_budget_percent", waiting.percent),
+            ("keep_alive", duration(waiting.keep_alive)),
             ("min_concurrency", scaling.min_concurrency.to_string()),
             ("concurrency_buffer", scaling.concurrency_buffer.to_string()),
             ("concurrency_buffer_perc", scaling.concurrency_buffer_perc.to_string()),
@@ -34,16 +31,52 @@ pub(super) fn keys(from: &Scaling, to: &Scaling) -> Vec<KeyChange> {
         .collect()
 }
 
-/// As in the config: whole seconds are a number.
-fn duration(duration: Duration) -> String {
-    if duration.subsec_nanos() == 0 { duration.as_secs().to_string() } else { in_quotes(duration) }
+/// The keys whose meaning depends on the policy. Those that are not to be set are empty.
+struct Waiting {
+    price: String,
+    budget: String,
+    percent: String,
+    keep_alive: Duration,
 }
 
-fn in_quotes(duration: Duration) -> String {
+impl Waiting {
+    fn of(scaling: &Scaling) -> Self {
+        let unset = String::new;
+        let settings = match scaling.policy {
+            Policy::Auto(settings) => settings,
+            Policy::Fixed => {
+                let keep_alive = scaling.keep_alive;
+                return Self { price: unset(), budget: unset(), percent: unset(), keep_alive };
+            }
+        };
+        let percent = |budget: auto::Budget| {
+            let percent = (budget.share * 1e4).round() / 1e2;
+            let usual = (percent - WAIT_BUDGET_PERCENT).abs() < 1e-9;
+            if usual { unset() } else { percent.to_string() }
+        };
+        let wait = |budget: auto::Budget| match budget.wait.subsec_nanos() {
+            0 => in_quotes(&format!("{}s", budget.wait.as_secs())),
+            _ => in_quotes(&format!("{}ms", budget.wait.as_millis())),
+        };
+        Self {
+            price: settings.wait_price.to_string(),
+            budget: settings.budget.map_or_else(unset, wait),
+            percent: settings.budget.map_or_else(unset, percent),
+            keep_alive: settings.keep_max,
+        }
+    }
+}
+
+fn in_quotes(text: &str) -> String {
+    format!("\"{text}\"")
+}
+
+/// As in the config: whole seconds are a number.
+fn duration(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
-        format!("\"{}s\"", duration.as_secs())
+        duration.as_secs().to_string()
     } else {
-        format!("\"{}ms\"", duration.as_millis())
+        in_quotes(&format!("{}ms", duration.as_millis()))
     }
 }
 
@@ -113,19 +146,22 @@ mod tests {
             let settings = auto::Settings { wait_price, budget, ..auto::Settings::default() };
             Scaling { policy: Policy::Auto(settings), ..fixed }
         };
-        let named = |from: &Scaling, to: &Scaling| -> Vec<String> {
-            let changes = keys(from, to).into_iter();
-            changes.map(|change| format!("{}={}", change.key, change.to)).collect()
+        let check = |from: &Scaling, to: &Scaling, expected: &[&str]| {
+            let said: Vec<String> = keys(from, to).iter().map(KeyChange::to_string).collect();
+            assert_eq!(said, expected);
         };
-        let budget = auto::Budget { wait: Duration::from_secs(2), share: 0.05 };
-        // The default price goes without saying.
-        let usual = auto::Settings::default().wait_price;
-        assert_eq!(named(&fixed, &auto(usual, None)), ["policy=\"auto\""]);
-        assert_eq!(named(&fixed, &auto(2.5, None)), ["policy=\"auto\"", "wait_price=2.5"]);
-        assert_eq!(named(&auto(5.0, None), &auto(60.0, None)), ["wait_price=60"]);
-        let (unsteered, steered) = (auto(usual, None), auto(usual, Some(budget)));
-        assert_eq!(named(&unsteered, &steered), ["wait_budget=\"2s\""]);
-        assert_eq!(named(&steered, &unsteered), ["wait_budget="]);
+        let budget = |share| Some(auto::Budget { wait: Duration::from_secs(2), share });
+        // What the config said of keep_alive would bound the policy.
+        let to_auto = ["policy = \"auto\"", "wait_price = 2.5", "keep_alive = 14400"];
+        check(&fixed, &auto(2.5, None), &to_auto);
+        check(
+            &auto(2.5, budget(0.05)),
+            &fixed,
+            &["policy = \"fixed\"", "without wait_price", "without wait_budget", "keep_alive = 10"],
+        );
+        check(&auto(5.0, None), &auto(60.0, None), &["wait_price = 60"]);
+        check(&auto(5.0, None), &auto(5.0, budget(0.05)), &["wait_budget = \"2s\""]);
+        check(&auto(5.0, budget(0.05)), &auto(5.0, budget(0.01)), &["wait_budget_percent = 1"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use glowplug_core::auto;
 
 use super::options::Budget;
 use super::result::WaitMeasure;
-use super::setting::{Auto, Fixed, Setting};
+use super::setting::{Auto, Fixed, Setting, WaitBudget};
 
 /// Results of one sweep: settings × apps. 64 bytes each.
 pub(super) const CELLS_MAX: usize = 20_000_000;
@@ -49,13 +49,17 @@ impl Grid {
             Self::Thorough => thorough(),
             Self::Only(settings) => return settings.clone(),
         };
-        let prices = WAIT_PRICES.map(|wait_price| Auto { wait_price, wait_budget: None });
-        let stated = match budget.wait {
-            Some((WaitMeasure::P95, wait)) => {
-                Some(Auto { wait_budget: Some(wait), ..Auto::default() })
-            }
-            _ => None,
+        let prices = WAIT_PRICES.map(|wait_price| Auto { wait_price, budget: None });
+        let percent = |measure| match measure {
+            WaitMeasure::Mean => None,
+            WaitMeasure::P50 => Some(50.0),
+            WaitMeasure::P95 => Some(5.0),
+            WaitMeasure::P99 | WaitMeasure::OverBudget => Some(1.0),
         };
+        let stated = budget.wait.and_then(|(measure, wait)| {
+            let budget = Some(WaitBudget { wait, percent: percent(measure)? });
+            Some(Auto { budget, ..Auto::default() })
+        });
         let fixed = fixed.into_iter().map(Setting::Fixed);
         fixed.chain(prices.into_iter().chain(stated).map(Setting::Auto)).collect()
     }

@@ -4,6 +4,7 @@
 //! [`CostUnit`]. Everything is in a fixed order: equal inputs give equal bytes.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -290,6 +291,16 @@ pub struct KeyChange {
     pub key: &'static str,
     pub from: String,
     pub to: String,
+}
+
+/// `keep_alive = 300`, or `without wait_price`.
+impl fmt::Display for KeyChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to.as_str() {
+            "" => write!(f, "without {}", self.key),
+            to => write!(f, "{} = {to}", self.key),
+        }
+    }
 }
 
 /// Against [`Plan::today`].

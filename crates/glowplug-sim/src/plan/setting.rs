@@ -36,18 +36,23 @@ pub struct Fixed {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Auto {
     pub wait_price: f64,
-    /// What 95 of 100 requests are to wait at most. The price is then only where the learner begins.
-    #[serde(rename = "wait_budget_secs", serialize_with = "some_secs")]
-    pub wait_budget: Option<Duration>,
+    /// What the policy is to keep. The price is then only where it begins.
+    #[serde(flatten)]
+    pub budget: Option<WaitBudget>,
+}
+
+/// A share of the requests is to wait no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct WaitBudget {
+    #[serde(rename = "wait_budget_secs", serialize_with = "secs")]
+    pub wait: Duration,
+    /// Of the requests, that may.
+    #[serde(rename = "wait_budget_percent")]
+    pub percent: f64,
 }
 
 fn secs<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
-}
-
-#[expect(clippy::ref_option, reason = "as serde calls it")]
-fn some_secs<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
 }
 
 impl Setting {
@@ -78,15 +83,15 @@ impl Fixed {
 }
 
 impl Auto {
-    /// Share of requests that may wait longer than `wait_budget`.
-    pub(super) const BUDGET_SHARE: f64 = 0.05;
-
     fn apply(&self, today: Scaling) -> Scaling {
         let keep_max = match today.policy {
             Policy::Auto(settings) => settings.keep_max,
             Policy::Fixed => auto::Settings::default().keep_max,
         };
-        let budget = self.wait_budget.map(|wait| auto::Budget { wait, share: Self::BUDGET_SHARE });
+        let budget = self.budget.map(|WaitBudget { wait, percent }| {
+            let share = percent / 100.0;
+            auto::Budget { wait, share }
+        });
         Scaling {
             policy: Policy::Auto(auto::Settings { wait_price: self.wait_price, budget, keep_max }),
             min_concurrency: 0,
@@ -100,7 +105,7 @@ impl Auto {
 
 impl Default for Auto {
     fn default() -> Self {
-        Self { wait_price: auto::Settings::default().wait_price, wait_budget: None }
+        Self { wait_price: auto::Settings::default().wait_price, budget: None }
     }
 }
 
@@ -110,8 +115,9 @@ impl fmt::Display for Setting {
         let fixed = match self {
             Self::Today => return f.write_str("as today"),
             Self::PerApp => return f.write_str("per app"),
-            Self::Auto(Auto { wait_budget: Some(wait), .. }) => {
-                return write!(f, "auto, wait budget {}", Pretty(*wait));
+            Self::Auto(Auto { budget: Some(WaitBudget { wait, percent }), .. }) => {
+                let kept = 100.0 - percent;
+                return write!(f, "auto, {kept} % within {}", Pretty(*wait));
             }
             Self::Auto(auto) => return write!(f, "auto, wait price {}", auto.wait_price),
             Self::Fixed(fixed) => fixed,

@@ -12,7 +12,7 @@ use glowplug_core::request::{Mode, Priority};
 use glowplug_core::spec::Scaling;
 use glowplug_sim::model::Model;
 use glowplug_sim::plan::result::{CostUnit, Intent, Plan, Recommendation, Source, WaitMeasure};
-use glowplug_sim::plan::setting::{Fixed, Setting};
+use glowplug_sim::plan::setting::{Auto, Fixed, Setting};
 use glowplug_sim::plan::{
     Budget, Error, Filter, Grid, Holdout, Options, Prices, Progress, Silent, Traffic, plan,
 };
@@ -374,4 +374,23 @@ fn a_filter_narrows() {
     assert_eq!(count(window.clone()), 10);
     let first = try_read(records(), &window).unwrap().arrivals().next().unwrap();
     assert_eq!(first.at, Timestamp::ZERO);
+}
+
+#[test]
+fn the_automatic_policy_is_one_of_the_settings() {
+    let grid = Grid::Only(
+        [5.0, 30.0].map(|wait_price| Setting::Auto(Auto { wait_price, budget: None })).into(),
+    );
+    let traffic = regular(&[("local/a", 60.0, 3_000)]);
+    let holdout = Holdout::Share(0.5);
+    let plan = made(&traffic, &Options { grid, holdout, ..options() });
+    let found = recommended(&plan, Intent::LatencyCritical);
+    let table: toml::Table = found.config.parse().unwrap();
+    let set = |key: &str| table["apps"]["local/a"].get(key).map(ToString::to_string);
+    assert_eq!(set("policy").as_deref(), Some("\"auto\""));
+    assert_eq!(set("wait_price").as_deref(), Some("5"), "both do the same, and this is the first");
+    // It has learnt that it pays from what was before, so no request waits in the half that counts.
+    assert_eq!(found.numbers.requests, 1_500);
+    assert_eq!(found.numbers.cold, 0, "{}", found.because);
+    assert!(found.chosen_numbers.as_ref().unwrap().cold > 0);
 }

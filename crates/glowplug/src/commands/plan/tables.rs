@@ -68,7 +68,7 @@ fn recommendation(choice: &Recommendation) -> String {
     }
     let _ = writeln!(text, "  {}", choice.because);
     for app in choice.settings.iter().take(APPS_NAMED_MAX) {
-        let keys = app.keys.iter().map(|key| format!("{} = {}", key.key, key.to));
+        let keys = app.keys.iter().map(ToString::to_string);
         let _ = writeln!(text, "  {}  {}", app.app, keys.collect::<Vec<_>>().join(", "));
     }
     match choice.settings.len() {
