@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use glowplug_core::auto::{Budget, Settings};
 use glowplug_core::decision::StartCause;
 use glowplug_core::request::{Mode, Priority};
 use glowplug_core::spec::{Policy, Scaling};
@@ -21,6 +22,8 @@ const REQUEST: u8 = 1;
 const START: u8 = 2;
 const STOP: u8 = 3;
 const APP: u8 = 4;
+/// An app, and behind it what it aims for: its policy is `auto`.
+const AUTO_APP: u8 = 5;
 
 /// Bits of a request's flags.
 const QUEUED: u64 = 1;
@@ -51,11 +54,15 @@ pub(super) fn put(entry: &Entry, into: &mut Vec<u8>) {
         }
         Entry::App(declared) => {
             let (id, app) = &**declared;
-            into.push(APP);
+            let scaling = app.scaling.unwrap_or_default();
+            into.push(if scaling.policy == Policy::Fixed { APP } else { AUTO_APP });
             number(u64::from(id.0), into);
             text(&app.name, into);
             text(app.machine_type.as_deref().unwrap_or_default(), into);
-            put_scaling(&app.scaling.unwrap_or_default(), into);
+            put_scaling(&scaling, into);
+            if let Policy::Auto(settings) = &scaling.policy {
+                put_settings(settings, into);
+            }
         }
     }
 }
@@ -86,6 +93,13 @@ fn put_scaling(scaling: &Scaling, into: &mut Vec<u8>) {
     span(scaling.request_timeout, into);
     maybe(scaling.unused_runner_timeout.map(micros), into);
     span(scaling.termination_grace_period, into);
+}
+
+fn put_settings(settings: &Settings, into: &mut Vec<u8>) {
+    number(settings.wait_price.to_bits(), into);
+    maybe(settings.budget.map(|budget| micros(budget.wait)), into);
+    number(settings.budget.map_or(0, |budget| budget.share.to_bits()), into);
+    span(settings.keep_max, into);
 }
 
 /// Seven bits a byte, the lowest first; the eighth says that more follow.
@@ -152,12 +166,15 @@ impl Bytes<'_> {
                 lived: self.span()?,
                 served: self.number()?,
             })),
-            APP => {
+            tag @ (APP | AUTO_APP) => {
                 let id = AppId(self.small()?);
                 let name = self.text()?;
                 let machine_type = Some(self.text()?).filter(|name| !name.is_empty());
-                let scaling = Some(self.scaling()?);
-                Entry::App(Box::new((id, App { name, scaling, machine_type })))
+                let mut scaling = self.scaling()?;
+                if tag == AUTO_APP {
+                    scaling.policy = Policy::Auto(self.settings()?);
+                }
+                Entry::App(Box::new((id, App { name, scaling: Some(scaling), machine_type })))
             }
             _ => return None,
         })
@@ -199,6 +216,14 @@ impl Bytes<'_> {
             unused_runner_timeout: self.maybe()?.map(Duration::from_micros),
             termination_grace_period: self.span()?,
         })
+    }
+
+    fn settings(&mut self) -> Option<Settings> {
+        let wait_price = f64::from_bits(self.number()?);
+        let wait = self.maybe()?.map(Duration::from_micros);
+        let share = f64::from_bits(self.number()?);
+        let budget = wait.map(|wait| Budget { wait, share });
+        Some(Settings { wait_price, budget, keep_max: self.span()? })
     }
 
     fn byte(&mut self) -> Option<u8> {
@@ -256,7 +281,16 @@ mod tests {
             machine_type: Some("GPU-H100".into()),
         };
         let request = Request::new(at, 7, Some(Duration::from_micros(1)));
+        let budget = Budget { wait: Duration::from_secs(2), share: 0.05 };
+        let settings = Settings { wait_price: 7.5, budget: Some(budget), ..Settings::default() };
+        let auto = |settings| App {
+            name: "local/auto".into(),
+            scaling: Some(Scaling { policy: Policy::Auto(settings), ..Scaling::default() }),
+            machine_type: None,
+        };
         vec![
+            Entry::App(Box::new((AppId(8), auto(settings)))),
+            Entry::App(Box::new((AppId(9), auto(Settings::default())))),
             Entry::App(Box::new((AppId(7), app))),
             Entry::Request(request),
             Entry::Request(Request {

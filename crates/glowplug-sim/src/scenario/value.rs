@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use glowplug_core::spec::{WAIT_PRICES, wait_price};
+
 use super::document::{Entry, Problem, Raw, Table, suggest};
 
 /// No length in a scenario is longer: ten years.
@@ -122,6 +124,16 @@ impl Reader {
 
     pub(super) fn bytes(&mut self, table: &mut Table, key: &'static str) -> Option<u64> {
         self.read(table, key, "an amount of memory such as \"16GiB\"", bytes)
+    }
+
+    /// What a second of waiting is worth: a number, or a name for one.
+    pub(super) fn wait_price(&mut self, table: &mut Table, key: &'static str) -> Option<f64> {
+        let names = WAIT_PRICES.map(|(name, _)| format!("\"{name}\"")).join(", ");
+        let expected = format!("a number of 0 or more, or one of {names}");
+        self.read(table, key, &expected, |raw| match raw {
+            Raw::Text(name) => wait_price(name),
+            raw => number(raw),
+        })
     }
 
     pub(super) fn text(&mut self, table: &mut Table, key: &'static str) -> Option<String> {

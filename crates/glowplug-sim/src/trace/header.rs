@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use glowplug_core::Timestamp;
-use glowplug_core::spec::Scaling;
+use glowplug_core::auto::{self, Budget};
+use glowplug_core::spec::{Policy, Scaling, WAIT_BUDGET_PERCENT};
 use serde::{Deserialize, Serialize};
 
 use super::App;
@@ -13,7 +14,7 @@ use super::limits::{NAME_BYTES_MAX, TIME_MAX};
 /// Raised when a reader that does not know of a change would misunderstand the trace.
 pub(super) const VERSION: u32 = 1;
 /// Raised with each record or field that older readers may pass over.
-pub(super) const MINOR: u32 = 0;
+pub(super) const MINOR: u32 = 1;
 
 /// What a trace says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,6 +86,8 @@ struct AppLine {
 #[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct ScalingLine {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auto: Option<AutoLine>,
     keep_alive_micros: u64,
     min_concurrency: u32,
     max_concurrency: Option<u32>,
@@ -96,6 +99,18 @@ struct ScalingLine {
     request_timeout_micros: u64,
     unused_runner_timeout_micros: Option<u64>,
     termination_grace_period_micros: u64,
+}
+
+/// What an app aims for whose policy is `auto`. Since minor 1.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct AutoLine {
+    wait_price: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait_budget_micros: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait_budget_share: Option<f64>,
+    keep_max_micros: u64,
 }
 
 impl App {
@@ -148,6 +163,10 @@ impl Default for ScalingLine {
 impl From<&Scaling> for ScalingLine {
     fn from(scaling: &Scaling) -> Self {
         Self {
+            auto: match &scaling.policy {
+                Policy::Fixed => None,
+                Policy::Auto(settings) => Some(AutoLine::from(settings)),
+            },
             keep_alive_micros: micros(scaling.keep_alive),
             min_concurrency: scaling.min_concurrency,
             max_concurrency: scaling.max_concurrency,
@@ -165,23 +184,51 @@ impl From<&Scaling> for ScalingLine {
 
 impl ScalingLine {
     fn scaling(&self) -> Scaling {
-        let mut scaling = Scaling::default();
-        self.apply(&mut scaling);
-        scaling
+        Scaling {
+            policy: self.auto.as_ref().map_or(Policy::Fixed, |auto| Policy::Auto(auto.settings())),
+            keep_alive: Duration::from_micros(self.keep_alive_micros),
+            min_concurrency: self.min_concurrency,
+            max_concurrency: self.max_concurrency,
+            concurrency_buffer: self.concurrency_buffer,
+            concurrency_buffer_perc: self.concurrency_buffer_perc,
+            scaling_delay: Duration::from_micros(self.scaling_delay_micros),
+            max_multiplexing: self.max_multiplexing,
+            startup_timeout: Duration::from_micros(self.startup_timeout_micros),
+            request_timeout: Duration::from_micros(self.request_timeout_micros),
+            unused_runner_timeout: self.unused_runner_timeout_micros.map(Duration::from_micros),
+            termination_grace_period: Duration::from_micros(self.termination_grace_period_micros),
+        }
     }
+}
 
-    fn apply(&self, to: &mut Scaling) {
-        to.keep_alive = Duration::from_micros(self.keep_alive_micros);
-        to.min_concurrency = self.min_concurrency;
-        to.max_concurrency = self.max_concurrency;
-        to.concurrency_buffer = self.concurrency_buffer;
-        to.concurrency_buffer_perc = self.concurrency_buffer_perc;
-        to.scaling_delay = Duration::from_micros(self.scaling_delay_micros);
-        to.max_multiplexing = self.max_multiplexing;
-        to.startup_timeout = Duration::from_micros(self.startup_timeout_micros);
-        to.request_timeout = Duration::from_micros(self.request_timeout_micros);
-        to.unused_runner_timeout = self.unused_runner_timeout_micros.map(Duration::from_micros);
-        to.termination_grace_period = Duration::from_micros(self.termination_grace_period_micros);
+impl Default for AutoLine {
+    fn default() -> Self {
+        Self::from(&auto::Settings::default())
+    }
+}
+
+impl From<&auto::Settings> for AutoLine {
+    fn from(settings: &auto::Settings) -> Self {
+        Self {
+            wait_price: settings.wait_price,
+            wait_budget_micros: settings.budget.map(|budget| micros(budget.wait)),
+            wait_budget_share: settings.budget.map(|budget| budget.share),
+            keep_max_micros: micros(settings.keep_max),
+        }
+    }
+}
+
+impl AutoLine {
+    fn settings(&self) -> auto::Settings {
+        let share = self.wait_budget_share.unwrap_or(WAIT_BUDGET_PERCENT / 100.0);
+        auto::Settings {
+            wait_price: self.wait_price,
+            budget: self
+                .wait_budget_micros
+                .map(Duration::from_micros)
+                .map(|wait| Budget { wait, share }),
+            keep_max: Duration::from_micros(self.keep_max_micros),
+        }
     }
 }
 

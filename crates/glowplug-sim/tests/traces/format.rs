@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use glowplug_core::Timestamp;
+use glowplug_core::auto;
 use glowplug_core::decision::StartCause;
 use glowplug_core::request::{Mode, Priority};
-use glowplug_core::spec::Scaling;
+use glowplug_core::spec::{Policy, Scaling};
 use glowplug_sim::trace::limits::NAME_BYTES_MAX;
 use glowplug_sim::trace::{
     App, Error, Header, LEVEL_DEFAULT, Reader, Record, Request, Start, Stop, Writer,
@@ -14,7 +15,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-const TINY: &str = r#"{"glowplug_trace":1,"began_micros":1700000000000000,"made_by":"a test"}
+const TINY: &str = r#"{"glowplug_trace":1,"minor":1,"began_micros":1700000000000000,"made_by":"a test"}
 a {"name":"me/ocr","machine_type":"GPU","scaling":{"keep_alive_micros":60000000,"max_multiplexing":4}}
 r 0 0 q 2300000 120000 1 200
 s 0 0 first_deployment 0 - 1200000 1
@@ -312,9 +313,25 @@ fn span() -> impl Strategy<Value = Duration> {
     prop_oneof![Just(0), 0..5_000_u64, 0..4_000_000_000_u64].prop_map(Duration::from_micros)
 }
 
+fn policy() -> impl Strategy<Value = Policy> {
+    // JSON keeps no more digits than people write.
+    let thousandths = |number: u32| f64::from(number) / 1_000.0;
+    let budget = option::of((span(), 1..1_000_u32));
+    option::of((0..1_000_000_u32, budget, span())).prop_map(move |aims| match aims {
+        None => Policy::Fixed,
+        Some((price, budget, keep_max)) => {
+            let budget =
+                budget.map(|(wait, share)| auto::Budget { wait, share: thousandths(share) });
+            Policy::Auto(auto::Settings { wait_price: thousandths(price), budget, keep_max })
+        }
+    })
+}
+
 fn scaling() -> impl Strategy<Value = Scaling> {
-    (span(), span(), 0..5_u32, option::of(5..9_u32), 1..9_u32, option::of(span())).prop_map(
-        |(keep_alive, scaling_delay, floor, cap, multiplexing, unused)| Scaling {
+    let spans = (span(), span(), option::of(span()));
+    (policy(), spans, 0..5_u32, option::of(5..9_u32), 1..9_u32).prop_map(
+        |(policy, (keep_alive, scaling_delay, unused), floor, cap, multiplexing)| Scaling {
+            policy,
             keep_alive,
             scaling_delay,
             min_concurrency: floor,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use glowplug_core::resources::MachineType;
-use glowplug_core::spec::{AppSpec, Policy, Scaling};
+use glowplug_core::spec::{AppSpec, Overrides, PolicyName, Scaling};
 
 use super::super::document::{Entry, Table};
 use super::super::expect::{self, Expectation};
@@ -116,36 +116,41 @@ fn copied(one: Read, copies: u32, exponent: f64) -> Read {
 pub(super) fn scaling(reader: &mut Reader, table: &mut Table, base: Scaling) -> Scaling {
     let before = reader.problems.len();
     let line = table.line;
+    let policy = reader.choice(table, "policy", PolicyName::NAMES);
+    let price = reader.wait_price(table, "wait_price");
+    let percent = reader.number(table, "wait_budget_percent");
     let mut duration = |key| reader.duration(table, key);
-    let keep_alive = duration("keep_alive").unwrap_or(base.keep_alive);
-    let scaling_delay = duration("scaling_delay").unwrap_or(base.scaling_delay);
-    let startup_timeout = duration("startup_timeout").unwrap_or(base.startup_timeout);
-    let request_timeout = duration("request_timeout").unwrap_or(base.request_timeout);
-    let unused_runner_timeout = duration("unused_runner_timeout").or(base.unused_runner_timeout);
-    let termination_grace_period =
-        duration("termination_grace_period_seconds").unwrap_or(base.termination_grace_period);
-    let mut count = |key| reader.count(table, key);
-    let scaling = Scaling {
-        policy: Policy::Fixed,
-        keep_alive,
-        min_concurrency: count("min_concurrency").unwrap_or(base.min_concurrency),
-        max_concurrency: count("max_concurrency").or(base.max_concurrency),
-        concurrency_buffer: count("concurrency_buffer").unwrap_or(base.concurrency_buffer),
-        concurrency_buffer_perc: count("concurrency_buffer_perc")
-            .unwrap_or(base.concurrency_buffer_perc),
-        scaling_delay,
-        max_multiplexing: count("max_multiplexing").unwrap_or(base.max_multiplexing),
-        startup_timeout,
-        request_timeout,
-        unused_runner_timeout,
-        termination_grace_period,
+    let timed = Overrides {
+        wait_budget: duration("wait_budget"),
+        keep_alive: duration("keep_alive"),
+        scaling_delay: duration("scaling_delay"),
+        startup_timeout: duration("startup_timeout"),
+        request_timeout: duration("request_timeout"),
+        unused_runner_timeout: duration("unused_runner_timeout"),
+        termination_grace_period: duration("termination_grace_period_seconds"),
+        ..Overrides::default()
     };
-    if reader.problems.len() == before
-        && let Err(error) = scaling.validate()
-    {
-        reader.problem(line, format!("{error}{}", table.place()), None);
+    let mut count = |key| reader.count(table, key);
+    let overrides = Overrides {
+        policy: policy.map(|nth| PolicyName::ALL[nth]),
+        wait_budget_percent: percent,
+        wait_price: price,
+        min_concurrency: count("min_concurrency"),
+        max_concurrency: count("max_concurrency"),
+        concurrency_buffer: count("concurrency_buffer"),
+        concurrency_buffer_perc: count("concurrency_buffer_perc"),
+        max_multiplexing: count("max_multiplexing"),
+        ..timed
+    };
+    match overrides.apply(base) {
+        Ok(scaling) => scaling,
+        Err(error) => {
+            if reader.problems.len() == before {
+                reader.problem(line, format!("{error}{}", table.place()), None);
+            }
+            base
+        }
     }
-    scaling
 }
 
 /// What one runner holds: one core and one gibibyte unless it says otherwise.

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use glowplug_core::Timestamp;
+use glowplug_core::auto;
+use glowplug_core::spec::Policy;
 
 use super::super::rate::Rate;
 use super::super::shape::Shape;
@@ -212,4 +214,47 @@ fn mistakes_are_told_with_their_line_and_the_nearest_right_name() {
         "length = \n",
         "s.toml:1: this is not valid TOML: string values must be quoted, expected literal string",
     );
+}
+
+#[test]
+fn what_an_app_aims_for_is_read_as_in_a_config() {
+    let aims = |keys: &str| {
+        let app = APP.replace("[apps.a]\n", &format!("[apps.a]\n{keys}\n"));
+        let text = format!("length = '1h'\n{app}");
+        match parse(&text).map(|scenario| scenario.apps[0].spec.scaling.policy) {
+            Ok(Policy::Fixed) => "fixed".to_owned(),
+            Ok(Policy::Auto(aims)) => {
+                let budget = aims.budget.map(|budget| (budget.wait.as_secs_f64(), budget.share));
+                format!("{} {budget:?} {}", aims.wait_price, aims.keep_max.as_secs())
+            }
+            Err(error) => error.to_string(),
+        }
+    };
+    let balanced = auto::Settings::BALANCED;
+    for (keys, expected) in [
+        ("policy = 'fixed'", "fixed".to_owned()),
+        ("policy = 'auto'", format!("{balanced} None 14400")),
+        (
+            "policy = 'auto'\nwait_budget = '2s'\nwait_price = 7",
+            "7 Some((2.0, 0.05)) 14400".to_owned(),
+        ),
+        (
+            "policy = 'auto'\nwait_budget = '2s'\nwait_budget_percent = 1\nkeep_alive = '5m'",
+            format!("{balanced} Some((2.0, 0.01)) 300"),
+        ),
+        (
+            "wait_budget = '2s'",
+            "s.toml:2: `wait_budget` is for apps with `policy = \"auto\"`; add that, or leave this out in \
+             [apps.a]"
+                .to_owned(),
+        ),
+        (
+            "policy = 'auto'\nwait_price = 'high'",
+            "s.toml:4: `wait_price` in [apps.a] must be a number of 0 or more, or one of \"cost-sensitive\", \
+             \"balanced\", \"latency-critical\", not the text \"high\""
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(aims(keys), expected, "{keys}");
+    }
 }
