@@ -25,10 +25,31 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Who says how long idle runners are kept, and how many spare ones there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// The parameters, as they stand.
+    #[default]
+    Fixed,
+    /// What was learned of the app's own traffic, within the parameters.
+    Auto,
+}
+
 /// fal's scaling parameters as JSON. In a [`ScalingPatch`] an absent field is left unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScalingPatch {
+    /// `fixed` also drops what was set of the three that follow.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub policy: Option<Policy>,
+    /// 0 takes the budget away.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wait_budget: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wait_budget_percent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wait_price: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub keep_alive: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -56,6 +77,17 @@ pub struct ScalingPatch {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScalingView {
+    #[serde(default)]
+    pub policy: Policy,
+    /// With the policy `auto`: no more than `wait_budget_percent` of the requests are to wait longer.
+    #[serde(default)]
+    pub wait_budget: Option<f64>,
+    #[serde(default)]
+    pub wait_budget_percent: Option<f64>,
+    /// With the policy `auto`: what a second of waiting is worth, in seconds of a runner.
+    #[serde(default)]
+    pub wait_price: Option<f64>,
+    /// With the policy `auto`: the longest that an idle runner is kept.
     pub keep_alive: f64,
     pub min_concurrency: u32,
     pub max_concurrency: Option<u32>,

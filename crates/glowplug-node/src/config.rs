@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 pub use glowplug_gateway::host::Access;
 
-pub use app::{APP_NAME_BYTES_MAX, AppConfig, AppName, DEFAULT_OWNER, Program, ScalingOverrides};
+pub use app::{APP_NAME_BYTES_MAX, AppConfig, AppName, DEFAULT_OWNER, Program};
 pub use layers::{FlagSetting, FlagValue};
 pub use machine::{DEFAULT_MACHINE, MachineTypeConfig, built_in as built_in_machine_types};
 pub use node::{

@@ -20,7 +20,6 @@ use crate::events::NodeEvent;
 use crate::launch::label;
 use crate::queue::{self, PendingRequest};
 use crate::runner_task::chain;
-use crate::settings;
 use crate::shared::Shared;
 
 /// Apps whose environments are built at the same time.
@@ -253,10 +252,10 @@ async fn deployed(
 ) -> Result<Deployed, String> {
     let config = &app.config;
     let (machine_types, enforced) = machine_types(shared, app, &described.machine_types)?;
-    let patch = shared.scaling.lock().await.get(app.name()).cloned().unwrap_or_default();
+    let changed = shared.scaling.lock().await.get(app.name()).copied().unwrap_or_default();
     let base = config.scaling.apply(described.scaling);
-    base.validate().map_err(|error| format!("{}: {error}", app.name()))?;
-    let scaling = settings::apply(&patch, base).unwrap_or_else(|problem| {
+    let base = base.map_err(|error| format!("{}: {error}", app.name()))?;
+    let scaling = changed.over(config.scaling).apply(described.scaling).unwrap_or_else(|problem| {
         tracing::warn!(app = app.name(), "settings made at run time no longer fit: {problem}");
         base
     });

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use glowplug_api::control::ScalingPatch;
 use glowplug_artifacts::PythonApps;
 use glowplug_core::Event;
 use glowplug_core::engine::{Config as EngineConfig, Engine};
 use glowplug_core::resources::{Capacity, Gpu};
+use glowplug_core::spec::Overrides;
 use glowplug_gateway::host::Host;
 use glowplug_gateway::options::ProxyOrigins;
 use glowplug_gateway::{Fallback, Forwarder, Gateway, LocalAuthority, Options};
@@ -306,7 +306,7 @@ struct Opened {
     store: Arc<dyn Store>,
     backend: Arc<dyn Backend>,
     keys: Vec<KeyRecord>,
-    scaling: HashMap<String, ScalingPatch>,
+    scaling: HashMap<String, Overrides>,
     python: PythonApps,
     recorder: Option<Arc<Recorder>>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use glowplug_api::ErrorType;
 use glowplug_api::control::ScalingPatch;
 use glowplug_core::Event;
-use glowplug_core::spec::AppSpec;
+use glowplug_core::spec::{AppSpec, Overrides};
 use glowplug_store::{Store, StoreError};
 
 use crate::apps::{App, Deployed, Status};
@@ -28,12 +28,14 @@ pub(crate) async fn change(
     };
     // Held to the end, so that of two changes at once none is lost.
     let mut changed = shared.scaling.lock().await;
-    let before = changed.get(app.name()).cloned().unwrap_or_default();
-    let settings = settings::merge(&before, patch);
-    let base = app.config.scaling.apply(deployed.class_scaling);
-    let scaling =
-        settings::apply(&settings, base).map_err(|problem| (ErrorType::BadRequest, problem))?;
-    let json = serde_json::to_string(&settings)
+    let before = changed.get(app.name()).copied().unwrap_or_default();
+    let refused = |problem: String| (ErrorType::BadRequest, problem);
+    let settings = settings::overrides(patch).map_err(refused)?.over(before);
+    let scaling = settings
+        .over(app.config.scaling)
+        .apply(deployed.class_scaling)
+        .map_err(|error| refused(error.to_string()))?;
+    let json = serde_json::to_string(&settings::patch(&settings))
         .map_err(|error| (ErrorType::InternalError, error.to_string()))?;
     shared
         .store
@@ -48,10 +50,13 @@ pub(crate) async fn change(
 }
 
 /// What was changed at run time before, by app: read once, when the node starts.
-pub(crate) async fn load(store: &dyn Store) -> Result<HashMap<String, ScalingPatch>, StoreError> {
+pub(crate) async fn load(store: &dyn Store) -> Result<HashMap<String, Overrides>, StoreError> {
     let settings = store.settings().await?;
     let scaling = settings.into_iter().filter(|(_, key, _)| key == settings::SCALING);
     Ok(scaling
-        .filter_map(|(app, _, json)| Some((app, serde_json::from_str(&json).ok()?)))
+        .filter_map(|(app, _, json)| {
+            let patch: ScalingPatch = serde_json::from_str(&json).ok()?;
+            Some((app, settings::overrides(&patch).ok()?))
+        })
         .collect())
 }

@@ -1,37 +1,23 @@
-//! Scaling parameters between their forms: JSON of the API and the store, the engine's, the config's.
+//! Scaling parameters between their forms: JSON of the API and the store, and the engine's.
 
 use std::time::Duration;
 
-use glowplug_api::control::{ScalingPatch, ScalingView};
-use glowplug_core::spec::Scaling;
-
-use crate::config::ScalingOverrides;
+use glowplug_api::control::{Policy, ScalingPatch, ScalingView};
+use glowplug_core::spec::{self, Overrides, PolicyName, Scaling};
 
 /// The setting's key in the store.
 pub(crate) const SCALING: &str = "scaling";
 
-/// A patch over an earlier one.
-pub(crate) fn merge(earlier: &ScalingPatch, later: &ScalingPatch) -> ScalingPatch {
-    ScalingPatch {
-        keep_alive: later.keep_alive.or(earlier.keep_alive),
-        min_concurrency: later.min_concurrency.or(earlier.min_concurrency),
-        max_concurrency: later.max_concurrency.or(earlier.max_concurrency),
-        concurrency_buffer: later.concurrency_buffer.or(earlier.concurrency_buffer),
-        concurrency_buffer_perc: later.concurrency_buffer_perc.or(earlier.concurrency_buffer_perc),
-        scaling_delay: later.scaling_delay.or(earlier.scaling_delay),
-        max_multiplexing: later.max_multiplexing.or(earlier.max_multiplexing),
-        startup_timeout: later.startup_timeout.or(earlier.startup_timeout),
-        request_timeout: later.request_timeout.or(earlier.request_timeout),
-        unused_runner_timeout: later.unused_runner_timeout.or(earlier.unused_runner_timeout),
-        termination_grace_period_seconds: later
-            .termination_grace_period_seconds
-            .or(earlier.termination_grace_period_seconds),
-    }
-}
-
-/// Puts a patch over a scaling. Fails with the name of a duration that is none.
-pub(crate) fn apply(patch: &ScalingPatch, base: Scaling) -> Result<Scaling, String> {
-    let overrides = ScalingOverrides {
+/// What a patch sets. Fails with the name of a duration that is none.
+pub(crate) fn overrides(patch: &ScalingPatch) -> Result<Overrides, String> {
+    Ok(Overrides {
+        policy: patch.policy.map(|policy| match policy {
+            Policy::Fixed => PolicyName::Fixed,
+            Policy::Auto => PolicyName::Auto,
+        }),
+        wait_budget: seconds("wait_budget", patch.wait_budget)?,
+        wait_budget_percent: patch.wait_budget_percent,
+        wait_price: patch.wait_price,
         keep_alive: seconds("keep_alive", patch.keep_alive)?,
         min_concurrency: patch.min_concurrency,
         max_concurrency: patch.max_concurrency,
@@ -46,13 +32,36 @@ pub(crate) fn apply(patch: &ScalingPatch, base: Scaling) -> Result<Scaling, Stri
             "termination_grace_period_seconds",
             patch.termination_grace_period_seconds,
         )?,
-    };
-    let mut scaling = overrides.apply(base);
-    if patch.max_concurrency == Some(0) {
-        scaling.max_concurrency = None;
+    })
+}
+
+/// The patch that sets the same.
+pub(crate) fn patch(overrides: &Overrides) -> ScalingPatch {
+    let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
+    ScalingPatch {
+        policy: overrides.policy.map(policy),
+        wait_budget: seconds(overrides.wait_budget),
+        wait_budget_percent: overrides.wait_budget_percent,
+        wait_price: overrides.wait_price,
+        keep_alive: seconds(overrides.keep_alive),
+        min_concurrency: overrides.min_concurrency,
+        max_concurrency: overrides.max_concurrency,
+        concurrency_buffer: overrides.concurrency_buffer,
+        concurrency_buffer_perc: overrides.concurrency_buffer_perc,
+        scaling_delay: seconds(overrides.scaling_delay),
+        max_multiplexing: overrides.max_multiplexing,
+        startup_timeout: seconds(overrides.startup_timeout),
+        request_timeout: seconds(overrides.request_timeout),
+        unused_runner_timeout: seconds(overrides.unused_runner_timeout),
+        termination_grace_period_seconds: seconds(overrides.termination_grace_period),
     }
-    scaling.validate().map_err(|error| error.to_string())?;
-    Ok(scaling)
+}
+
+fn policy(name: PolicyName) -> Policy {
+    match name {
+        PolicyName::Fixed => Policy::Fixed,
+        PolicyName::Auto => Policy::Auto,
+    }
 }
 
 fn seconds(key: &str, value: Option<f64>) -> Result<Option<Duration>, String> {
@@ -65,8 +74,17 @@ fn seconds(key: &str, value: Option<f64>) -> Result<Option<Duration>, String> {
 }
 
 pub(crate) fn view(scaling: &Scaling) -> ScalingView {
+    let aims = match &scaling.policy {
+        spec::Policy::Fixed => None,
+        spec::Policy::Auto(settings) => Some(settings),
+    };
+    let budget = aims.and_then(|aims| aims.budget);
     ScalingView {
-        keep_alive: scaling.keep_alive.as_secs_f64(),
+        policy: policy(scaling.policy.name()),
+        wait_budget: budget.map(|budget| budget.wait.as_secs_f64()),
+        wait_budget_percent: budget.map(|budget| percent(budget.share)),
+        wait_price: aims.map(|aims| aims.wait_price),
+        keep_alive: aims.map_or(scaling.keep_alive, |aims| aims.keep_max).as_secs_f64(),
         min_concurrency: scaling.min_concurrency,
         max_concurrency: scaling.max_concurrency,
         concurrency_buffer: scaling.concurrency_buffer,
@@ -80,9 +98,18 @@ pub(crate) fn view(scaling: &Scaling) -> ScalingView {
     }
 }
 
+/// Without the last digits, which come from the division alone.
+fn percent(share: f64) -> f64 {
+    (share * 1e8).round() / 1e6
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn apply(patch: &ScalingPatch, base: Scaling) -> Result<Scaling, String> {
+        overrides(patch)?.apply(base).map_err(|error| error.to_string())
+    }
 
     #[test]
     fn a_patch_changes_what_it_names() {
@@ -116,13 +143,47 @@ mod tests {
             },
             "`min_concurrency` is 3, above `max_concurrency` (2)",
         );
+        check(
+            ScalingPatch { wait_budget: Some(2.0), ..ScalingPatch::default() },
+            "`wait_budget` is for apps with `policy = \"auto\"`; add that, or leave this out",
+        );
     }
 
     #[test]
-    fn the_later_patch_wins() {
-        let one = ScalingPatch { keep_alive: Some(1.0), ..ScalingPatch::default() };
-        let two = ScalingPatch { min_concurrency: Some(1), keep_alive: Some(2.0), ..one.clone() };
-        assert_eq!(merge(&one, &two), two);
-        assert_eq!(merge(&two, &one).keep_alive, Some(1.0));
+    fn a_patch_says_the_same_after_it_was_stored() {
+        let json = r#"{"policy":"auto","wait_budget":2.0,"wait_budget_percent":1.0,"wait_price":7.5,
+            "keep_alive":1.5,"min_concurrency":1,"max_concurrency":2,"concurrency_buffer":3,
+            "concurrency_buffer_perc":4,"scaling_delay":5.0,"max_multiplexing":6,"startup_timeout":7.0,
+            "request_timeout":8.0,"unused_runner_timeout":9.0,"termination_grace_period_seconds":10.0}"#;
+        let one: ScalingPatch = serde_json::from_str(json).unwrap();
+        assert_eq!(patch(&overrides(&one).unwrap()), one);
+        let none = ScalingPatch::default();
+        assert_eq!(patch(&overrides(&none).unwrap()), none);
+    }
+
+    #[test]
+    fn a_view_shows_what_is_aimed_for() {
+        let shown = |patch: ScalingPatch| {
+            let view = view(&apply(&patch, Scaling::default()).unwrap());
+            (
+                view.policy,
+                view.wait_budget,
+                view.wait_budget_percent,
+                view.wait_price,
+                view.keep_alive,
+            )
+        };
+        let none = ScalingPatch::default;
+        let balanced = spec::wait_price("balanced");
+        assert_eq!(shown(none()), (Policy::Fixed, None, None, None, 10.0));
+        let auto = ScalingPatch { policy: Some(Policy::Auto), ..none() };
+        assert_eq!(shown(auto.clone()), (Policy::Auto, None, None, balanced, 14_400.0));
+        let stated = ScalingPatch {
+            wait_budget: Some(2.0),
+            wait_budget_percent: Some(7.0),
+            keep_alive: Some(30.0),
+            ..auto
+        };
+        assert_eq!(shown(stated), (Policy::Auto, Some(2.0), Some(7.0), balanced, 30.0));
     }
 }

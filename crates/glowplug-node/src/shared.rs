@@ -4,8 +4,9 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use glowplug_api::control::{RunnerView, ScalingPatch};
+use glowplug_api::control::RunnerView;
 use glowplug_artifacts::PythonApps;
+use glowplug_core::spec::Overrides;
 use glowplug_core::{RunnerId, Timestamp};
 use glowplug_gateway::Forwarder;
 use glowplug_runner::Backend;
@@ -40,7 +41,7 @@ pub(crate) struct Shared {
     pub recorder: Option<Arc<Recorder>>,
     pub python: PythonApps,
     /// Scaling parameters changed at run time, by app, as the store has them.
-    pub scaling: tokio::sync::Mutex<HashMap<String, ScalingPatch>>,
+    pub scaling: tokio::sync::Mutex<HashMap<String, Overrides>>,
     /// As the store has them.
     pub keys: RwLock<Vec<KeyRecord>>,
     pub events: broadcast::Sender<NodeEvent>,

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use glowplug_core::spec::Scaling;
+use glowplug_core::spec::{Overrides, PolicyName, Scaling};
 use glowplug_gateway::host::Access;
 use glowplug_runner::Listen;
 
@@ -98,66 +97,32 @@ impl fmt::Display for Program {
 
 /// The scaling parameters that the config sets; what it leaves open comes from the class, if there is
 /// one, and then from [`Scaling::default`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ScalingOverrides {
-    pub keep_alive: Option<Duration>,
-    pub min_concurrency: Option<u32>,
-    pub max_concurrency: Option<u32>,
-    pub concurrency_buffer: Option<u32>,
-    pub concurrency_buffer_perc: Option<u32>,
-    pub scaling_delay: Option<Duration>,
-    pub max_multiplexing: Option<u32>,
-    pub startup_timeout: Option<Duration>,
-    pub request_timeout: Option<Duration>,
-    pub unused_runner_timeout: Option<Duration>,
-    pub termination_grace_period: Option<Duration>,
-}
-
-impl ScalingOverrides {
-    /// Puts what is set in the place of what `base` says.
-    #[must_use]
-    pub fn apply(&self, base: Scaling) -> Scaling {
-        Scaling {
-            policy: base.policy,
-            keep_alive: self.keep_alive.unwrap_or(base.keep_alive),
-            min_concurrency: self.min_concurrency.unwrap_or(base.min_concurrency),
-            max_concurrency: self.max_concurrency.or(base.max_concurrency),
-            concurrency_buffer: self.concurrency_buffer.unwrap_or(base.concurrency_buffer),
-            concurrency_buffer_perc: self
-                .concurrency_buffer_perc
-                .unwrap_or(base.concurrency_buffer_perc),
-            scaling_delay: self.scaling_delay.unwrap_or(base.scaling_delay),
-            max_multiplexing: self.max_multiplexing.unwrap_or(base.max_multiplexing),
-            startup_timeout: self.startup_timeout.unwrap_or(base.startup_timeout),
-            request_timeout: self.request_timeout.unwrap_or(base.request_timeout),
-            unused_runner_timeout: self.unused_runner_timeout.or(base.unused_runner_timeout),
-            termination_grace_period: self
-                .termination_grace_period
-                .unwrap_or(base.termination_grace_period),
-        }
-    }
-
-    fn read(values: &Values) -> Self {
-        let duration = |key| values.is_set(key).then(|| values.duration(key)).flatten();
-        let count = |key| values.is_set(key).then(|| values.count(key)).flatten();
-        Self {
-            keep_alive: duration("keep_alive"),
-            min_concurrency: count("min_concurrency"),
-            max_concurrency: count("max_concurrency"),
-            concurrency_buffer: count("concurrency_buffer"),
-            concurrency_buffer_perc: count("concurrency_buffer_perc"),
-            scaling_delay: duration("scaling_delay"),
-            max_multiplexing: count("max_multiplexing"),
-            startup_timeout: duration("startup_timeout"),
-            request_timeout: duration("request_timeout"),
-            unused_runner_timeout: duration("unused_runner_timeout"),
-            termination_grace_period: duration("termination_grace_period_seconds"),
-        }
+fn scaling(values: &Values) -> Overrides {
+    let duration = |key| values.is_set(key).then(|| values.duration(key)).flatten();
+    let count = |key| values.is_set(key).then(|| values.count(key)).flatten();
+    let number = |key| values.is_set(key).then(|| values.number(key)).flatten();
+    let policy = values.text("policy").filter(|_| values.is_set("policy"));
+    Overrides {
+        policy: policy.and_then(|name| PolicyName::parse(&name)),
+        wait_budget: duration("wait_budget"),
+        wait_budget_percent: number("wait_budget_percent"),
+        wait_price: number("wait_price"),
+        keep_alive: duration("keep_alive"),
+        min_concurrency: count("min_concurrency"),
+        max_concurrency: count("max_concurrency"),
+        concurrency_buffer: count("concurrency_buffer"),
+        concurrency_buffer_perc: count("concurrency_buffer_perc"),
+        scaling_delay: duration("scaling_delay"),
+        max_multiplexing: count("max_multiplexing"),
+        startup_timeout: duration("startup_timeout"),
+        request_timeout: duration("request_timeout"),
+        unused_runner_timeout: duration("unused_runner_timeout"),
+        termination_grace_period: duration("termination_grace_period_seconds"),
     }
 }
 
 /// One app of the config, checked as far as that goes without running it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AppConfig {
     pub name: AppName,
     pub program: Program,
@@ -173,7 +138,7 @@ pub struct AppConfig {
     pub access: Access,
     /// Each of them exists. Empty: the class's own, else the node's `default_machine`.
     pub machine_types: Vec<String>,
-    pub scaling: ScalingOverrides,
+    pub scaling: Overrides,
 }
 
 /// Reads `[apps]`. Also returns the values as they were read, for `config show`.
@@ -226,8 +191,8 @@ fn read_app(
     for machine in &machine_types {
         check_machine(layers, &values.origin("machine_type"), path, machine, machines);
     }
-    let scaling = ScalingOverrides::read(values);
-    if let Err(error) = scaling.apply(Scaling::default()).validate() {
+    let scaling = scaling(values);
+    if let Err(error) = scaling.apply(Scaling::default()) {
         layers.problem(values.origin(error.key), format!("{error} in [{path}]"), None);
     }
     Some(AppConfig {

@@ -91,7 +91,7 @@ impl Values {
         bytes: Bytes -> u64;
         cpu_millis: CpuMillis -> u64;
         count: Count -> u32;
-        price: Price -> f64;
+        number: Number -> f64;
         list: List -> Vec<String>;
         texts: Texts -> BTreeMap<String, String>;
         gpus: Gpus -> Vec<super::value::GpuGroup>;

@@ -102,7 +102,7 @@ fn combine(built_in: Option<&MachineTypeConfig>, name: &str, values: &Values) ->
             gpu_kind: values.text("gpu_kind").or(base.machine.gpu_kind),
             gpu_memory_bytes: values.bytes("gpu_memory").unwrap_or(base.machine.gpu_memory_bytes),
         },
-        price_per_hour: values.price("price_per_hour").or(base.price_per_hour),
+        price_per_hour: values.number("price_per_hour").or(base.price_per_hour),
         enforce: values.boolean("enforce").unwrap_or(base.enforce),
     }
 }

@@ -3,6 +3,8 @@
 //! Reading the config, `glowplug config show` and the reference page all follow this table, so a setting
 //! that is not in it does not exist.
 
+use glowplug_core::spec::PolicyName;
+
 use super::value::Kind;
 
 /// A table of the config file.
@@ -327,7 +329,7 @@ const MACHINE_TYPE: &[Setting] = &[
     ),
     setting(
         "price_per_hour",
-        Kind::Price,
+        Kind::Number,
         Otherwise("runners cost nothing"),
         "What an hour of such a runner costs you, in your currency. Used to price idle, start and busy time.",
     ),
@@ -397,17 +399,45 @@ const APP: &[Setting] = &[
         "The machine type of its runners, or several of which the first that fits is taken.",
     ),
     setting(
+        "policy",
+        Kind::Choice(PolicyName::NAMES),
+        Value("fixed"),
+        "Who says how long idle runners are kept and when spare ones start: the parameters below as they \
+         stand, or `auto`, which learns it from the app's own traffic and keeps within them.",
+    ),
+    setting(
+        "wait_budget",
+        Kind::Duration,
+        Otherwise("none: `wait_price` alone says what waiting is worth"),
+        "With `policy = \"auto\"`: how long a request may wait for its runner. What waiting is worth is then \
+         steered until few enough wait longer. 0: no budget.",
+    ),
+    setting(
+        "wait_budget_percent",
+        Kind::Number,
+        Otherwise("5, if there is a `wait_budget`"),
+        "How many of a hundred requests may wait longer than `wait_budget`.",
+    ),
+    setting(
+        "wait_price",
+        Kind::WaitPrice,
+        Otherwise("\"balanced\""),
+        "With `policy = \"auto\"`: what a second of a request's waiting is worth, in seconds of a runner. With \
+         a `wait_budget`, where to begin.",
+    ),
+    setting(
         "keep_alive",
         Kind::Duration,
         Value("10s"),
-        "How long a runner is kept after its last request.",
+        "How long a runner is kept after its last request. With `policy = \"auto\"`, if it is set here: the \
+         longest that an idle runner is kept, else 4 hours.",
     ),
     setting("min_concurrency", Kind::Count, Value("0"), "Runners that always live."),
     setting(
         "max_concurrency",
         Kind::Count,
         Otherwise("as many as fit"),
-        "Runners that may live at once.",
+        "Runners that may live at once. 0: no cap, whatever the class says.",
     ),
     setting("concurrency_buffer", Kind::Count, Value("0"), "Spare runners kept above demand."),
     setting(

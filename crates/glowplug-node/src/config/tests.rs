@@ -1,7 +1,7 @@
 use std::fs;
 use std::time::Duration;
 
-use glowplug_core::spec::Scaling;
+use glowplug_core::spec::{Overrides, Policy, Scaling, WAIT_PRICES};
 use glowplug_gateway::host::Access;
 use glowplug_runner::Listen;
 use tempfile::TempDir;
@@ -118,7 +118,7 @@ fn apps_are_read() {
     assert_eq!(hello.env["TOKEN"], "t");
     assert_eq!(
         hello.scaling,
-        ScalingOverrides { keep_alive: Some(Duration::from_mins(5)), ..Default::default() }
+        Overrides { keep_alive: Some(Duration::from_mins(5)), ..Default::default() }
     );
 
     assert_eq!((web.name.owner(), web.name.app()), ("team", "web--staging"));
@@ -127,7 +127,7 @@ fn apps_are_read() {
         Program::Command { argv: ["./serve", "--port", "$PORT"].map(Into::into).into() }
     );
     assert_eq!(web.listen, Some(Listen::UnixSocket));
-    let scaling = web.scaling.apply(Scaling::default());
+    let scaling = web.scaling.apply(Scaling::default()).unwrap();
     assert_eq!(scaling.keep_alive, Duration::from_millis(1_500));
     assert_eq!(scaling.max_concurrency, Some(3));
     assert_eq!(scaling.termination_grace_period, Duration::from_secs(20));
@@ -136,6 +136,41 @@ fn apps_are_read() {
     let s = &config.machine_types["S"];
     assert_eq!((s.machine.cpu_millis, s.price_per_hour), (1_000, Some(0.05)));
     assert!(s.enforce && !config.machine_types[DEFAULT_MACHINE].enforce);
+}
+
+#[test]
+fn what_auto_aims_for_is_read() {
+    let aims = |keys: &str| {
+        let config = Scene::new(&format!("[apps.hello]\ncommand = 'x'\n{keys}")).config();
+        let class = Scaling { keep_alive: Duration::from_mins(1), ..Scaling::default() };
+        match config.apps[0].scaling.apply(class).unwrap().policy {
+            Policy::Fixed => "fixed".to_owned(),
+            Policy::Auto(aims) => {
+                let budget = aims.budget.map(|budget| (budget.wait.as_secs_f64(), budget.share));
+                let named = |(_, price): &(&str, f64)| price.to_bits() == aims.wait_price.to_bits();
+                let price = match WAIT_PRICES.iter().find(|price| named(price)) {
+                    Some((name, _)) => (*name).to_owned(),
+                    None => aims.wait_price.to_string(),
+                };
+                format!("{price} {budget:?} {}", aims.keep_max.as_secs())
+            }
+        }
+    };
+    for (keys, expected) in [
+        ("", "fixed"),
+        ("policy = 'fixed'\nkeep_alive = 5", "fixed"),
+        ("policy = 'auto'", "balanced None 14400"),
+        ("policy = 'auto'\nwait_budget = '2s'", "balanced Some((2.0, 0.05)) 14400"),
+        (
+            "policy = 'auto'\nwait_budget = 0.5\nwait_budget_percent = 2",
+            "balanced Some((0.5, 0.02)) 14400",
+        ),
+        ("policy = 'auto'\nwait_price = 'cost-sensitive'", "cost-sensitive None 14400"),
+        ("policy = 'auto'\nwait_price = 'latency-critical'", "latency-critical None 14400"),
+        ("policy = 'auto'\nwait_price = 7.5\nkeep_alive = '90s'", "7.5 None 90"),
+    ] {
+        assert_eq!(aims(keys), expected, "{keys}");
+    }
 }
 
 #[test]
@@ -290,6 +325,33 @@ fn impossible_values_are_refused() {
     check_error(
         &app("max_multiplexing = 0"),
         "glowplug.toml:3: `max_multiplexing` is 0; a runner must serve at least 1 request in [apps.hello]",
+    );
+    check_error(
+        &app("wait_budget = '2s'"),
+        "glowplug.toml:3: `wait_budget` is for apps with `policy = \"auto\"`; add that, or leave this out in \
+         [apps.hello]",
+    );
+    check_error(
+        &app("policy = 'auto'\nwait_budget_percent = 5"),
+        "glowplug.toml:4: `wait_budget_percent` is set without a budget; add `wait_budget`, such as \"2s\" in \
+         [apps.hello]",
+    );
+    check_error(
+        &app("policy = 'auto'\nwait_budget = 1\nwait_budget_percent = 100"),
+        "glowplug.toml:5: `wait_budget_percent` is 100; it must be above 0 and below 100 in [apps.hello]",
+    );
+    check_error(
+        &app("policy = 'auto'\nwait_price = 'cost-sensitiv'"),
+        "glowplug.toml:4: `wait_price` in [apps.hello] cannot be \"cost-sensitiv\"\n  \
+         help: did you mean `cost-sensitive`?",
+    );
+    check_error(
+        &app("policy = 'auto'\nwait_price = 1001"),
+        "glowplug.toml:4: `wait_price` is 1001; it must be 0 to 1000 in [apps.hello]",
+    );
+    check_error(
+        &app("policy = 'automatic'"),
+        "glowplug.toml:3: `policy` in [apps.hello] cannot be \"automatic\"\n  help: choose one of: fixed, auto",
     );
     check_error(
         &app("health_path = 'ready'"),

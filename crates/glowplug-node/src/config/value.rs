@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use glowplug_core::spec::{WAIT_PRICES, wait_price};
+
 use super::document::{Entry, Raw};
 use super::problem::suggest;
 use super::unit::{BYTES_MAX, parse_bytes, parse_duration, seconds, write_bytes, write_duration};
@@ -25,8 +27,10 @@ pub(super) enum Kind {
     /// CPU cores, with a fraction if wanted.
     Cores,
     Count,
-    /// Money, in whatever currency the user thinks in.
-    Price,
+    /// Of 0 or more, with a fraction if wanted.
+    Number,
+    /// What a second of waiting is worth: a number, or a name for one.
+    WaitPrice,
     /// A name or a list of them.
     Names,
     /// A program and its arguments: a list, or a line that is split like a shell would.
@@ -46,7 +50,7 @@ pub(super) enum Value {
     Bytes(u64),
     CpuMillis(u64),
     Count(u32),
-    Price(f64),
+    Number(f64),
     List(Vec<String>),
     Texts(BTreeMap<String, String>),
     Gpus(Vec<GpuGroup>),
@@ -99,7 +103,14 @@ impl Kind {
             }
             Self::Cores => "a number of CPU cores such as 2 or 0.5".into(),
             Self::Count => "a whole number of 0 or more".into(),
-            Self::Price => "a number of 0 or more".into(),
+            Self::Number => "a number of 0 or more".into(),
+            Self::WaitPrice => {
+                let named: Vec<String> = WAIT_PRICES
+                    .iter()
+                    .map(|(name, price)| format!("\"{name}\" ({price})"))
+                    .collect();
+                format!("a number of 0 or more, or one of {}", named.join(", "))
+            }
             Self::Names => "a name in quotes or a list of names".into(),
             Self::Argv => "a command line in quotes or a list of arguments".into(),
             Self::Texts => "a table of texts such as { NAME = \"value\" }".into(),
@@ -153,14 +164,22 @@ impl Kind {
                     Unfit::new(format!("is {number}; it must be {}", count_range(*number)))
                 })
             }
-            (Self::Price, number @ (Raw::Integer(_) | Raw::Float(_))) => {
-                let price = as_f64(number);
-                if price.is_finite() && price >= 0.0 {
-                    Ok(Value::Price(price))
+            (Self::Number | Self::WaitPrice, number @ (Raw::Integer(_) | Raw::Float(_))) => {
+                let number = as_f64(number);
+                if number.is_finite() && number >= 0.0 {
+                    Ok(Value::Number(number))
                 } else {
-                    Err(Unfit::new(format!("is {price}; it must be 0 or more")))
+                    Err(Unfit::new(format!("is {number}; it must be 0 or more")))
                 }
             }
+            (Self::WaitPrice, Raw::Text(name)) => match wait_price(name) {
+                Some(price) => Ok(Value::Number(price)),
+                None => {
+                    let names = WAIT_PRICES.map(|(name, _)| name);
+                    let help = Some(suggest(name, &names, "give a number, or choose one of"));
+                    Err(Unfit { message: format!("cannot be \"{name}\""), help })
+                }
+            },
             (Self::Names, Raw::Text(name)) => Ok(Value::List(vec![name.clone()])),
             (Self::Argv, Raw::Text(line)) => split_command(line).map(Value::List),
             (Self::Names | Self::Argv, Raw::List(items)) => list(items).ok_or_else(wrong_type),
@@ -179,7 +198,12 @@ impl Kind {
             whole.or_else(|| text.parse().map(Raw::Float).ok())
         };
         let raw = match self {
-            Self::Duration | Self::Bytes | Self::Cores | Self::Count | Self::Price => number(),
+            Self::Duration
+            | Self::Bytes
+            | Self::Cores
+            | Self::Count
+            | Self::Number
+            | Self::WaitPrice => number(),
             Self::Bool => text.parse().map(Raw::Bool).ok(),
             Self::Names => Some(Raw::List(comma_list(text))),
             Self::Gpus => Some(Raw::List(comma_list(text).iter().map(gpu_from_text).collect())),
@@ -343,7 +367,7 @@ impl fmt::Display for Value {
                 }
             },
             Self::Count(count) => write!(f, "{count}"),
-            Self::Price(price) => write!(f, "{price}"),
+            Self::Number(number) => write!(f, "{number}"),
             Self::List(items) => write!(f, "{items:?}"),
             Self::Texts(texts) => {
                 let pairs: Vec<String> =

@@ -1,7 +1,7 @@
 //! `glowplug apps`
 
 use glowplug_api::control::{
-    AppView, PrewarmRequest, PrewarmView, RunnerView, ScalingPatch, ScalingView,
+    AppView, Policy, PrewarmRequest, PrewarmView, RunnerView, ScalingPatch, ScalingView,
 };
 use glowplug_node::config::AppName;
 
@@ -79,7 +79,7 @@ async fn list(context: &Context) -> Result<(), Failure> {
                     app.in_flight.to_string(),
                     of(&|scaling| scaling.min_concurrency.to_string()),
                     of(&|scaling| cap(scaling)),
-                    of(&|scaling| seconds(scaling.keep_alive)),
+                    of(&|scaling| kept(scaling)),
                     app.machine_types.join(","),
                 ]
             })
@@ -102,6 +102,14 @@ async fn list(context: &Context) -> Result<(), Failure> {
 
 fn cap(scaling: &ScalingView) -> String {
     scaling.max_concurrency.map_or_else(|| "none".to_owned(), |cap| cap.to_string())
+}
+
+/// How long idle runners are kept.
+fn kept(scaling: &ScalingView) -> String {
+    match scaling.policy {
+        Policy::Fixed => seconds(scaling.keep_alive),
+        Policy::Auto => "auto".to_owned(),
+    }
 }
 
 fn runner_counts(app: &AppView) -> String {
@@ -148,8 +156,35 @@ fn describe(app: &AppView) -> String {
 }
 
 fn describe_scaling(scaling: &ScalingView) -> Vec<(&'static str, String)> {
+    let mut lines = describe_policy(scaling);
+    lines.extend(describe_parameters(scaling));
+    lines
+}
+
+fn describe_policy(scaling: &ScalingView) -> Vec<(&'static str, String)> {
+    let keep_alive = seconds(scaling.keep_alive);
+    if scaling.policy == Policy::Fixed {
+        return vec![("policy", "fixed".to_owned()), ("keep_alive", keep_alive)];
+    }
+    let budget = scaling.wait_budget.map_or_else(
+        || "none".to_owned(),
+        |wait| {
+            let percent = scaling.wait_budget_percent.unwrap_or_default();
+            format!("{}, for all but {percent} % of the requests", seconds(wait))
+        },
+    );
+    let price = scaling.wait_price.unwrap_or_default();
+    let steered = if scaling.wait_budget.is_some() { ", to begin with" } else { "" };
     vec![
-        ("keep_alive", seconds(scaling.keep_alive)),
+        ("policy", "auto".to_owned()),
+        ("wait_budget", budget),
+        ("wait_price", format!("{price} runner-seconds for a second of waiting{steered}")),
+        ("keep_alive", format!("as learned, at most {keep_alive}")),
+    ]
+}
+
+fn describe_parameters(scaling: &ScalingView) -> Vec<(&'static str, String)> {
+    vec![
         ("min_concurrency", scaling.min_concurrency.to_string()),
         ("max_concurrency", cap(scaling)),
         ("concurrency_buffer", scaling.concurrency_buffer.to_string()),

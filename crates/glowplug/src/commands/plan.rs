@@ -196,7 +196,16 @@ fn options(args: &Args, config: &Config) -> Result<Options, Failure> {
         configured: config
             .apps
             .iter()
-            .map(|app| (app.name.to_string(), app.scaling.apply(Scaling::default())))
+            .map(|app| {
+                // A config that was read is one whose parameters fit.
+                let scaling = app.scaling.apply(Scaling::default()).unwrap_or_default();
+                (app.name.to_string(), scaling)
+            })
+            .collect(),
+        configured_machines: config
+            .apps
+            .iter()
+            .filter_map(|app| Some((app.name.to_string(), app.machine_types.first()?.clone())))
             .collect(),
         config: config.file.as_ref().and_then(|file| fs::read_to_string(file).ok()),
         wait_budget: args.wait_budget,

@@ -2,13 +2,27 @@
 
 use std::time::Duration;
 
-use glowplug_api::control::ScalingPatch;
+use glowplug_api::control::{Policy, ScalingPatch};
+use glowplug_core::spec::{WAIT_PRICES, wait_price};
 use glowplug_node::config::{FlagSetting, FlagValue, parse_duration, write_duration};
 
 /// Durations are seconds, or text such as `30s` or `5m`.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct ScalingFlags {
-    /// How long a runner is kept after its last request
+    /// Who scales: the parameters as they stand, or what is learned of the app's traffic, within them
+    #[arg(long, value_name = "POLICY", value_parser = policy)]
+    policy: Option<Policy>,
+    /// With `--policy auto`: how long a request may wait for its runner; 0 takes the budget away
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    wait_budget: Option<Duration>,
+    /// How many of a hundred requests may wait longer than that [default: 5]
+    #[arg(long, value_name = "PERCENT")]
+    wait_budget_percent: Option<f64>,
+    /// With `--policy auto`: what a second of waiting is worth, in seconds of a runner, or one of
+    /// cost-sensitive, balanced, latency-critical
+    #[arg(long, value_name = "PRICE", value_parser = price)]
+    wait_price: Option<f64>,
+    /// How long a runner is kept after its last request; with `--policy auto` at most
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     keep_alive: Option<Duration>,
     /// Runners that always live
@@ -43,6 +57,22 @@ pub(crate) struct ScalingFlags {
     termination_grace_period_seconds: Option<Duration>,
 }
 
+fn policy(text: &str) -> Result<Policy, String> {
+    match text {
+        "fixed" => Ok(Policy::Fixed),
+        "auto" => Ok(Policy::Auto),
+        _ => Err("write fixed or auto".to_owned()),
+    }
+}
+
+fn price(text: &str) -> Result<f64, String> {
+    let named = || text.parse().ok().filter(|price: &f64| price.is_finite());
+    wait_price(text).or_else(named).ok_or_else(|| {
+        let names = WAIT_PRICES.map(|(name, _)| name).join(", ");
+        format!("write a number, or one of {names}")
+    })
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text)
         .ok_or_else(|| "write a number of seconds, or text such as 30s or 5m".to_owned())
@@ -53,6 +83,10 @@ impl ScalingFlags {
     pub(crate) fn patch(&self) -> ScalingPatch {
         let seconds = |duration: Option<Duration>| duration.map(|duration| duration.as_secs_f64());
         ScalingPatch {
+            policy: self.policy,
+            wait_budget: seconds(self.wait_budget),
+            wait_budget_percent: self.wait_budget_percent,
+            wait_price: self.wait_price,
             keep_alive: seconds(self.keep_alive),
             min_concurrency: self.min_concurrency,
             max_concurrency: self.max_concurrency,
@@ -71,12 +105,19 @@ impl ScalingFlags {
     pub(crate) fn settings(&self, app: &str) -> Vec<FlagSetting> {
         let count = |value: Option<u32>| value.map(|value| value.to_string());
         let time = |value: Option<Duration>| value.map(write_duration);
-        // A cap of 0 means none, which a config says by leaving it out.
-        let cap = self.max_concurrency.filter(|cap| *cap > 0);
+        let number = |value: Option<f64>| value.map(|value| value.to_string());
+        let policy = self.policy.map(|policy| match policy {
+            Policy::Fixed => "fixed".to_owned(),
+            Policy::Auto => "auto".to_owned(),
+        });
         [
+            ("policy", policy),
+            ("wait_budget", time(self.wait_budget)),
+            ("wait_budget_percent", number(self.wait_budget_percent)),
+            ("wait_price", number(self.wait_price)),
             ("keep_alive", time(self.keep_alive)),
             ("min_concurrency", count(self.min_concurrency)),
-            ("max_concurrency", count(cap)),
+            ("max_concurrency", count(self.max_concurrency)),
             ("concurrency_buffer", count(self.concurrency_buffer)),
             ("concurrency_buffer_perc", count(self.concurrency_buffer_perc)),
             ("scaling_delay", time(self.scaling_delay)),
