@@ -408,7 +408,7 @@ const APP: &[Setting] = &[
     setting(
         "wait_budget",
         Kind::Duration,
-        Otherwise("none: `wait_price` alone says what waiting is worth"),
+        Otherwise("none: `wait_price` alone counts"),
         "With `policy = \"auto\"`: how long a request may wait for its runner. What waiting is worth is then \
          steered until few enough wait longer. 0: no budget.",
     ),
