@@ -8,7 +8,7 @@
 //! | `/api/v1/apps/{owner}/{app}/scaling` | PATCH | [`ScalingPatch`] → [`AppView`] |
 //! | `/api/v1/apps/{owner}/{app}/queue` | GET | → [`QueueView`] |
 //! | `/api/v1/apps/{owner}/{app}/queue` | DELETE | → [`FlushView`] |
-//! | `/api/v1/apps/{owner}/{app}/prewarm` | POST | [`PrewarmRequest`] → [`PrewarmView`] |
+//! | `/api/v1/apps/{owner}/{app}/prewarm` (`?intent=page_opened`) | POST | [`PrewarmRequest`] → [`PrewarmView`] |
 //! | `/api/v1/runners` (`?app=`, `?ended=true`) | GET | → `[RunnerView]` |
 //! | `/api/v1/runners/{id}` | GET | → [`RunnerView`] |
 //! | `/api/v1/runners/{id}/stop` (`?replace=true`) | POST | → [`RunnerView`] |
@@ -180,28 +180,21 @@ pub struct FlushView {
     pub removed: usize,
 }
 
+/// The reason, and the intent, of a prewarm that says no more than that somebody is about to use an app: a
+/// page was opened. It asks for no runner. An app that is scaled by what is learned of it weighs whether to
+/// start one; others do nothing.
+pub const PAGE_OPENED: &str = "page_opened";
+
 /// That traffic is to be expected.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrewarmRequest {
-    /// So many are to be warm; what is missing is started.
-    #[serde(default = "PrewarmRequest::default_runners")]
-    pub runners: u32,
-    /// For the node's log.
+    /// So many are to be warm; what is missing is started. Absent: 1, unless the reason is [`PAGE_OPENED`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub runners: Option<u32>,
+    /// For the node's log, or [`PAGE_OPENED`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-}
-
-impl PrewarmRequest {
-    fn default_runners() -> u32 {
-        1
-    }
-}
-
-impl Default for PrewarmRequest {
-    fn default() -> Self {
-        Self { runners: Self::default_runners(), reason: None }
-    }
 }
 
 /// Runners of the app now.
@@ -267,6 +260,9 @@ pub struct WhyView {
     pub id: String,
     /// One sentence that answers.
     pub summary: String,
+    /// Of an app that is scaled by what is learned of it: what is known, and what would be done now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learned: Vec<String>,
     /// What was decided, oldest first.
     pub decisions: Vec<DecisionView>,
 }

@@ -18,12 +18,14 @@ use glowplug_runner::Listen;
 use tokio::sync::watch;
 
 use crate::config::{AppConfig, nearest};
+use crate::interest::LastSign;
 
 /// An app's place on this node, from config to removal.
 #[derive(Debug)]
 pub(crate) struct App {
     pub id: AppId,
     pub config: AppConfig,
+    pub last_sign: LastSign,
     status: watch::Sender<Status>,
 }
 
@@ -160,7 +162,7 @@ impl Apps {
         for (id, config) in (0..).map(AppId).zip(configs) {
             let (status, _) =
                 watch::channel(Status::Preparing { doing: "waiting its turn".into() });
-            let app = Arc::new(App { id, config, status });
+            let app = Arc::new(App { id, config, last_sign: LastSign::default(), status });
             apps.by_id.push(app.clone());
             apps.by_name.insert(app.name().to_owned(), app);
         }

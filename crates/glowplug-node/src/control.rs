@@ -1,7 +1,8 @@
 //! `/api/v1`, `/metrics`, `/healthz`, `/readyz`: everything the port serves that is not the data plane.
 //!
 //! The routes and their types are described in `glowplug_api::control`. Reading takes any key, changing
-//! things and reading the recorded traffic an ADMIN key; a node without keys on loopback is open.
+//! things and reading the recorded traffic an ADMIN key; a node without keys on loopback is open. That
+//! somebody is about to use an app may be said by everyone who may use it.
 
 mod prewarm;
 mod recordings;
@@ -78,8 +79,11 @@ async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
         (&Method::GET, []) => Ok(text("glowplug serves here; its API is below /api/v1\n")),
         (_, ["api", "v1", rest @ ..]) => {
             // The recordings tell of the traffic of all apps.
-            let for_any_key = method == Method::GET && rest.first() != Some(&"trace");
-            authorize(shared, &request, for_any_key)?;
+            let reads = method == Method::GET && rest.first() != Some(&"trace");
+            let announces = method == Method::POST && prewarm::announces(&request, rest);
+            if !(announces && prewarm::is_for_all(shared, rest)) {
+                authorize(shared, &request, reads || announces)?;
+            }
             api(shared, &method, rest, request).await
         }
         _ => Err(not_found(&method, &path)),
@@ -161,6 +165,7 @@ async fn app_route(
     segments: &[&str],
     request: Request<Incoming>,
 ) -> Answer {
+    let query = query(request.uri().query().unwrap_or_default());
     match (method, segments) {
         (&Method::GET, []) => Ok(json(StatusCode::OK, &views::app(shared, app))),
         (&Method::PATCH, ["scaling"]) => {
@@ -172,7 +177,9 @@ async fn app_route(
         }
         (&Method::POST, ["prewarm"]) => {
             let bytes = bytes(request).await?;
-            let wanted = if bytes.is_empty() { PrewarmRequest::default() } else { parse(&bytes)? };
+            let mut wanted =
+                if bytes.is_empty() { PrewarmRequest::default() } else { parse(&bytes)? };
+            prewarm::read_intent(&query, &mut wanted)?;
             Ok(json(StatusCode::OK, &prewarm::prewarm(shared, app, &wanted)?))
         }
         (&Method::GET, ["queue"]) => Ok(json(StatusCode::OK, &views::queue(shared, app))),
@@ -286,7 +293,7 @@ async fn explain(shared: &Arc<Shared>, id: &str) -> Answer {
     let app = find_app(shared, &name)?;
     let decisions = journal(format!("app:{name}")).await?;
     let view = views::app(shared, &app);
-    Ok(json(StatusCode::OK, &why::app(&app, &view, decisions)))
+    Ok(json(StatusCode::OK, &why::app(shared, &app, &view, decisions)))
 }
 
 fn key_views(shared: &Shared) -> Vec<KeyView> {

@@ -11,8 +11,8 @@ use glowplug_gateway::host::{
 };
 use tokio::sync::watch;
 
-use crate::keys;
 use crate::shared::Shared;
+use crate::{interest, keys};
 
 /// A handle, so that what outlives a call can hold on to the node.
 pub(crate) struct NodeHost(pub(crate) Arc<Shared>);
@@ -57,7 +57,13 @@ impl Host for NodeHost {
 
     fn status(&self, app: &str, id: RequestId, logs: bool) -> BoxFuture<'_, Option<QueueStatus>> {
         let app = app.to_owned();
-        Box::pin(async move { self.0.queue.status(&self.0, &app, id, logs).await })
+        Box::pin(async move {
+            let status = self.0.queue.status(&self.0, &app, id, logs).await?;
+            if let Some(app) = self.0.apps.by_name(&app) {
+                interest::shown(&self.0, app);
+            }
+            Some(status)
+        })
     }
 
     fn watch(&self, id: RequestId) -> Option<watch::Receiver<u64>> {

@@ -11,6 +11,7 @@ mod desk;
 mod events;
 mod executor;
 mod host;
+mod interest;
 mod journal;
 mod keys;
 mod launch;

@@ -34,7 +34,13 @@ pub(crate) fn runner(
 ) -> Option<WhyView> {
     let Some(view) = shared.runner_view(id) else {
         let summary = decisions.last()?.sentence.clone();
-        return Some(WhyView { kind: "runner".into(), id: id.to_string(), summary, decisions });
+        return Some(WhyView {
+            kind: "runner".into(),
+            id: id.to_string(),
+            summary,
+            learned: Vec::new(),
+            decisions,
+        });
     };
     let ready = view.ready_at_micros.map_or_else(String::new, |ready| {
         let took = Duration::from_micros(ready.saturating_sub(view.created_at_micros));
@@ -42,10 +48,29 @@ pub(crate) fn runner(
     });
     let end = match &view.end_reason {
         Some(reason) => format!("; it ended because {reason}"),
-        None => format!("; it is {} now", view.state),
+        None => format!(
+            "; it is {} now{}",
+            view.state,
+            shared.desk.read(|state, now| kept(state, now, id))
+        ),
     };
     let summary = format!("{id} of {} was started because {}{ready}{end}", view.app, view.cause);
-    Some(WhyView { kind: "runner".into(), id: id.to_string(), summary, decisions })
+    Some(WhyView {
+        kind: "runner".into(),
+        id: id.to_string(),
+        summary,
+        learned: Vec::new(),
+        decisions,
+    })
+}
+
+/// Until when an idle runner is kept and why, if that was learned and it goes next.
+fn kept(state: &State, now: Timestamp, id: RunnerId) -> String {
+    let runner = state.engine.runner(id);
+    let told = runner.and_then(|runner| Some((runner.expires?, runner.kept?)));
+    told.map_or_else(String::new, |(expires, why)| {
+        format!(" and is kept for another {} if nothing comes: {why}", Pretty(expires - now))
+    })
 }
 
 /// `None`: nothing is known of the request.
@@ -60,7 +85,13 @@ pub(crate) fn request(
         Some(format!("request {id} to {app} {}", course(state, now, record)))
     });
     let summary = told.or_else(|| Some(decisions.last()?.sentence.clone()))?;
-    Some(WhyView { kind: "request".into(), id: id.to_string(), summary, decisions })
+    Some(WhyView {
+        kind: "request".into(),
+        id: id.to_string(),
+        summary,
+        learned: Vec::new(),
+        decisions,
+    })
 }
 
 /// How it went with a request, from arrival to answer.
@@ -93,7 +124,14 @@ fn start_of(state: &State, runner: RunnerId, arrived: Timestamp) -> Option<Strin
     Some(format!(", which was started because {} and took {took} to be ready", record.cause))
 }
 
-pub(crate) fn app(app: &App, view: &AppView, decisions: Vec<DecisionView>) -> WhyView {
+pub(crate) fn app(
+    shared: &Shared,
+    app: &App,
+    view: &AppView,
+    decisions: Vec<DecisionView>,
+) -> WhyView {
+    let learned = shared.desk.read(|state, now| state.engine.learned(app.id, now));
+    let learned = learned.map(|learned| learned.sentences()).unwrap_or_default();
     let runners: Vec<String> =
         view.runners.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let runners = if runners.is_empty() { "no runner".to_owned() } else { runners.join(", ") };
@@ -105,5 +143,5 @@ pub(crate) fn app(app: &App, view: &AppView, decisions: Vec<DecisionView>) -> Wh
         view.queued,
         view.in_flight
     );
-    WhyView { kind: "app".into(), id: app.name().to_owned(), summary, decisions }
+    WhyView { kind: "app".into(), id: app.name().to_owned(), summary, learned, decisions }
 }

@@ -219,7 +219,7 @@ async fn scale(args: &ScaleArgs, context: &Context) -> Result<(), Failure> {
 async fn prewarm(args: PrewarmArgs, context: &Context) -> Result<(), Failure> {
     let name = parse_name(&args.app)?;
     let path = ["apps", name.owner(), name.app(), "prewarm"];
-    let wanted = PrewarmRequest { runners: args.runners, reason: args.reason };
+    let wanted = PrewarmRequest { runners: Some(args.runners), reason: args.reason };
     let view: PrewarmView = context.client()?.post(&path, &[], Some(&wanted)).await?;
     context.output.value(&view, |view| {
         let PrewarmView { app, ready, starting, started } = view;

@@ -16,6 +16,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<(), Failure> {
     let why: WhyView = context.client()?.get(&["why", &args.id], &[]).await?;
     context.output.value(&why, |why| {
         let mut lines = vec![format!("{} {}: {}", why.kind, why.id, why.summary)];
+        lines.extend(why.learned.iter().map(|sentence| format!("  {sentence}")));
         if !why.decisions.is_empty() {
             lines.push(String::new());
         }
