@@ -24,6 +24,8 @@ use crate::output::Output;
 
 /// Where the page goes when nothing else is said.
 const REPORT_FILE: &str = "glowplug-plan.html";
+/// How much one request may slow another on its runner.
+const SLOWDOWN_MAX: f64 = 1_000.0;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -51,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     service: Option<Duration>,
     /// How much each further request on a runner slows it: 0 not at all, 1 they share it
-    #[arg(long, value_name = "FACTOR", default_value_t = 0.0)]
+    #[arg(long, value_name = "FACTOR", default_value_t = 0.0, value_parser = slowdown)]
     slowdown: f64,
     /// Requests that wait longer count as over the budget
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
@@ -111,6 +113,13 @@ fn share(text: &str) -> Result<f64, String> {
     match number {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
         _ => Err("write a share such as 25% or 0.25".to_owned()),
+    }
+}
+
+fn slowdown(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if (0.0..=SLOWDOWN_MAX).contains(&factor) => Ok(factor),
+        _ => Err(format!("write a factor from 0 to {SLOWDOWN_MAX}, such as 0.5")),
     }
 }
 
@@ -320,6 +329,16 @@ mod tests {
         }
         for bad in ["", "-1", "nan", "40/fortnight", "0", "x/day"] {
             assert!(cost_per_day(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn requests_do_not_speed_each_other_up() {
+        for (text, expected) in [("0", Some(0.0)), ("0.5", Some(0.5)), ("1000", Some(1_000.0))] {
+            assert_eq!(slowdown(text).ok(), expected, "{text}");
+        }
+        for bad in ["", "-0.5", "nan", "inf", "1001", "half"] {
+            assert!(slowdown(bad).is_err(), "{bad}");
         }
     }
 
