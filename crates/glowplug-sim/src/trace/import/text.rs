@@ -52,7 +52,8 @@ impl Clock {
 
     /// `10/Oct/2000:13:55:36 -0700`, or any other time.
     pub(super) fn read_log(&mut self, text: &str) -> Option<u64> {
-        if self.seen == text {
+        // Before the first time `seen` is empty, and so may be a field.
+        if !text.is_empty() && self.seen == text {
             return Some(self.micros);
         }
         let Ok(broken_down) = strtime::parse(LOG_TIME, text) else { return self.read(text) };
@@ -135,6 +136,7 @@ mod tests {
             assert_eq!(clock.read_log(text), expected, "{text}");
         };
         let noon = 1_731_689_870_000_000;
+        check("", None);
         check("2024-11-15T16:57:50Z", Some(noon));
         check("2024-11-15 16:57:50", Some(noon));
         check("2024-11-15 16:57:50", Some(noon));
