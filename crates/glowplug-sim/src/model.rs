@@ -106,7 +106,7 @@ impl Model {
 }
 
 /// Stops at the longest time there is: quantiles of 1 have no end.
-fn seconds(secs: f64) -> Duration {
+pub(crate) fn seconds(secs: f64) -> Duration {
     Duration::try_from_secs_f64(secs.max(0.0)).unwrap_or(Duration::MAX)
 }
 

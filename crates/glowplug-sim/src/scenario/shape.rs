@@ -11,6 +11,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::rate::{Moments, Rate, moment};
 use super::source::TrafficError;
+use crate::model::seconds;
 
 /// Requests of one stream that are known and have not come yet: the rest of batches and of sessions, and
 /// what an outage holds back.
@@ -42,7 +43,7 @@ impl Shape {
         let mut shape = self.clone();
         match &mut shape {
             Self::Random(rate) => *rate = rate.scaled(by),
-            Self::Even { every } => *every = every.div_f64(by),
+            Self::Even { every } => *every = seconds(every.as_secs_f64() / by),
             Self::Bursts { rate, quiet_rate, .. } => {
                 *rate *= by;
                 *quiet_rate *= by;

@@ -11,7 +11,7 @@ use glowplug_core::request::{Mode, Priority};
 
 use super::replay::{Replay, Replaying};
 use super::shape::{Arriving, Shape};
-use crate::model::{Model, Purpose, Sampler, mix};
+use crate::model::{Model, Purpose, Sampler, mix, seconds};
 use crate::trace;
 use crate::traffic::Arrival;
 
@@ -205,7 +205,8 @@ impl Made {
         };
         let service = service.as_mut().map(|service| {
             let creep = stream.service.as_ref().and_then(|service| service.creep);
-            Duration::from_micros(service.draw()).mul_f64(creep.map_or(1.0, |creep| creep.at(at)))
+            let alone = Duration::from_micros(service.draw());
+            creep.map_or(alone, |creep| seconds(alone.as_secs_f64() * creep.at(at)))
         });
         Some(Ok(Arrival {
             at,
@@ -369,6 +370,21 @@ mod tests {
         let services: Vec<Duration> =
             Traffic::new([stream], 0).map(|arrival| arrival.unwrap().service.unwrap()).collect();
         assert_eq!(services, [2, 12, 22].map(secs));
+    }
+
+    #[test]
+    fn what_is_longer_than_any_time_is_the_longest() {
+        let year = secs(365 * 86_400);
+        let creep = Creep { from: Duration::ZERO, until: Duration::ZERO, times: 1e12 };
+        let service = Service { model: Model::Constant(10 * year), creep: Some(creep) };
+        for share in [1.0, 1e-300, 0.0] {
+            let shape = Shape::Even { every: secs(60) }.scaled(share);
+            let stream =
+                Stream { service: Some(service.clone()), ..Stream::new(0, shape, secs(60)) };
+            let services: Vec<Option<Duration>> =
+                Traffic::new([stream], 0).map(|arrival| arrival.unwrap().service).collect();
+            assert_eq!(services, [Some(Duration::MAX)], "of a share of {share}");
+        }
     }
 
     #[test]
