@@ -139,6 +139,17 @@ fn ok(traffic: &[Arrival]) -> impl Iterator<Item = Result<Arrival, Infallible>> 
 }
 
 #[test]
+fn who_is_refused_after_the_warm_up_came_before_it() {
+    let app = AppModel { setup: Model::Constant(secs(30.0)), ..worlds::app(Scaling::default()) };
+    let early =
+        Arrival { start_within: Some(secs(20.0)), ..Arrival::new(at(0.0), 0, Some(secs(1.0))) };
+    let traffic = [early, Arrival::new(at(40.0), 0, Some(secs(1.0)))];
+    let outcome = Kpa::default().run_from(at(10.0), &[app], 1, ok(&traffic)).unwrap();
+    let total = outcome.total;
+    assert_eq!((total.requests, total.answered, total.refused), (1, 1, 0));
+}
+
+#[test]
 fn others_are_counted_from_the_same_moment() {
     let traffic = traffic();
     let apps = apps(Policy::Fixed);

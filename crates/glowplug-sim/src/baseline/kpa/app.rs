@@ -180,6 +180,16 @@ impl App {
         }
     }
 
+    /// Closes the books on what is left at the end.
+    pub(super) fn cut_off(&mut self, ledger: &mut Ledger, end: Timestamp) {
+        for pod in std::mem::take(&mut self.pods).into_values() {
+            ledger.ended(self.index, end, &pod.close(end));
+        }
+        let counts = |held: &&Held| held.at >= ledger.count_from;
+        let left = self.held.iter().filter(counts).count() as u64;
+        ledger.each(self.index, |measures| measures.left += left);
+    }
+
     /// What was before counts no more, and neither do the answers to it.
     pub(super) fn begin_anew(&mut self, now: Timestamp) {
         self.answers_of_before = self.concurrency();
@@ -272,9 +282,18 @@ impl App {
 
     fn refuse_overdue(&mut self, ledger: &mut Ledger, now: Timestamp) {
         self.report(now);
-        let overdue = |held: &&Held| held.deadline <= now && held.at >= ledger.count_from;
-        let refused = self.held.iter().filter(overdue).count() as u64;
-        self.held.retain(|held| held.deadline > now);
+        let (mut refused, mut refused_of_before) = (0, 0);
+        self.held.retain(|held| {
+            let stays = held.deadline > now;
+            if held.at < ledger.count_from {
+                refused_of_before += u64::from(!stays);
+            } else {
+                refused += u64::from(!stays);
+            }
+            stays
+        });
+        // They get no answer that would have to be left out.
+        self.answers_of_before -= refused_of_before;
         ledger.each(self.index, |measures| measures.refused += refused);
     }
 
