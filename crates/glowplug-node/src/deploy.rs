@@ -19,6 +19,7 @@ use crate::config::Program;
 use crate::events::NodeEvent;
 use crate::launch::label;
 use crate::queue::{self, PendingRequest};
+use crate::recall;
 use crate::runner_task::chain;
 use crate::shared::Shared;
 
@@ -42,6 +43,7 @@ struct Legacy {
 /// Deploys every app of the config. Commands are ready when this returns; Python apps follow.
 pub(crate) async fn all(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let mut legacy = find_legacy(shared).await?;
+    recall::all(shared).await;
     let builds = Arc::new(Semaphore::new(BUILDS_AT_ONCE));
     // All of them first: what they hold must be known before anything is started.
     let mut taken_over: BTreeMap<AppId, Vec<ObservedRunner>> = BTreeMap::new();

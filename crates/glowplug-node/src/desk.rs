@@ -16,10 +16,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use glowplug_core::auto::Learner;
 use glowplug_core::decision::{Decision, StopReason, What};
 use glowplug_core::event::Adopted;
 use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
-use glowplug_core::{Engine, Event, Lease, RequestId, RunnerAddress, RunnerId, Timestamp};
+use glowplug_core::{AppId, Engine, Event, Lease, RequestId, RunnerAddress, RunnerId, Timestamp};
 use glowplug_gateway::host::{Admission, DirectArrival, Slot};
 use tokio::sync::{Notify, oneshot};
 
@@ -189,6 +190,11 @@ impl Desk {
         let event = Event::Ready { runner };
         state.records.event(now, &event);
         self.handle(&mut state, now, event, &mut Own::default());
+    }
+
+    /// What is known of an app from another life of the node, for when it is deployed.
+    pub(crate) fn teach(&self, app: AppId, learner: Learner) {
+        self.lock().engine.teach(app, learner);
     }
 
     /// Does what time alone makes due.

@@ -19,6 +19,7 @@ mod metrics;
 mod node;
 mod probe;
 mod queue;
+mod recall;
 pub mod recorder;
 mod records;
 mod runner_task;

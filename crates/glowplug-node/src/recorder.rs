@@ -34,6 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use self::disk::{Disk, Extent};
 pub(crate) use self::export::Export;
 pub use self::export::Exported;
+pub(crate) use self::segment::app_of;
 use self::segment::{Contents, Unsealed};
 use self::tape::{Entry, Take};
 use crate::config::RecorderConfig;
@@ -150,6 +151,26 @@ impl Recorder {
             .map_err(|source| Error::Unreadable { dir: files.disk.dir().to_owned(), source })?;
         drop(files);
         Export::prepare(contents, selection)
+    }
+
+    /// What was recorded last: files that hold no more than so many records together, and of them what came
+    /// at `since` or later. Blocks.
+    pub(crate) fn recent(
+        &self,
+        desk: &Desk,
+        metrics: &Metrics,
+        since: Timestamp,
+        records_max: u64,
+    ) -> Result<Export, Error> {
+        let mut files = self.files();
+        self.flush_into(&mut files, desk, metrics);
+        let contents = files
+            .disk
+            .contents()
+            .map_err(|source| Error::Unreadable { dir: files.disk.dir().to_owned(), source })?;
+        drop(files);
+        let selection = Selection { since: Some(since), apps: Vec::new() };
+        Export::prepare(contents.newest(records_max), &selection)
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use glowplug_api::ErrorType;
 use glowplug_api::control::ScalingPatch;
 use glowplug_core::Event;
-use glowplug_core::spec::{AppSpec, Overrides};
+use glowplug_core::spec::{AppSpec, Overrides, Policy};
 use glowplug_store::{Store, StoreError};
 
 use crate::apps::{App, Deployed, Status};
-use crate::settings;
 use crate::shared::Shared;
+use crate::{recall, settings};
 
 pub(crate) async fn change(
     shared: &Arc<Shared>,
@@ -43,6 +43,9 @@ pub(crate) async fn change(
         .await
         .map_err(|error| (ErrorType::StoreUnavailable, error.to_string()))?;
     changed.insert(app.name().to_owned(), settings);
+    if let (Policy::Fixed, Policy::Auto(aims)) = (deployed.spec.scaling.policy, scaling.policy) {
+        recall::one(shared, app, aims).await;
+    }
     let spec = AppSpec { scaling, ..deployed.spec.clone() };
     shared.apps.deploy(app, Deployed { spec: spec.clone(), ..(*deployed).clone() });
     shared.desk.report(Event::AppChanged { app: app.id, spec });

@@ -172,14 +172,13 @@ impl Kind {
                     Err(Unfit::new(format!("is {number}; it must be 0 or more")))
                 }
             }
-            (Self::WaitPrice, Raw::Text(name)) => match wait_price(name) {
-                Some(price) => Ok(Value::Number(price)),
-                None => {
+            (Self::WaitPrice, Raw::Text(name)) => {
+                wait_price(name).map(Value::Number).ok_or_else(|| {
                     let names = WAIT_PRICES.map(|(name, _)| name);
                     let help = Some(suggest(name, &names, "give a number, or choose one of"));
-                    Err(Unfit { message: format!("cannot be \"{name}\""), help })
-                }
-            },
+                    Unfit { message: format!("cannot be \"{name}\""), help }
+                })
+            }
             (Self::Names, Raw::Text(name)) => Ok(Value::List(vec![name.clone()])),
             (Self::Argv, Raw::Text(line)) => split_command(line).map(Value::List),
             (Self::Names | Self::Argv, Raw::List(items)) => list(items).ok_or_else(wrong_type),

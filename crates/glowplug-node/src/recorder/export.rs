@@ -66,6 +66,13 @@ impl Export {
         self.bytes_expected
     }
 
+    /// The apps, and the records in order of time, which name them by their place here. A file that breaks
+    /// off gives what it has.
+    pub(crate) fn into_records(self) -> (Vec<App>, impl Iterator<Item = Record>) {
+        let Self { since, apps, merge, .. } = self;
+        (apps, merge.filter(move |record| segment::at(record) >= since))
+    }
+
     pub(crate) fn write(self, out: impl Write) -> Result<Exported, TraceError> {
         let Self { since, apps, mut merge, .. } = self;
         let mut next = merge.by_ref().find(|record| segment::at(record) >= since);

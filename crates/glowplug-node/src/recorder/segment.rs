@@ -144,6 +144,22 @@ pub(super) struct Contents {
 }
 
 impl Contents {
+    /// The newest files, as long as they hold no more than so many records together.
+    pub(super) fn newest(mut self, records_max: u64) -> Self {
+        let open: u64 = self.open.iter().map(|file| file.sorted.records.len() as u64).sum();
+        let mut left = records_max.saturating_sub(open);
+        let fits = |segment: &&Segment| match left.checked_sub(segment.records) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => false,
+        };
+        let kept = self.sealed.iter().rev().take_while(fits).count();
+        self.sealed.drain(..self.sealed.len() - kept);
+        self
+    }
+
     /// Of a directory that nobody writes to.
     pub(super) fn of(dir: &Path) -> io::Result<Self> {
         let Listing { sealed, open, .. } = list(dir)?;
@@ -162,7 +178,7 @@ pub(super) fn at(record: &Record) -> Timestamp {
     }
 }
 
-pub(super) fn app_of(record: &Record) -> Option<u32> {
+pub(crate) fn app_of(record: &Record) -> Option<u32> {
     match record {
         Record::App(_) => None,
         Record::Request(request) => Some(request.app),
