@@ -42,6 +42,9 @@ pub mod setting;
 mod sweep;
 mod traffic;
 
+pub(crate) use numbers::quantile;
+pub(crate) use sweep::unbounded;
+
 pub use error::Error;
 pub use grid::Grid;
 pub use options::{Budget, Holdout, Options, Progress, Silent};

@@ -26,6 +26,7 @@ mod times;
 mod window;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use glowplug_core::Timestamp;
@@ -111,11 +112,29 @@ impl Kpa {
     where
         E: std::error::Error + 'static,
     {
+        self.run_between(count_from..Timestamp::MAX, apps, seed, traffic)
+    }
+
+    /// As [`Kpa::run_from`], and nothing happens from the end of what is counted on.
+    pub fn run_between<E>(
+        &self,
+        counted: Range<Timestamp>,
+        apps: &[AppModel],
+        seed: u64,
+        traffic: impl Iterator<Item = Result<Arrival, E>>,
+    ) -> Result<Outcome, Failure<E>>
+    where
+        E: std::error::Error + 'static,
+    {
+        let Range { start: count_from, end: until } = counted;
         let mut ledger = Ledger::new(apps.len(), Timestamp::ZERO);
         let mut running: Vec<App> =
             (0..).zip(apps).map(|(index, model)| App::new(index, self, model, seed)).collect();
         for arrival in super::in_order(apps.len(), traffic) {
             let arrival = arrival?;
+            if arrival.at >= until {
+                break;
+            }
             if arrival.at >= count_from && ledger.count_from < count_from {
                 for app in &mut running {
                     app.advance(&mut ledger, count_from);
@@ -130,7 +149,8 @@ impl Kpa {
             app.arrive(&mut ledger, &arrival);
         }
         for app in &mut running {
-            app.advance(&mut ledger, Timestamp::MAX);
+            app.advance(&mut ledger, until);
+            app.cut_off(&mut ledger, until);
         }
         if ledger.count_from < count_from {
             // All came before the warm-up was over.

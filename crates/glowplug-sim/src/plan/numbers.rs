@@ -173,7 +173,7 @@ fn app_cold_rate(apps: &[Measures]) -> AppColdRate {
 }
 
 /// Of sorted values, between the two nearest where it falls between them; 0 of none.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     #[expect(clippy::cast_precision_loss, reason = "a number of apps")]
     let place = share * last as f64;

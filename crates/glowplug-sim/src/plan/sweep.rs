@@ -227,7 +227,7 @@ pub(super) fn failed(setting: &Setting, failure: impl StdError + Send + Sync + '
 }
 
 /// More than any runners hold.
-fn unbounded() -> Capacity {
+pub(crate) fn unbounded() -> Capacity {
     Capacity { cpu_millis: u64::MAX, memory_bytes: u64::MAX, gpus: Vec::new() }
 }
 

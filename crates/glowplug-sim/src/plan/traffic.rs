@@ -176,6 +176,31 @@ impl Traffic {
         self.packed().iter().map(|packed| packed.arrival(self.from, &self.deadlines))
     }
 
+    /// Only the apps with at most so many requests.
+    #[must_use]
+    pub fn with_at_most(&self, requests_max: u64) -> Self {
+        let counts = self.requests_by_app();
+        let mut apps = Vec::new();
+        // The index of each app among those kept.
+        let mut kept = Vec::new();
+        for (app, count) in self.apps.iter().zip(counts) {
+            let is_kept = (1..=requests_max).contains(&count);
+            kept.push(is_kept.then(|| u32::try_from(apps.len()).unwrap_or(u32::MAX)));
+            apps.extend(is_kept.then(|| app.clone()));
+        }
+        let moved = |packed: &Packed| {
+            let app = kept[packed.app() as usize]?;
+            Some(Packed { bits: packed.bits & !(DIRECT - 1) | app, ..*packed })
+        };
+        let requests: Vec<Packed> = self.packed().iter().filter_map(moved).collect();
+        Self {
+            range: 0..requests.len(),
+            requests: requests.into(),
+            apps: apps.into(),
+            ..self.clone()
+        }
+    }
+
     pub(super) fn requests_by_app(&self) -> Vec<u64> {
         let mut counts = vec![0; self.apps.len()];
         for packed in self.packed() {

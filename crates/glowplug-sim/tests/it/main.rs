@@ -5,6 +5,7 @@
 mod baselines;
 mod determinism;
 mod erlang;
+mod judge;
 mod plan;
 mod random;
 mod scenarios;
