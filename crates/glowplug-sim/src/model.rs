@@ -1,6 +1,7 @@
 //! How long things take, and how they fail.
 
 mod stream;
+pub mod times;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -34,6 +34,8 @@ pub use replay::Replay;
 pub use shape::{Arriving, PENDING_MAX, Shape};
 pub use source::{Creep, Origin, Service, Stream, Traffic, TrafficError, zipf};
 
+pub(crate) use value::duration_of;
+
 use crate::model::AppModel;
 use crate::outcome::Outcome;
 use crate::simulation::{Happening, Untidiness, World};

@@ -248,7 +248,7 @@ fn seconds(number: f64) -> Option<Duration> {
 }
 
 /// Reads `30s`, `1h30m`, `250ms`, `2d`.
-pub(super) fn duration_of(text: &str) -> Option<Duration> {
+pub(crate) fn duration_of(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut total_secs = 0.0;
     while !rest.is_empty() {

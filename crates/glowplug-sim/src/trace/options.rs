@@ -100,7 +100,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    pub(super) fn per_second(self) -> f64 {
+    pub(crate) fn per_second(self) -> f64 {
         match self {
             Self::Seconds => 1.0,
             Self::Millis => 1e3,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::error::{Error, Fault};
 use super::header::{Header, Unknown};
+use super::limits::TIME_MAX;
 use super::line::{self, Parsed};
 use super::lines::{End, Line, Lines};
 use super::rules::Rules;
@@ -103,7 +104,9 @@ impl<R: Read> Reader<R> {
 /// How much later than the first part a later one begins.
 fn gap(first: &Header, later: &Header) -> Result<Duration, Fault> {
     match (first.began, later.began) {
-        (Some(first), Some(later)) if later >= first => Ok(later - first),
+        (Some(first), Some(later)) if later >= first && later - first <= TIME_MAX => {
+            Ok(later - first)
+        }
         _ => Err(Fault::Joint),
     }
 }

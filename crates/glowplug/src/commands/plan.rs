@@ -1,6 +1,5 @@
 //! `glowplug plan`: recorded traffic through the engine at many settings.
 
-mod setup;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use glowplug_core::spec::Scaling;
 use glowplug_node::config::{Config, MachineTypeConfig};
-use glowplug_sim::model::Model;
+use glowplug_sim::model::{Model, times};
 use glowplug_sim::plan::result::{Intent, Plan, WaitMeasure};
 use glowplug_sim::plan::setting::Setting;
 use glowplug_sim::plan::{self, Budget, Filter, Grid, Holdout, Options, Prices, Progress, Traffic};
@@ -165,16 +164,13 @@ pub(crate) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
 }
 
 fn read(args: &Args, bar: &Bar, output: Output) -> Result<Traffic, Failure> {
-    let filter = Filter {
-        from: args.from,
-        until: args.until,
-        apps: args.apps.clone(),
-        sample: args.sample,
-    };
+    let filter =
+        Filter { from: args.from, until: args.until, apps: args.apps.clone(), sample: args.sample };
     bar.say("reading the traffic");
     let mut trace = args.reading.open(&args.trace, args.seed)?;
-    let traffic = Traffic::read(&mut trace, &filter)
-        .map_err(|error| Failure::User(anyhow::Error::new(error).context(args.trace.display().to_string())))?;
+    let traffic = Traffic::read(&mut trace, &filter).map_err(|error| {
+        Failure::User(anyhow::Error::new(error).context(args.trace.display().to_string()))
+    })?;
     let left_out = trace.left_out();
     let said = [
         (left_out.no_service, "without a service time (--keep-unserved keeps them)"),
@@ -189,7 +185,7 @@ fn read(args: &Args, bar: &Bar, output: Output) -> Result<Traffic, Failure> {
 fn options(args: &Args, config: &Config) -> Result<Options, Failure> {
     let setup = match (&args.setup, &args.setup_from) {
         (Some(setup), _) => Some(Model::Constant(*setup)),
-        (None, Some(file)) => Some(setup::from_file(file)?),
+        (None, Some(file)) => Some(measured(file)?),
         (None, None) => None,
     };
     let machines = config.machine_types.iter();
@@ -233,6 +229,14 @@ fn options(args: &Args, config: &Config) -> Result<Options, Failure> {
     })
 }
 
+/// Setup times from a file, to draw from.
+fn measured(file: &Path) -> Result<Model, Failure> {
+    let times = times::read(file).map_err(|error| {
+        Failure::User(anyhow::Error::new(error).context(format!("`{}`", file.display())))
+    })?;
+    Ok(Model::Empirical(times.into()))
+}
+
 fn wait_goal(args: &Args) -> Option<(WaitMeasure, Duration)> {
     [
         (WaitMeasure::P95, args.wait_p95),
@@ -244,9 +248,8 @@ fn wait_goal(args: &Args) -> Option<(WaitMeasure, Duration)> {
 }
 
 fn prices(machines: &BTreeMap<String, MachineTypeConfig>, currency: &str) -> Prices {
-    let priced = machines
-        .iter()
-        .filter_map(|(name, machine)| Some((name.clone(), machine.price_per_hour?)));
+    let priced =
+        machines.iter().filter_map(|(name, machine)| Some((name.clone(), machine.price_per_hour?)));
     Prices { per_hour: priced.collect(), currency: currency.to_owned() }
 }
 
@@ -284,8 +287,9 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new() -> Self {
-        let style = ProgressStyle::with_template("{spinner} {bar:30} {percent:>3} % {msg} ({eta} left)")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template("{spinner} {bar:30} {percent:>3} % {msg} ({eta} left)")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::no_length().with_style(style);
         bar.enable_steady_tick(Duration::from_millis(200));
         Self(bar)
@@ -322,9 +326,12 @@ mod tests {
 
     #[test]
     fn costs_are_per_day() {
-        for (text, expected) in
-            [("40", Some(40.0)), ("40/day", Some(40.0)), ("2.5/hour", Some(60.0)), ("70 / week", Some(10.0))]
-        {
+        for (text, expected) in [
+            ("40", Some(40.0)),
+            ("40/day", Some(40.0)),
+            ("2.5/hour", Some(60.0)),
+            ("70 / week", Some(10.0)),
+        ] {
             assert_eq!(cost_per_day(text).ok(), expected, "{text}");
         }
         for bad in ["", "-1", "nan", "40/fortnight", "0", "x/day"] {

@@ -1,16 +1,12 @@
 //! How long things take, as a scenario says it.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::document::{Entry, Raw, Table};
 use super::super::value::{self, Reader};
-use crate::model::{Faults, Model};
-
-/// Bytes of a file with times.
-const TIMES_BYTES_MAX: u64 = 64 << 20;
+use crate::model::{Faults, Model, times};
 
 /// Reads `"20s"`, `{ median = "20s", sigma = 0.5 }`, `{ mean = "20s" }` (memoryless), or a list of times.
 pub(super) fn read(
@@ -101,39 +97,19 @@ fn listed(
     Some(model_of(times, in_order))
 }
 
-/// A time a line, in seconds or with a unit; empty lines and those that begin with `#` say nothing.
+/// See [`times::read`].
 fn from_file(reader: &mut Reader, line: usize, file: &Path, in_order: bool) -> Option<Model> {
-    let shown = file.display();
-    let mut refuse = |message: String| {
-        reader.problem(line, message, None);
-        None
-    };
-    match fs::metadata(file) {
-        Err(error) => return refuse(format!("cannot read {shown}: {error}")),
-        Ok(found) if found.len() > TIMES_BYTES_MAX => {
-            return refuse(format!("{shown} has more than {TIMES_BYTES_MAX} bytes"));
+    match times::read(file) {
+        Ok(times) => Some(model_of(times, in_order)),
+        Err(times::Error::Read(error)) => {
+            reader.problem(line, format!("cannot read {}: {error}", file.display()), None);
+            None
         }
-        Ok(_) => {}
-    }
-    let text = match fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) => return refuse(format!("cannot read {shown}: {error}")),
-    };
-    let mut times = Vec::new();
-    for (nth, text) in text.lines().map(str::trim).enumerate() {
-        if text.is_empty() || text.starts_with('#') {
-            continue;
-        }
-        let number = text.parse().map(Raw::Number);
-        match value::duration(&number.unwrap_or_else(|_| Raw::Text(text.to_owned()))) {
-            Some(time) => times.push(time),
-            None => return refuse(format!("{shown}:{}: `{text}` is no duration", nth + 1)),
+        Err(error) => {
+            reader.problem(line, format!("{}: {error}", file.display()), None);
+            None
         }
     }
-    if times.is_empty() {
-        return refuse(format!("{shown} holds no time"));
-    }
-    Some(model_of(times, in_order))
 }
 
 fn model_of(times: Vec<Duration>, in_order: bool) -> Model {

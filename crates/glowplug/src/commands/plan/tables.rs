@@ -12,14 +12,28 @@ const FRONTIER_ROWS_MAX: usize = 12;
 const APPS_NAMED_MAX: usize = 5;
 
 const HEADER: &[&str] = &[
-    "SETTING", "COST/DAY", "MEAN WAIT", "P95", "P99", "OVER", "COLD", "APP P75", "STARTS", "PEAK/MIN",
-    "BUSY H", "STARTUP H", "IDLE H", "UNUSED H",
+    "SETTING",
+    "COST/DAY",
+    "MEAN WAIT",
+    "P95",
+    "P99",
+    "OVER",
+    "COLD",
+    "APP P75",
+    "STARTS",
+    "PEAK/MIN",
+    "BUSY H",
+    "STARTUP H",
+    "IDLE H",
+    "UNUSED H",
 ];
 
 pub(super) fn of(plan: &Plan, output: Output) -> String {
     let mut text = summary(plan);
     let mut rows = vec![row("today", &plan.today.numbers)];
-    rows.extend(plan.recommendations.iter().map(|choice| row(intent(choice.intent), &choice.numbers)));
+    rows.extend(
+        plan.recommendations.iter().map(|choice| row(intent(choice.intent), &choice.numbers)),
+    );
     let _ = writeln!(text, "\n{}", output.table(HEADER, rows, ""));
     for choice in &plan.recommendations {
         text += &recommendation(choice);
