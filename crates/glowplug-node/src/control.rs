@@ -150,7 +150,7 @@ async fn api(
         }
         (&Method::GET, ["trace"]) => recordings::export(shared, &query).await,
         (&Method::GET, ["trace", "status"]) => Ok(recordings::status(shared).await),
-        (&Method::GET, ["why", rest @ ..]) => explain(shared, &rest.join("/")).await,
+        (&Method::GET, ["why", rest @ ..]) => explain(shared, &decoded(&rest.join("/"))).await,
         (&Method::GET, ["keys"]) => Ok(json(StatusCode::OK, &key_views(shared))),
         (&Method::POST, ["keys"]) => create_key(shared, body(request).await?).await,
         (&Method::DELETE, ["keys", id]) => revoke_key(shared, id).await,
@@ -421,10 +421,12 @@ fn query(text: &str) -> HashMap<String, String> {
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, "true"));
-            let decode = |text: &str| {
-                percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
-            };
-            (decode(key), decode(value))
+            (decoded(key), decoded(value))
         })
         .collect()
+}
+
+/// An app's name may come with its slash encoded.
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }

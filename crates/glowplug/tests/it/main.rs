@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its scene must fail")]
 
+mod auto;
 mod binary;
 mod client;
 mod config;

@@ -163,6 +163,16 @@ impl Node {
     }
 }
 
+/// Waits until an app has no runner.
+pub(crate) async fn gone(node: &Node, app: &str) {
+    let url = node.served.url(&format!("/api/v1/runners?app=local/{app}"));
+    eventually(&format!("{app} has no runner"), SOON, || async {
+        let runners: Vec<Value> = node.client.get(&url).send().await.ok()?.json().await.ok()?;
+        runners.is_empty().then_some(())
+    })
+    .await;
+}
+
 /// A trace, by kind of record. The reader refuses what is out of order.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
