@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use glowplug_testkit::eventually;
 use serde_json::Value;
 
 use super::recorded::{self, Node};
@@ -159,6 +160,23 @@ async fn who_opens_a_page_finds_the_app_warm() {
     let (status, refused) = opened("fixed", r#"{"runners": 1}"#, "?intent=page_opened").await;
     assert_eq!(status, 400, "{refused}");
     assert_eq!(opened("fixed", "", "?intent=sale").await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_a_status_is_about_to_use_the_app() {
+    let node = recorded::start(CONFIG);
+    let caller = node.caller();
+    let id = caller.submit("brief", "").await;
+    caller.completed("brief", &id).await;
+    recorded::gone(&node, "brief").await;
+    eventually("a runner is started for who asks", recorded::SOON, || async {
+        caller.completed("brief", &id).await;
+        why(&node, "local/brief").contains("somebody shows interest in the app").then_some(())
+    })
+    .await;
+    let of_another = caller.submit("fixed", "").await;
+    caller.completed("fixed", &of_another).await;
+    assert!(!why(&node, "local/fixed").contains("interest"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
