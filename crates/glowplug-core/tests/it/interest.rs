@@ -128,6 +128,12 @@ fn what_was_learned_in_another_life_counts() {
     assert!(taught.kept[0].returns > 10.0, "{taught:?}");
     let sentences = taught.sentences().join("\n");
     assert!(sentences.contains("an idle 1st runner is kept for"), "{sentences}");
-    assert!(sentences.contains(&format!("a second of waiting is worth {:.1} runner-seconds", Settings::BALANCED)), "{sentences}");
+    assert!(
+        sentences.contains(&format!(
+            "a second of waiting is worth {:.1} runner-seconds",
+            Settings::BALANCED
+        )),
+        "{sentences}"
+    );
     assert!(sentences.contains("no spare runner is wanted"), "{sentences}");
 }

@@ -97,7 +97,7 @@ fn an_idle_runner_is_not_kept_beyond_the_stated_limit() {
 fn a_buffer_beside_what_is_learned_does_not_flap() {
     let mut world = app(Scaling { concurrency_buffer: 3, ..learned() });
     let second = |world: &mut World, nth: u64| {
-        arrivals(world, 1 + u32::from(nth % 3 == 0));
+        arrivals(world, 1 + u32::from(nth.is_multiple_of(3)));
         world.run(secs(1));
     };
     (0..120).for_each(|nth| second(&mut world, nth));

@@ -60,6 +60,9 @@ enum Step {
         app: u32,
         runners: u32,
     },
+    Interest {
+        app: u32,
+    },
     Crash {
         pick: usize,
     },
@@ -279,6 +282,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), how).prop_map(|(pick, how)| Step::Stop { pick, how }),
         1 => (app(), prop_oneof![0u32..5, Just(u32::MAX)])
             .prop_map(|(app, runners)| Step::Warm { app, runners }),
+        2 => app().prop_map(|app| Step::Interest { app }),
         2 => any::<usize>().prop_map(|pick| Step::Crash { pick }),
         1 => any::<usize>().prop_map(|pick| Step::Sicken { pick }),
         3 => (any::<usize>(), 0u8..6).prop_map(|(pick, kind)| Step::Stray { pick, kind }),
@@ -321,6 +325,7 @@ fn take_step(world: &mut World, step: Step) {
         }
         Step::Remove { app } => world.handle(Event::AppRemoved { app: AppId(app) }),
         Step::Resize { capacity } => world.handle(Event::CapacityChanged { capacity }),
+        Step::Interest { app } => world.handle(Event::Interest { app: AppId(app) }),
         Step::Warm { app, runners } => {
             world.handle(Event::WarmRequested { app: AppId(app), runners });
         }

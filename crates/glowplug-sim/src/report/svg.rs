@@ -254,7 +254,7 @@ mod tests {
     fn wide_spans_are_logarithmic() {
         let scale = Scale::fitting([1.0, 1_000.0, 0.0].into_iter());
         assert!(matches!(scale, Scale::Log { low, .. } if low < 1.0));
-        assert_eq!(scale.place(0.0), 0.0);
+        assert!(scale.place(0.0) < 1e-9);
         assert!(matches!(Scale::fitting([1.0, 20.0].into_iter()), Scale::Linear { .. }));
         assert_eq!(Scale::fitting([].into_iter()), Scale::Linear { low: 0.0, high: 1.0 });
     }

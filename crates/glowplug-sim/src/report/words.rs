@@ -112,7 +112,7 @@ mod tests {
         let check = |value: f64, expected: &str| assert_eq!(number(value), expected);
         check(0.0, "0");
         check(0.25, "0.25");
-        check(3.14, "3.1");
+        check(3.25, "3.2");
         check(240.4, "240");
         check(1_234_567.0, "1\u{202f}234\u{202f}567");
         assert_eq!(percent(0.0), "0 %");
