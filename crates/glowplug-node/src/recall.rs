@@ -21,7 +21,7 @@ use crate::shared::Shared;
 
 /// What came before is left out: nothing that is learned looks back further.
 const LOOK_BACK: Duration = Duration::from_hours(14 * 24);
-/// Requests, starts and stops of all apps together. Reading as many takes about a second.
+/// Requests, starts and stops of all apps together. Bounds how long the start of a node is held up.
 const RECORDS_MAX: u64 = 1_000_000;
 
 /// Teaches every app of the config that is to learn. Before they are deployed.
