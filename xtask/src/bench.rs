@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -16,7 +16,9 @@ use crate::node::Build;
 use crate::repository;
 
 mod decide;
+mod policies;
 mod record;
+mod sim;
 mod start_overhead;
 mod warm_path;
 
@@ -33,6 +35,9 @@ pub(crate) struct Args {
     /// Measure the release build that is there, even if it is not current
     #[arg(long)]
     no_build: bool,
+    /// What `policies` replays and how; `--help` there tells all
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -43,6 +48,10 @@ enum Name {
     Decide,
     /// What a start costs beyond the program's own time
     StartOverhead,
+    /// Events that the simulator gets through, and its memory
+    Sim,
+    /// Fixed, automatic and Knative's scaling on traffic of your own: `policies --trace FILE --setup 20s`
+    Policies,
 }
 
 /// One result, as programs read it.
@@ -100,12 +109,20 @@ struct Measured {
 pub(crate) fn run(args: &Args) -> Result<()> {
     command::end_all_on_signal()?;
     let rounds = if args.quick { ROUNDS_QUICK } else { ROUNDS };
-    let program = if args.no_build { Build::Release.path() } else { Build::Release.glowplug()? };
+    if !matches!(args.name, Name::Policies) && !args.rest.is_empty() {
+        bail!("`{}` is nothing that this bench knows", args.rest.join(" "));
+    }
+    let program =
+        || if args.no_build { Ok(Build::Release.path()) } else { Build::Release.glowplug() };
     let load_before = record::load_average();
     let (name, measured) = match args.name {
-        Name::WarmPath => (warm_path::NAME, warm_path::measure(&program, rounds)?),
-        Name::Decide => (decide::NAME, decide::measure(&program, rounds)?),
-        Name::StartOverhead => (start_overhead::NAME, start_overhead::measure(&program, rounds)?),
+        Name::WarmPath => (warm_path::NAME, warm_path::measure(&program()?, rounds)?),
+        Name::Decide => (decide::NAME, decide::measure(&program()?, rounds)?),
+        Name::StartOverhead => {
+            (start_overhead::NAME, start_overhead::measure(&program()?, rounds)?)
+        }
+        Name::Sim => (sim::NAME, sim::measure(rounds, args.quick)?),
+        Name::Policies => (policies::NAME, policies::measure(&args.rest)?),
     };
     for case in &measured.cases {
         println!("{}", serde_json::to_string(case).context("cannot write a result as JSON")?);

@@ -1,5 +1,6 @@
 //! Who beats whom, at points that were simulated.
 
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use serde::Serialize;
 
 use super::metrics::{Metrics, Row};
@@ -116,28 +117,32 @@ fn beaten(loser: &Row, winners: &[&Row], set: &[Measure]) -> Option<Beaten> {
 }
 
 pub(super) fn pairs(rows: &[Row], resamples: u32, seed: u64) -> Vec<Pair> {
-    let mut pairs = Vec::new();
+    let sides = [(Side::NoLowerCost, cost as Measure), (Side::NoShorterWait, wait)];
+    let mut found = Vec::new();
     for auto in of_kind(rows, Kind::Auto) {
         for other_kind in [Kind::Fixed, Kind::Kpa] {
             let others = of_kind(rows, other_kind);
-            for (side, of) in [(Side::NoLowerCost, cost as Measure), (Side::NoShorterWait, wait)] {
-                let Some(other) = neighbour(auto, &others, of) else { continue };
-                let [wait_percent, overhead_percent, app_cold_p75, app_cold_mean] =
-                    resample::differences(&auto.apps, &other.apps, resamples, seed);
-                pairs.push(Pair {
-                    auto: auto.policy.clone(),
-                    other: other.policy.clone(),
-                    other_kind,
-                    side,
-                    wait_percent,
-                    overhead_percent,
-                    app_cold_p75,
-                    app_cold_mean,
-                });
-            }
+            found.extend(sides.iter().filter_map(|(side, of)| {
+                let other = neighbour(auto, &others, *of)?;
+                Some((auto, other, *side))
+            }));
         }
     }
-    pairs
+    let pair = |(auto, other, side): &(&Row, &Row, Side)| {
+        let [wait_percent, overhead_percent, app_cold_p75, app_cold_mean] =
+            resample::differences(&auto.apps, &other.apps, resamples, seed);
+        Pair {
+            auto: auto.policy.clone(),
+            other: other.policy.clone(),
+            other_kind: other.kind,
+            side: *side,
+            wait_percent,
+            overhead_percent,
+            app_cold_p75,
+            app_cold_mean,
+        }
+    };
+    found.par_iter().map(pair).collect()
 }
 
 /// Of those that are no better on one metric, the nearest.
