@@ -1,5 +1,6 @@
 //! Lets every policy have its go.
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::time::Duration;
 
@@ -51,15 +52,10 @@ pub enum Error {
     Simulation { policy: String, source: Box<dyn StdError + Send + Sync> },
 }
 
-/// Traffic in memory does not end early.
-#[derive(Debug, thiserror::Error)]
-#[error("the traffic ended early")]
-struct Never;
-
 type Run = (Metrics, Vec<AppSums>);
-type Failed = Failure<Never>;
+type Failed = Failure<Infallible>;
 
-fn arrivals(traffic: &Traffic) -> impl Iterator<Item = Result<Arrival, Never>> {
+fn arrivals(traffic: &Traffic) -> impl Iterator<Item = Result<Arrival, Infallible>> {
     traffic.arrivals().map(Ok)
 }
 
@@ -79,11 +75,12 @@ pub fn run(question: &Question, done: &(dyn Fn(&Policy) + Sync)) -> Result<Verdi
     if counted == 0 {
         return Err(Error::NothingCounts(question.warm_up));
     }
+    let needed = question.needed()?;
     let rows: Vec<Result<Row, Error>> = question
         .policies
         .par_iter()
         .map(|policy| {
-            let row = question.row(policy);
+            let row = question.row(policy, &needed);
             done(policy);
             row
         })
@@ -104,18 +101,32 @@ impl Question {
         Timestamp::ZERO + self.warm_up
     }
 
-    fn row(&self, policy: &Policy) -> Result<Row, Error> {
-        let runs: Result<Vec<Run>, Error> = (self.seed..)
-            .zip(&self.traffics)
-            .map(|(seed, one)| self.one(policy, one, seed))
-            .collect();
+    /// Runner-seconds that nobody could do without, by traffic, then by app.
+    fn needed(&self) -> Result<Vec<Vec<f64>>, Error> {
+        let row = |(seed, one): (u64, &Traffic)| {
+            let (_, apps) = self.one(&Policy::InTime, one, &[], seed)?;
+            Ok(apps.iter().map(|app| app.needed_secs).collect())
+        };
+        (self.seed..).zip(&self.traffics).map(row).collect()
+    }
+
+    fn row(&self, policy: &Policy, needed: &[Vec<f64>]) -> Result<Row, Error> {
+        let runs = (self.seed..).zip(self.traffics.iter().zip(needed));
+        let runs: Result<Vec<Run>, Error> =
+            runs.map(|(seed, (one, needed))| self.one(policy, one, needed, seed)).collect();
         Ok(Row::mean(policy, runs?))
     }
 
-    fn one(&self, policy: &Policy, traffic: &Traffic, seed: u64) -> Result<Run, Error> {
+    fn one(
+        &self,
+        policy: &Policy,
+        traffic: &Traffic,
+        needed: &[f64],
+        seed: u64,
+    ) -> Result<Run, Error> {
         let ran = match policy {
-            Policy::Fixed { .. } | Policy::Auto(_) => self.engine(policy, traffic, seed),
-            Policy::Kpa { .. } => self.kpa(policy, traffic, seed),
+            Policy::Fixed { .. } | Policy::Auto(_) => self.engine(policy, traffic, needed, seed),
+            Policy::Kpa { .. } => self.kpa(policy, traffic, needed, seed),
             Policy::Clairvoyant { keep_gaps_within } => {
                 self.bound(policy, *keep_gaps_within, traffic, seed)
             }
@@ -127,7 +138,13 @@ impl Question {
         })
     }
 
-    fn engine(&self, policy: &Policy, traffic: &Traffic, seed: u64) -> Result<Run, Failed> {
+    fn engine(
+        &self,
+        policy: &Policy,
+        traffic: &Traffic,
+        needed: &[f64],
+        seed: u64,
+    ) -> Result<Run, Failed> {
         let until = end_of(traffic);
         let whole = World {
             seed,
@@ -144,13 +161,19 @@ impl Question {
             ..whole.clone()
         };
         let after = whole.run(arrivals(traffic))?.parts;
-        let (mut metrics, apps) = self.measured(&counted.run(arrivals(traffic))?);
+        let (mut metrics, apps) = self.measured(&counted.run(arrivals(traffic))?, needed);
         let micros: u64 = after[1].iter().map(|sums| sums.runner_micros).sum();
         metrics.after_secs = Some(count(micros) / 1e6);
         Ok((metrics, apps))
     }
 
-    fn kpa(&self, policy: &Policy, traffic: &Traffic, seed: u64) -> Result<Run, Failed> {
+    fn kpa(
+        &self,
+        policy: &Policy,
+        traffic: &Traffic,
+        needed: &[f64],
+        seed: u64,
+    ) -> Result<Run, Failed> {
         let mut kpa = Kpa::default();
         if let Policy::Kpa { stable, utilization_percent, grace } = policy {
             (kpa.stable, kpa.grace) = (*stable, *grace);
@@ -158,7 +181,7 @@ impl Question {
         }
         let counted = self.count_from()..end_of(traffic);
         let apps = self.apps(policy, traffic);
-        Ok(self.measured(&kpa.run_between(counted, &apps, seed, arrivals(traffic))?))
+        Ok(self.measured(&kpa.run_between(counted, &apps, seed, arrivals(traffic))?, needed))
     }
 
     fn bound(
@@ -169,15 +192,25 @@ impl Question {
         seed: u64,
     ) -> Result<Run, Failed> {
         let (from, apps) = (self.count_from(), self.apps(policy, traffic));
-        let bound = clairvoyant::bound_from(from, &apps, seed, arrivals(traffic), &[within])?;
+        // What is worked off after the end counts for nobody.
+        let end = end_of(traffic);
+        let cut_off = arrivals(traffic).map(|arrival| {
+            let Ok(arrival) = arrival;
+            let service = arrival.service.map(|service| service.min(end - arrival.at));
+            Ok::<_, Infallible>(Arrival { service, ..arrival })
+        });
+        let bound = clairvoyant::bound_from(from, &apps, seed, cut_off, &[within])?;
         let points: Vec<Point> = bound.apps.into_iter().map(|points| points[0]).collect();
         let waits = *policy != Policy::InTime;
-        let sums = points.iter().map(|point| AppSums::of_bound(point, waits)).collect();
-        Ok((Metrics::of_bound(&points, waits), sums))
+        let sums: Vec<AppSums> =
+            points.iter().map(|point| AppSums::of_bound(point, waits)).collect();
+        Ok((Metrics::of_bound(&points, &sums), sums))
     }
 
-    fn measured(&self, outcome: &Outcome) -> Run {
-        (Metrics::of(outcome, self.slo), outcome.apps.iter().map(AppSums::of).collect())
+    fn measured(&self, outcome: &Outcome, needed: &[f64]) -> Run {
+        let apps = outcome.apps.iter().zip(needed);
+        let sums: Vec<AppSums> = apps.map(|(app, needed)| AppSums::of(app, *needed)).collect();
+        (Metrics::of(outcome, &sums, self.slo), sums)
     }
 
     fn apps(&self, policy: &Policy, traffic: &Traffic) -> Vec<AppModel> {

@@ -15,9 +15,9 @@ pub struct AppSums {
     pub requests: f64,
     pub cold: f64,
     pub waited_secs: f64,
-    pub busy_secs: f64,
-    /// Runner-seconds beside the busy ones.
-    pub other_secs: f64,
+    pub runner_secs: f64,
+    /// Runner-seconds that nobody could do without: the requests packed as close as they go.
+    pub needed_secs: f64,
 }
 
 /// One policy on one traffic.
@@ -52,7 +52,9 @@ pub struct Metrics {
     pub idle_secs: f64,
     pub never_used_secs: f64,
     pub ending_secs: f64,
-    /// Runner-seconds beside the busy ones, per busy one.
+    /// Runner-seconds beside those that nobody could do without, per one of these. Where a runner has one
+    /// request at a time, they are the busy ones; where it has more, whoever spreads requests over many
+    /// runners keeps more of them busy with the same work, and that is no merit.
     pub overhead: f64,
     pub starts_per_minute_peak: Option<f64>,
     /// Runner-seconds after the last request came. They are in no other number, for nobody knows what would
@@ -61,11 +63,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn of(outcome: &Outcome, slo: Duration) -> Self {
+    pub(super) fn of(outcome: &Outcome, apps: &[AppSums], slo: Duration) -> Self {
         let total = &outcome.total;
         let (waits, secs) = (&total.waits, &total.runner_seconds);
         let wait = |share| Some(waits.quantile(share).as_secs_f64());
-        let spread = Spread::of(&outcome.apps.iter().map(AppSums::of).collect::<Vec<_>>());
+        let spread = Spread::of(apps);
         Self {
             starts: count(total.starts_total()),
             cold_percent: total.cold_rate() * 100.0,
@@ -84,17 +86,15 @@ impl Metrics {
             idle_secs: secs.idle,
             never_used_secs: secs.never_used,
             ending_secs: secs.ending,
-            overhead: secs.overhead().unwrap_or(0.0),
+            overhead: sum(apps).overhead(),
             starts_per_minute_peak: Some(f64::from(outcome.starts_per_minute_peak)),
             after_secs: None,
         }
     }
 
-    /// `waits`: starts are made on demand, and requests wait for them.
-    pub(super) fn of_bound(apps: &[Point], waits: bool) -> Self {
-        let sums: Vec<AppSums> = apps.iter().map(|point| AppSums::of_bound(point, waits)).collect();
-        let spread = Spread::of(&sums);
-        let all = sum(&sums);
+    pub(super) fn of_bound(apps: &[Point], sums: &[AppSums]) -> Self {
+        let spread = Spread::of(sums);
+        let all = sum(sums);
         let over = |of: fn(&Point) -> f64| apps.iter().map(of).sum::<f64>();
         Self {
             starts: over(|point| count(point.starts)),
@@ -103,11 +103,11 @@ impl Metrics {
             app_cold_p75: spread.p75,
             app_cold_p90: spread.p90,
             app_cold_mean: spread.mean,
-            wait_mean_secs: share(all.waited_secs, all.requests),
-            busy_secs: all.busy_secs,
+            wait_mean_secs: all.wait_mean_secs(),
+            busy_secs: all.needed_secs,
             startup_secs: over(|point| point.startup_secs),
             idle_secs: over(|point| point.idle_secs),
-            overhead: share(all.other_secs, all.busy_secs),
+            overhead: all.overhead(),
             ..Self::default()
         }
     }
@@ -156,7 +156,7 @@ impl Row {
             seen += 1.0;
             metrics.each(&more, |mean, more| mean + (more - mean) / seen);
             for (app, more) in apps.iter_mut().zip(&sums) {
-                app.add(more);
+                app.add(more, 1.0);
             }
         }
         Self { policy: policy.to_string(), kind: policy.kind(), metrics, apps }
@@ -164,35 +164,43 @@ impl Row {
 }
 
 impl AppSums {
-    pub(super) fn of(measures: &Measures) -> Self {
-        let requests = count(measures.requests);
-        let secs = &measures.runner_seconds;
+    pub(super) fn of(measures: &Measures, needed_secs: f64) -> Self {
         Self {
-            requests,
+            requests: count(measures.requests),
             cold: count(measures.cold),
             waited_secs: measures.waits.mean().as_secs_f64() * count(measures.waits.count()),
-            busy_secs: secs.busy,
-            other_secs: secs.total() - secs.busy,
+            runner_secs: measures.runner_seconds.total(),
+            needed_secs,
         }
     }
 
+    /// `waits`: starts are made on demand, and requests wait for them.
     pub(super) fn of_bound(point: &Point, waits: bool) -> Self {
         let waits = f64::from(u8::from(waits));
         Self {
             requests: count(point.requests),
             cold: count(point.starts) * waits,
             waited_secs: point.startup_secs * waits,
-            busy_secs: point.busy_secs,
-            other_secs: point.idle_secs + point.startup_secs,
+            runner_secs: point.busy_secs + point.idle_secs + point.startup_secs,
+            needed_secs: point.busy_secs,
         }
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.cold += other.cold;
-        self.waited_secs += other.waited_secs;
-        self.busy_secs += other.busy_secs;
-        self.other_secs += other.other_secs;
+    /// These, so many times.
+    pub(super) fn add(&mut self, other: &Self, times: f64) {
+        self.requests += other.requests * times;
+        self.cold += other.cold * times;
+        self.waited_secs += other.waited_secs * times;
+        self.runner_secs += other.runner_secs * times;
+        self.needed_secs += other.needed_secs * times;
+    }
+
+    pub(super) fn overhead(&self) -> f64 {
+        share(self.runner_secs - self.needed_secs, self.needed_secs)
+    }
+
+    pub(super) fn wait_mean_secs(&self) -> f64 {
+        share(self.waited_secs, self.requests)
     }
 
     pub(super) fn cold_rate(&self) -> f64 {
@@ -222,7 +230,7 @@ impl Spread {
 pub(super) fn sum(apps: &[AppSums]) -> AppSums {
     let mut sum = AppSums::default();
     for app in apps {
-        sum.add(app);
+        sum.add(app, 1.0);
     }
     sum
 }

@@ -39,24 +39,15 @@ impl<'a> Ranked<'a> {
     fn measure(&self, times: &[u32]) -> [f64; MEASURES] {
         let mut all = AppSums::default();
         for (app, times) in self.apps.iter().zip(times) {
-            let times = f64::from(*times);
-            all.add(&AppSums {
-                requests: app.requests * times,
-                cold: app.cold * times,
-                waited_secs: app.waited_secs * times,
-                busy_secs: app.busy_secs * times,
-                other_secs: app.other_secs * times,
-            });
+            all.add(app, f64::from(*times));
         }
         let mut rates = Vec::with_capacity(self.apps.len());
         for (rate, app) in &self.by_rate {
             rates.extend(std::iter::repeat_n(*rate, times[*app] as usize));
         }
-        let (wait, overhead) =
-            (share(all.waited_secs, all.requests), share(all.other_secs, all.busy_secs));
         #[expect(clippy::cast_precision_loss, reason = "a number of apps")]
         let mean = share(rates.iter().sum(), rates.len() as f64);
-        [wait, overhead, quantile(&rates, 0.75), mean]
+        [all.wait_mean_secs(), all.overhead(), quantile(&rates, 0.75), mean]
     }
 }
 
@@ -78,7 +69,7 @@ pub(super) fn differences(
     let mut drawn: [Vec<f64>; MEASURES] = std::array::from_fn(|_| Vec::new());
     for sample in 0..samples {
         let times = draw(ours.len(), mix(seed ^ u64::from(sample)));
-        if sum(other).busy_secs > 0.0 {
+        if sum(other).needed_secs > 0.0 {
             for (values, value) in drawn.iter_mut().zip(difference(&times)) {
                 values.push(value);
             }
@@ -112,8 +103,8 @@ mod tests {
             requests: 10.0,
             cold: wait / 2.0,
             waited_secs: *wait,
-            busy_secs: 100.0,
-            other_secs: 50.0,
+            runner_secs: 150.0,
+            needed_secs: 100.0,
         };
         waits.iter().map(app).collect()
     }

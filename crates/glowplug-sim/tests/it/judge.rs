@@ -67,7 +67,7 @@ fn each_policy_has_the_numbers_it_must_have() {
     let in_time = metrics(&verdict, "clairvoyant, just in time");
     // To start anew is cheaper than to keep for 99 s.
     near(in_time.wait_mean_secs, 0.0);
-    near(in_time.overhead, 10.0);
+    near(in_time.overhead, 500.0 / 49.0);
     near(metrics(&verdict, "clairvoyant, gaps up to 60 s").cold_percent, 100.0);
     near(metrics(&verdict, "KPA, stable 60 s, 70 %, grace 30 s").busy_secs, 49.0);
     let kpa = verdict.rows.iter().filter(|row| row.kind == Kind::Kpa).count();
