@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use glowplug_core::auto;
-use glowplug_sim::judge::{self, Interval, Kind, Pair, Policy, Question, Row, Side, Verdict};
+use glowplug_sim::judge::{
+    self, Interval, Kind, Pair, Policy, Question, Row, Setup, Side, Verdict,
+};
 use glowplug_sim::model::Model;
 use glowplug_sim::plan::{Filter, Traffic};
 use glowplug_sim::trace::{self, Format, Names, Unit};
@@ -62,7 +64,8 @@ struct Args {
     /// How long a start takes; may be given more than once
     #[arg(long, value_parser = duration)]
     setup: Vec<Duration>,
-    /// A file of measured starts, one a line, to draw from; a first line may name their unit, as in `load_ms`
+    /// A file of measured starts, one a line, to draw from: once for each start, and once for each app. A
+    /// first line may name their unit, as in `load_ms`
     #[arg(long)]
     setup_from: Option<PathBuf>,
     /// Of requests that do not bring their own time
@@ -167,11 +170,15 @@ fn read(args: &Args, seed: u64) -> Result<Traffic, Failed> {
     })
 }
 
-fn setups(args: &Args) -> Result<Vec<(String, Model)>, Failed> {
-    let constant = |time: &Duration| (format!("{} s", time.as_secs_f64()), Model::Constant(*time));
-    let mut setups: Vec<(String, Model)> = args.setup.iter().map(constant).collect();
+fn setups(args: &Args) -> Result<Vec<(String, Setup)>, Failed> {
+    let constant = |time: &Duration| {
+        (format!("{} s", time.as_secs_f64()), Setup::PerStart(Model::Constant(*time)))
+    };
+    let mut setups: Vec<(String, Setup)> = args.setup.iter().map(constant).collect();
     if let Some(path) = &args.setup_from {
-        setups.push(("measured".to_owned(), measured(path)?));
+        let measured = measured(path)?;
+        setups.push(("measured, per start".to_owned(), Setup::PerStart(measured.clone())));
+        setups.push(("measured, per app".to_owned(), Setup::PerApp(measured)));
     }
     if setups.is_empty() {
         return Err("say how long a start takes: --setup 20s or --setup-from FILE".into());

@@ -27,7 +27,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use compare::{Beaten, Contest, Pair, Side};
-pub use field::{Error, Question, run};
+pub use field::{Error, Question, Setup, run};
 pub use metrics::{AppSums, Metrics, Row};
 pub use policy::{FIXED_SECS, Kind, Policy, WAIT_PRICES, auto, usual};
 pub use resample::Interval;

@@ -14,7 +14,7 @@ use super::policy::{Kind, Policy};
 use super::{Verdict, compare};
 use crate::baseline::clairvoyant::{self, Point};
 use crate::baseline::kpa::Kpa;
-use crate::model::{AppModel, Faults, Model};
+use crate::model::{self, AppModel, Faults, Model};
 use crate::outcome::{Outcome, Parts};
 use crate::plan::{Traffic, unbounded};
 use crate::simulation::{Failure, World};
@@ -26,8 +26,7 @@ pub struct Question {
     /// The same apps in each: traffics that differ by a seed alone, or one.
     pub traffics: Vec<Traffic>,
     pub policies: Vec<Policy>,
-    /// From being placed to being ready.
-    pub setup: Model,
+    pub setup: Setup,
     /// Of requests that do not bring their own.
     pub service: Model,
     pub max_multiplexing: u32,
@@ -38,6 +37,16 @@ pub struct Question {
     pub seed: u64,
     /// Samples of apps behind each interval.
     pub resamples: u32,
+}
+
+/// From being placed to being ready.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Setup {
+    /// Every start draws its own. Whoever starts two runners then has the luckier draw of both, which on
+    /// real machines holds only as far as starts of one moment are slow for reasons of their own.
+    PerStart(Model),
+    /// Every app draws once, and all its starts take as long.
+    PerApp(Model),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -128,9 +137,9 @@ impl Question {
             Policy::Fixed { .. } | Policy::Auto(_) => self.engine(policy, traffic, needed, seed),
             Policy::Kpa { .. } => self.kpa(policy, traffic, needed, seed),
             Policy::Clairvoyant { keep_gaps_within } => {
-                self.bound(policy, *keep_gaps_within, traffic, seed)
+                self.bound(policy, Some(*keep_gaps_within), traffic, seed)
             }
-            Policy::InTime => self.bound(policy, self.setup.mean(), traffic, seed),
+            Policy::InTime => self.bound(policy, None, traffic, seed),
         };
         ran.map_err(|failure| Error::Simulation {
             policy: policy.to_string(),
@@ -150,7 +159,7 @@ impl Question {
             seed,
             engine: engine::Config::default(),
             capacity: unbounded(),
-            apps: self.apps(policy, traffic),
+            apps: self.apps(policy, traffic, seed),
             parts: Some(Parts { edges: vec![until], ..Parts::default() }),
             ..World::default()
         };
@@ -180,18 +189,19 @@ impl Question {
             kpa.target_utilization = f64::from(*utilization_percent) / 100.0;
         }
         let counted = self.count_from()..end_of(traffic);
-        let apps = self.apps(policy, traffic);
+        let apps = self.apps(policy, traffic, seed);
         Ok(self.measured(&kpa.run_between(counted, &apps, seed, arrivals(traffic))?, needed))
     }
 
+    /// `within`: gaps that are kept through; `None`: those shorter than the app's start.
     fn bound(
         &self,
         policy: &Policy,
-        within: Duration,
+        within: Option<Duration>,
         traffic: &Traffic,
         seed: u64,
     ) -> Result<Run, Failed> {
-        let (from, apps) = (self.count_from(), self.apps(policy, traffic));
+        let (from, apps) = (self.count_from(), self.apps(policy, traffic, seed));
         // What is worked off after the end counts for nobody.
         let end = end_of(traffic);
         let cut_off = arrivals(traffic).map(|arrival| {
@@ -199,8 +209,15 @@ impl Question {
             let service = arrival.service.map(|service| service.min(end - arrival.at));
             Ok::<_, Infallible>(Arrival { service, ..arrival })
         });
-        let bound = clairvoyant::bound_from(from, &apps, seed, cut_off, &[within])?;
-        let points: Vec<Point> = bound.apps.into_iter().map(|points| points[0]).collect();
+        let own = |app: &AppModel| within.unwrap_or_else(|| app.setup.mean());
+        let mut limits: Vec<Duration> = apps.iter().map(own).collect();
+        limits.sort_unstable();
+        limits.dedup();
+        let bound = clairvoyant::bound_from(from, &apps, seed, cut_off, &limits)?;
+        let point = |(points, app): (&Vec<Point>, &AppModel)| {
+            points[limits.binary_search(&own(app)).expect("each app's limit is among them")]
+        };
+        let points: Vec<Point> = bound.apps.iter().zip(&apps).map(point).collect();
         let waits = *policy != Policy::InTime;
         let sums: Vec<AppSums> =
             points.iter().map(|point| AppSums::of_bound(point, waits)).collect();
@@ -213,13 +230,13 @@ impl Question {
         (Metrics::of(outcome, &sums, self.slo), sums)
     }
 
-    fn apps(&self, policy: &Policy, traffic: &Traffic) -> Vec<AppModel> {
+    fn apps(&self, policy: &Policy, traffic: &Traffic, seed: u64) -> Vec<AppModel> {
         let base = Scaling { max_multiplexing: self.max_multiplexing, ..Scaling::default() };
         let scaling = match policy.kind() {
             Kind::Fixed | Kind::Auto => policy.scaling(base).unwrap_or(base),
             Kind::Kpa | Kind::Bound => base,
         };
-        let app = |name: &str| AppModel {
+        let app = |(nth, name): (u64, &str)| AppModel {
             spec: AppSpec {
                 name: name.to_owned(),
                 revision: 1,
@@ -227,12 +244,24 @@ impl Question {
                 machine_types: vec![MachineType::default()],
             },
             pull: None,
-            setup: self.setup.clone(),
+            setup: self.setup.of(seed, nth),
             service: self.service.clone(),
             exit: Model::Constant(Duration::ZERO),
             slowdown: 0.0,
             faults: Faults::default(),
         };
-        traffic.apps().iter().map(|traced| app(&traced.name)).collect()
+        (0..).zip(traffic.apps()).map(|(nth, traced)| app((nth, &traced.name))).collect()
+    }
+}
+
+impl Setup {
+    /// Of one app: the same for every policy.
+    fn of(&self, seed: u64, app: u64) -> Model {
+        match self {
+            Self::PerStart(model) => model.clone(),
+            Self::PerApp(model) => {
+                Model::Constant(model.quantile(model::share_of(model::mix(seed ^ (app << 32)))))
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use glowplug_core::Timestamp;
-use glowplug_sim::judge::{self, Error, Kind, Metrics, Question, SLO, Verdict};
+use glowplug_sim::judge::{self, Error, Kind, Metrics, Question, SLO, Setup, Verdict};
 use glowplug_sim::model::Model;
 use glowplug_sim::plan::{Filter, Traffic};
 use glowplug_sim::trace::{App, Record, Request};
@@ -28,7 +28,7 @@ fn question(traffic: Traffic) -> Question {
     Question {
         traffics: vec![traffic],
         policies: judge::usual(),
-        setup: Model::Constant(Duration::from_secs(10)),
+        setup: Setup::PerStart(Model::Constant(Duration::from_secs(10))),
         service: Model::Constant(Duration::from_secs(1)),
         max_multiplexing: 1,
         warm_up: Duration::ZERO,
@@ -91,7 +91,7 @@ fn what_was_before_is_a_warm_up() {
 #[test]
 fn the_same_question_has_the_same_answer() {
     let traffic = regular(&[("local/a", 100, 50), ("local/b", 37, 90), ("local/c", 900, 6)]);
-    let setup = Model::LogNormal { median_secs: 8.0, sigma: 0.5 };
+    let setup = Setup::PerApp(Model::LogNormal { median_secs: 8.0, sigma: 0.5 });
     let asked = Question {
         traffics: vec![traffic.clone(), traffic],
         setup,
