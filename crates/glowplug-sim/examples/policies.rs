@@ -120,6 +120,7 @@ fn main() -> Result<(), Failed> {
         let mut line = serde_json::to_value(&verdict)?;
         line["traffic"] = args.label.clone().into();
         line["setup"] = name.into();
+        line["default"] = Policy::Auto(auto::Settings::default()).to_string().into();
         line["warm_up_secs"] = args.warm_up.as_secs().into();
         line["multiplexing"] = args.multiplexing.into();
         line["seeds"] = args.seeds.into();

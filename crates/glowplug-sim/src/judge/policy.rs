@@ -117,7 +117,12 @@ pub fn usual() -> Vec<Policy> {
             }));
         }
     }
-    policies.extend(auto(&WAIT_PRICES));
+    let mut prices = WAIT_PRICES.to_vec();
+    let usual = auto::Settings::default().wait_price;
+    if !prices.contains(&usual) {
+        prices.push(usual);
+    }
+    policies.extend(auto(&prices));
     policies.extend(
         GAPS_SECS.map(|secs| Policy::Clairvoyant { keep_gaps_within: Duration::from_secs(secs) }),
     );
