@@ -1,6 +1,6 @@
 //! `glowplug trace`: the traffic that a node has recorded.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -207,6 +207,11 @@ impl Target {
             let out: Box<dyn Write> = Box::new(io::stdout());
             return Ok(Self { out: BufWriter::new(out), bytes: 0, progress, names: None });
         }
+        if is_special(path) {
+            let file = OpenOptions::new().write(true).open(path);
+            let out: Box<dyn Write> = Box::new(file.map_err(|error| unwritable(path, &error))?);
+            return Ok(Self { out: BufWriter::new(out), bytes: 0, progress, names: None });
+        }
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
@@ -247,6 +252,47 @@ impl Drop for Target {
     }
 }
 
+/// A device, a pipe or a folder. A whole trace must not take its place, as that of a file.
+fn is_special(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| !metadata.is_file())
+}
+
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
     Failure::environment(format!("cannot write {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(path: &Path) -> Result<u64, Failure> {
+        let mut target = Target::open(path, ProgressBar::hidden())?;
+        target.write_all(b"trace")?;
+        target.finish()
+    }
+
+    #[test]
+    fn a_file_is_replaced_only_by_a_whole_trace() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("week.gptrace");
+        std::fs::write(&file, "before").expect("written");
+        drop(Target::open(&file, ProgressBar::hidden()).expect("opened"));
+        assert_eq!(std::fs::read(&file).expect("read"), b"before");
+        written(&file).expect("written");
+        assert_eq!(std::fs::read(&file).expect("read"), b"trace");
+        assert_eq!(std::fs::read_dir(&dir).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_file_keeps_its_place() {
+        let dir = tempfile::tempdir().expect("a folder");
+        // A socket stands for all of them: it needs no other end and no rights to be made.
+        let socket = dir.path().join("socket");
+        let _bound = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+        for special in [socket.as_path(), dir.path()] {
+            assert!(written(special).is_err(), "{}", special.display());
+            assert!(is_special(special), "{}", special.display());
+        }
+        assert_eq!(std::fs::read_dir(&dir).expect("listed").count(), 1);
+    }
 }
