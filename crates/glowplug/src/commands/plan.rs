@@ -57,13 +57,13 @@ pub(crate) struct Args {
     /// Requests that wait longer count as over the budget
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "2s")]
     wait_budget: Duration,
-    /// Also find the cheapest settings with which this share of requests waits at most so long
+    /// Also find the cheapest settings with which 95 % of requests wait at most so long
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     wait_p95: Option<Duration>,
-    /// As `--wait-p95`, for 99 %
+    /// Also find the cheapest settings with which 99 % of requests wait at most so long
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "wait_p95")]
     wait_p99: Option<Duration>,
-    /// As `--wait-p95`, for the mean
+    /// Also find the cheapest settings with which requests wait at most so long on average
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with_all = ["wait_p95", "wait_p99"])]
     wait_mean: Option<Duration>,
     /// Also find the settings that let requests wait least for so much, such as 40/day
@@ -145,6 +145,12 @@ fn cost_per_day(text: &str) -> Result<f64, String> {
 pub(crate) fn run(args: &Args, context: &Context) -> Result<(), Failure> {
     let config = context.config(Vec::new())?.config;
     let options = options(args, &config)?;
+    if args.diff.as_deref() == Some("budget")
+        && wait_goal(args).is_none()
+        && args.max_cost.is_none()
+    {
+        return Err(no_budget());
+    }
     let bar = Bar::new();
     let traffic = read(args, &bar, context.output)?;
     let plan = plan::plan(&traffic, &options, &bar);
@@ -271,15 +277,24 @@ fn diff(plan: &Plan, intent: &str, context: &Context) -> Result<(), Failure> {
         _ => Intent::Budget,
     };
     match plan.recommendations.iter().find(|choice| choice.intent == wanted) {
-        Some(choice) if choice.diff.is_empty() => {
-            context.output.note("nothing to change");
-            Ok(())
+        Some(choice) => {
+            if choice.met == Some(false) {
+                context
+                    .output
+                    .note("no setting that was tried keeps this budget; this is the nearest");
+            }
+            if choice.diff.is_empty() {
+                context.output.note("nothing to change");
+                return Ok(());
+            }
+            context.output.data(&choice.diff)
         }
-        Some(choice) => context.output.data(&choice.diff),
-        None => Err(Failure::Usage(
-            "state a budget for `--diff budget`, with --wait-p95 or --max-cost".to_owned(),
-        )),
+        None => Err(no_budget()),
     }
+}
+
+fn no_budget() -> Failure {
+    Failure::Usage("state a budget for `--diff budget`, with --wait-p95 or --max-cost".to_owned())
 }
 
 /// The progress bar: on a terminal's standard error, and nowhere else.
