@@ -5,6 +5,7 @@
 //! worth of an avoided start = mean start × (1 + wait price) × rarity            (worth.rs)
 //! runner at level n is kept while  its rate of return × worth > 1               (levels.rs, memory.rs)
 //!                  the app's last: for half of the worth (without rarity) at least
+//!                  every one: for twice the worth at most
 //! a spare while the app wakes up:  chance that it helps × worth + what the first of two starts saves
 //!                                  > chance that it is in vain × its cost       (wakes.rs)
 //! a start before an expected use:  the app's uses are periodic                  (period.rs)
@@ -64,6 +65,12 @@ const FLOOR_OF_WORTH: f64 = 0.5;
 /// A rise of demand by more runners than this counts as one by this many, so that the work of a call is
 /// bounded.
 const RISES_AT_ONCE_MAX: u32 = 16;
+
+/// Times the worth of an avoided start for which any runner is kept at most. Memory of a busy hour fades
+/// slowly, and an hour that was busy may be the last one: whatever is remembered, idling in vain then never
+/// costs more than this many starts (the ski-rental bound of Lu and Chen, with 2 in place of 1, which
+/// costs nothing measurable where users do come back).
+const LONGEST_OF_WORTH: f64 = 2.0;
 
 /// Lifetimes are multiples of this, so that the last digit of a logarithm never decides.
 const GRID: Duration = Duration::from_millis(100);
@@ -215,13 +222,16 @@ impl Learner {
         let (left, returns) =
             idle.map_or((idle_since, Memory::default()), |idle| (idle.left, idle.returns));
         let pays = self.pays_for(&returns, worth);
+        let most = span(worth * LONGEST_OF_WORTH);
         let floor = if level == 1 {
             span(self.worth.plain_secs() * FLOOR_OF_WORTH)
         } else {
             Duration::ZERO
         };
-        let (lifetime, bound) = if pays.max(floor) >= self.keep_max {
+        let (lifetime, bound) = if pays.min(most).max(floor) >= self.keep_max {
             (self.keep_max, KeptBound::Longest)
+        } else if pays > most {
+            (most, KeptBound::BreakEven)
         } else if pays < floor {
             (floor, KeptBound::Floor)
         } else if idle.is_none() {

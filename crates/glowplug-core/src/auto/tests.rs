@@ -40,10 +40,12 @@ fn the_last_runner_lives_by_what_is_known_of_its_app() {
         (1, 1, 130, 130, KeptBound::Floor),
         // Every hour: too seldom, whatever a start costs.
         (50, 3_600, 130, 130, KeptBound::Floor),
-        // Every minute: well beyond the next one.
-        (50, 60, 250, 6_000, KeptBound::Returns),
-        // Every two seconds, all day: the longest memory alone keeps it for hours.
-        (40_000, 2, 14_400, 14_400, KeptBound::Longest),
+        // Every two minutes: beyond the next one.
+        (50, 120, 131, 519, KeptBound::Returns),
+        // Every minute: well beyond the next one, but no longer than twice of 20 s × 13.
+        (50, 60, 500, 540, KeptBound::BreakEven),
+        // Every two seconds, all day: memory alone would keep it for hours. One start among so many is worth half.
+        (40_000, 2, 260, 290, KeptBound::BreakEven),
     ] {
         let mut learner = learner(12.0);
         let now = steady(&mut learner, times, every, 1);

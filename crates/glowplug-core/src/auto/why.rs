@@ -36,6 +36,8 @@ pub enum KeptBound {
     Returns,
     /// The least that an app's last runner gets.
     Floor,
+    /// The most that its worth allows, however often it was asked for.
+    BreakEven,
     /// The most that any runner gets.
     Longest,
 }
@@ -57,6 +59,12 @@ impl fmt::Display for KeptWhy {
             KeptBound::Floor => {
                 write!(f, "the last runner of an app is kept for at least {lifetime}")?;
             }
+            KeptBound::BreakEven => write!(
+                f,
+                "the {level} runner was asked for again {:.1} times in its last 100 idle minutes, but is kept \
+                 for {lifetime} at most, twice what it is worth",
+                self.returns
+            )?,
             KeptBound::Longest => write!(f, "no idle runner is kept for more than {lifetime}")?,
         }
         write!(f, "; a start takes {start}, and to avoid one is worth {worth} of a runner")
@@ -157,6 +165,10 @@ mod tests {
                 format!("the 2nd runner was asked for again 14.2 times in its last 100 idle minutes, and after 2 min 30 s that is too seldom to wait for{tail}"),
             ),
             (kept(KeptBound::Floor, 1), format!("the last runner of an app is kept for at least 2 min 30 s{tail}")),
+            (
+                kept(KeptBound::BreakEven, 2),
+                format!("the 2nd runner was asked for again 14.2 times in its last 100 idle minutes, but is kept for 2 min 30 s at most, twice what it is worth{tail}"),
+            ),
             (kept(KeptBound::Longest, 1), format!("no idle runner is kept for more than 2 min 30 s{tail}")),
             (kept(KeptBound::NeverUsed, 3), "demand never asked for a 3rd runner".to_owned()),
             (
