@@ -54,7 +54,10 @@ fn tables(changes: &[AppChange], side: Side) -> String {
 }
 
 fn header(app: &str) -> String {
-    format!("[apps.{}]", toml::Value::String(app.to_owned()))
+    // A key may not be a text of several lines, which is what names with quotes become as values. JSON
+    // escapes what TOML wants escaped, but for DEL.
+    let quoted = serde_json::Value::from(app).to_string().replace('\u{7f}', "\\u007f");
+    format!("[apps.{quoted}]")
 }
 
 /// A text, line by line, before and after.

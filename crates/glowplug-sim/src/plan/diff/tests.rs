@@ -100,9 +100,10 @@ fn a_file_that_cannot_be_changed_line_by_line_is_left_alone() {
 
 #[test]
 fn names_are_quoted_as_toml_asks() {
-    let odd = "local/a\"b\\c";
-    let changes = [change(odd, &[("keep_alive", "10", "300")])];
-    assert!(is_right(&fragment(&changes), &changes));
+    for odd in ["local/a\"b\\c", "a\"b' ]} --> x", "a\nb", "\u{1b}[31m", "\u{7f}", "ä 'b'"] {
+        let changes = [change(odd, &[("keep_alive", "10", "300")])];
+        assert!(is_right(&fragment(&changes), &changes), "{odd:?}");
+    }
 }
 
 #[test]
