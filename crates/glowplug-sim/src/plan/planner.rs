@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use glowplug_core::Timestamp;
 use glowplug_core::spec::Scaling;
+use glowplug_core::time::Pretty;
 
 use super::grid::CELLS_MAX;
 use super::intent::{Deck, Pick, TODAY};
@@ -23,6 +24,8 @@ const HOLDOUT_SHARE: f64 = 0.25;
 const HOLDOUT_MIN: Duration = Duration::from_hours(24);
 /// What may be asked for: both parts must hold something.
 const HOLDOUT_SHARES: RangeInclusive<f64> = 0.05..=0.9;
+/// Over less, the ends of the traffic weigh more than what lies between them.
+const SPAN_TRUSTED_MIN: Duration = Duration::from_hours(1);
 /// Parts of the traffic of which the worst counts for variable traffic.
 const PARTS_MAX: u32 = 8;
 /// Shorter, a part would be hardly longer than a runner's life.
@@ -257,6 +260,14 @@ impl<'a> Planner<'a> {
 
     fn notes(&self) -> Vec<String> {
         let mut notes = self.whole.notes().to_vec();
+        let (requests, span) = (self.whole.requests(), self.whole.span());
+        if requests < self.options.own_setting_requests_min || span < SPAN_TRUSTED_MIN {
+            notes.push(format!(
+                "{requests} request(s) within {} say little, and the costs of a day are those of that time \
+                 scaled up: record for longer before you change anything",
+                Pretty(span)
+            ));
+        }
         if let Some(held_out) = &self.held_out {
             notes.push(format!(
                 "settings are chosen on the first {} requests; all numbers are of the {} after them, \

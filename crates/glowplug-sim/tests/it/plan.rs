@@ -394,3 +394,14 @@ fn the_automatic_policy_is_one_of_the_settings() {
     assert_eq!(found.numbers.cold, 0, "{}", found.because);
     assert!(found.chosen_numbers.as_ref().unwrap().cold > 0);
 }
+
+#[test]
+fn little_traffic_is_said_to_say_little() {
+    for (gap_secs, count, little) in
+        [(1.0, 8, true), (10.0, 60, true), (600.0, 8, true), (100.0, 60, false)]
+    {
+        let plan = made(&regular(&[("a", gap_secs, count)]), &options());
+        let said = plan.notes.iter().any(|note| note.contains("say little"));
+        assert_eq!(said, little, "{count} requests, one each {gap_secs} s");
+    }
+}
