@@ -25,6 +25,8 @@ use crate::output::Output;
 const REPORT_FILE: &str = "glowplug-plan.html";
 /// How much one request may slow another on its runner.
 const SLOWDOWN_MAX: f64 = 1_000.0;
+/// Simulations at once. More than there are cores gain nothing, and each takes memory.
+const THREADS_MAX: usize = 1_024;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -98,7 +100,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
     /// Simulations at once [default: as many as there are cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = threads)]
     threads: Option<usize>,
     #[command(flatten)]
     reading: ReadingFlags,
@@ -112,6 +114,13 @@ fn share(text: &str) -> Result<f64, String> {
     match number {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
         _ => Err("write a share such as 25% or 0.25".to_owned()),
+    }
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(threads) if (1..=THREADS_MAX).contains(&threads) => Ok(threads),
+        _ => Err(format!("write a number from 1 to {THREADS_MAX}")),
     }
 }
 
@@ -361,6 +370,16 @@ mod tests {
         }
         for bad in ["", "-0.5", "nan", "inf", "1001", "half"] {
             assert!(slowdown(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn threads_are_few_and_at_least_one() {
+        for (text, expected) in [("1", Some(1)), ("1024", Some(1_024))] {
+            assert_eq!(threads(text).ok(), expected, "{text}");
+        }
+        for bad in ["", "0", "-1", "1025", "all"] {
+            assert!(threads(bad).is_err(), "{bad}");
         }
     }
 
