@@ -11,7 +11,7 @@ use glowplug_node::config::{self, FileChoice, FlagSetting, Loaded, Sources};
 use crate::client::Client;
 use crate::commands;
 use crate::failure::{Failure, USAGE_EXIT_CODE};
-use crate::output::Output;
+use crate::output::{Output, plain};
 
 /// The first argument that makes this program a runner's shim.
 pub(crate) const SHIM: &str = "shim";
@@ -172,7 +172,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::OutputClosed) => Failure::OutputClosed.exit_code(),
         Err(failure) => {
-            for line in failure.to_string().lines() {
+            for line in plain(&failure.to_string()).lines() {
                 let prefix = if line.starts_with(' ') { "" } else { "error: " };
                 context.output.note(&format!("{prefix}{line}"));
             }

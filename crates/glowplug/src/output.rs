@@ -86,6 +86,7 @@ impl Output {
 
     /// States carry a colour, all else none.
     fn cell(self, text: String) -> Cell {
+        let text = plain(&text);
         let color = match text.as_str() {
             "IDLE" | "RUNNING" | "ready" | "ok" => Some(Color::Green),
             "PENDING" | "DOCKER_PULL" | "SETUP" | "DRAINING" | "TERMINATING" | "preparing"
@@ -98,6 +99,15 @@ impl Output {
             _ => Cell::new(text),
         }
     }
+}
+
+/// Text from a file, with nothing in it that would command the terminal or turn its lines around.
+pub(crate) fn plain(text: &str) -> String {
+    let commands = |letter: char| {
+        letter.is_control() && letter != '\n'
+            || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.replace(commands, "\u{fffd}")
 }
 
 /// Whether colours are welcome there.
@@ -143,4 +153,22 @@ pub(crate) fn moment(at_micros: u64) -> String {
 /// Microseconds since the Unix epoch.
 pub(crate) fn now_micros() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_microsecond()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_do_not_command_the_terminal() {
+        for (text, shown) in [
+            ("me/ocr", "me/ocr"),
+            ("ä <b>\n", "ä <b>\n"),
+            ("\u{1b}[2Jx\u{7}", "\u{fffd}[2Jx\u{fffd}"),
+            ("a\rb\u{9b}31m", "a\u{fffd}b\u{fffd}31m"),
+            ("a\u{202e}b\u{2066}", "a\u{fffd}b\u{fffd}"),
+        ] {
+            assert_eq!(plain(text), shown, "{text:?}");
+        }
+    }
 }

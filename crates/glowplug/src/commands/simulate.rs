@@ -19,6 +19,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::chart::Style;
 use crate::cli::Context;
 use crate::failure::Failure;
+use crate::output::plain;
 use report::Report;
 
 /// Seeds of one call.
@@ -167,6 +168,7 @@ impl Simulation<'_> {
         if let Err(failure) = failure {
             let _ = write!(text, "\n{:#}", anyhow::Error::new(failure));
         }
+        let text = plain(&text);
         if text.is_empty() { format!("nothing was done up to event {event}") } else { text }
     }
 }

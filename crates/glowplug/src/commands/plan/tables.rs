@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use glowplug_sim::plan::result::{CostUnit, Intent, Numbers, Plan, Recommendation};
 
-use crate::output::{Output, seconds};
+use crate::output::{Output, plain, seconds};
 
 /// Rows of the frontier that are printed; the page has all.
 const FRONTIER_ROWS_MAX: usize = 12;
@@ -45,7 +45,7 @@ pub(super) fn of(plan: &Plan, output: Output) -> String {
     rows.extend(plan.beside.iter().map(beside));
     let _ = writeln!(text, "{}", output.table(HEADER, rows, "no setting was tried"));
     for note in &plan.notes {
-        let _ = writeln!(text, "\nNote: {note}");
+        let _ = writeln!(text, "\nNote: {}", plain(note));
     }
     text
 }
@@ -83,7 +83,7 @@ fn recommendation(choice: &Recommendation) -> String {
     let _ = writeln!(text, "  {}", choice.because);
     for app in choice.settings.iter().take(APPS_NAMED_MAX) {
         let keys = app.keys.iter().map(ToString::to_string);
-        let _ = writeln!(text, "  {}  {}", app.app, keys.collect::<Vec<_>>().join(", "));
+        let _ = writeln!(text, "  {}  {}", plain(&app.app), keys.collect::<Vec<_>>().join(", "));
     }
     match choice.settings.len() {
         0 => text += "  nothing to change\n",
