@@ -76,7 +76,7 @@ impl Output {
         };
         table.set_header(header.iter().map(head));
         for row in rows {
-            table.add_row(row.into_iter().map(|text| self.cell(text)));
+            table.add_row(row.iter().map(|text| self.cell(text)));
         }
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
@@ -85,8 +85,8 @@ impl Output {
     }
 
     /// States carry a colour, all else none.
-    fn cell(self, text: String) -> Cell {
-        let text = plain(&text);
+    fn cell(self, text: &str) -> Cell {
+        let text = plain(text);
         let color = match text.as_str() {
             "IDLE" | "RUNNING" | "ready" | "ok" => Some(Color::Green),
             "PENDING" | "DOCKER_PULL" | "SETUP" | "DRAINING" | "TERMINATING" | "preparing"
