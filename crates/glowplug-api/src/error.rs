@@ -37,6 +37,14 @@ pub enum ErrorType {
     ShuttingDown,
     StoreUnavailable,
     Conflict,
+    /// The same idempotency key came with another request.
+    IdempotencyKeyReused,
+    /// A webhook's address, or a file, that this node does not allow.
+    NotAllowed,
+    /// A range of a file that it does not have.
+    RangeNotSatisfiable,
+    /// The disk is full, or nearly.
+    StorageFull,
 }
 
 impl ErrorType {
@@ -64,6 +72,10 @@ impl ErrorType {
             Self::HeadersTooLarge => 431,
             Self::QueueFull => 429,
             Self::Conflict => 409,
+            // Not 409, which the Python client tries again.
+            Self::IdempotencyKeyReused | Self::NotAllowed => 422,
+            Self::RangeNotSatisfiable => 416,
+            Self::StorageFull => 507,
         }
     }
 
@@ -95,6 +107,10 @@ impl ErrorType {
             Self::ShuttingDown => "shutting_down",
             Self::StoreUnavailable => "store_unavailable",
             Self::Conflict => "conflict",
+            Self::IdempotencyKeyReused => "idempotency_key_reused",
+            Self::NotAllowed => "not_allowed",
+            Self::RangeNotSatisfiable => "range_not_satisfiable",
+            Self::StorageFull => "storage_full",
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct SubmitView {
     pub links: Links,
     /// Requests served before this one.
     pub queue_position: usize,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub eta: Option<EtaView>,
     pub gateway_request_id: String,
     pub logs: Option<Vec<LogView>>,
     pub metrics: MetricsView,
@@ -55,6 +57,9 @@ pub struct StatusView {
     /// Only in the queue.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub queue_position: Option<usize>,
+    /// Only in the queue, when there is anything to make it from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub eta: Option<EtaView>,
     /// `null` unless asked for.
     pub logs: Option<Vec<LogView>>,
     pub metrics: MetricsView,
@@ -62,6 +67,15 @@ pub struct StatusView {
     pub error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error_type: Option<String>,
+}
+
+/// When a waiting request is expected to be answered. Also in the header `X-Glowplug-Eta-Seconds`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EtaView {
+    /// From now.
+    pub seconds: f64,
+    /// What the number was made of, for people.
+    pub basis: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +131,7 @@ mod tests {
             request_id: "id".to_owned(),
             links,
             queue_position: None,
+            eta: None,
             logs: None,
             metrics: MetricsView::default(),
             error: None,

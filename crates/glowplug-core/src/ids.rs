@@ -22,6 +22,15 @@ impl std::error::Error for ParseIdError {}
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AppId(pub u32);
 
+/// Who sent a request, as far as fairness must know: equal for the requests of one caller. Drivers make it
+/// from whatever tells callers apart; 0 is nobody in particular.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct CallerId(pub u64);
+
+/// A routing hint, as far as equality goes. Drivers make it from the hint's text.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct HintId(pub u64);
+
 /// A runner, from the decision to start it until its record is dropped.
 ///
 /// `boot` counts the starts of the node, `sequence` the runners since that start, so no id is ever given

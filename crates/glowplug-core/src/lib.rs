@@ -23,5 +23,5 @@ pub use action::Action;
 pub use address::RunnerAddress;
 pub use engine::Engine;
 pub use event::Event;
-pub use ids::{AppId, Lease, RequestId, RunnerId};
+pub use ids::{AppId, CallerId, HintId, Lease, RequestId, RunnerId};
 pub use time::Timestamp;

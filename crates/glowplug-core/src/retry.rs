@@ -29,6 +29,28 @@ impl fmt::Display for Condition {
     }
 }
 
+/// Additional attempts by condition, as `retry_config` of an app or `X-Fal-Retry-Config` of a caller has
+/// them. A condition that is not named keeps what holds without it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budgets {
+    pub timeout: Option<u32>,
+    pub client_error: Option<u32>,
+    pub server_error: Option<u32>,
+    pub connection_error: Option<u32>,
+}
+
+/// What a caller says about retries of one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing: what the app says holds.
+    #[default]
+    Unsaid,
+    /// `X-Fal-No-Retry`: beats everything else.
+    Never,
+    /// `X-Fal-Retry-Config`: beats what the app says.
+    Budgets(Budgets),
+}
+
 /// What to do with the runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunnerFate {

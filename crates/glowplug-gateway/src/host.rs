@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use glowplug_core::request::{Outcome, Priority, Refusal};
+use glowplug_core::retry::Wish;
 use glowplug_core::{AppId, Lease, RequestId, RunnerAddress, Timestamp};
 use tokio::sync::{oneshot, watch};
 
@@ -94,6 +95,10 @@ pub struct DirectArrival {
     pub request: RequestId,
     pub app: AppId,
     pub start_deadline: Option<Timestamp>,
+    /// Key id of the caller; empty when the node is open.
+    pub caller: String,
+    /// `X-Fal-Runner-Hint`.
+    pub hint: Option<String>,
 }
 
 /// The answer to an arrival.
@@ -131,7 +136,13 @@ pub struct Submission {
     pub body: Vec<u8>,
     pub priority: Priority,
     pub start_deadline: Option<Timestamp>,
-    pub no_retry: bool,
+    pub retries: Wish,
+    /// `X-Fal-Runner-Hint`.
+    pub hint: Option<String>,
+    /// `Idempotency-Key`: what this caller submits under it again is the same request.
+    pub idempotency_key: Option<String>,
+    /// Whether the payload is kept as long as the answer (not with `X-Fal-Store-IO: 0`).
+    pub keep_payload: bool,
     pub webhook_url: Option<String>,
     /// `fal_max_queue_length`: refuse when more wait already.
     pub queue_length_max: Option<usize>,
@@ -140,7 +151,19 @@ pub struct Submission {
 
 #[derive(Clone, Debug)]
 pub struct Submitted {
+    /// The submission's own id, or that of the earlier one with the same idempotency key.
+    pub id: RequestId,
     pub queue_position: usize,
+    pub eta: Option<Eta>,
+}
+
+/// When a waiting request is expected to be answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Eta {
+    /// From now.
+    pub seconds: f64,
+    /// What the number was made of, for people: "3 requests ahead on 2 runners, 4.1 s each".
+    pub basis: String,
 }
 
 #[derive(Clone, Debug)]
@@ -149,8 +172,20 @@ pub enum SubmitProblem {
     QueueFull {
         limit: usize,
     },
-    /// The store cannot take it now (disk full, …).
+    /// The store cannot take it now (read-only, damaged, …).
     Unavailable {
+        reason: String,
+    },
+    /// There is no room on the disk for it.
+    StorageFull {
+        reason: String,
+    },
+    /// The caller used the idempotency key for another request before.
+    KeyReused {
+        earlier: RequestId,
+    },
+    /// The node does not call this address.
+    WebhookNotAllowed {
         reason: String,
     },
     Refused(Refusal),
@@ -161,6 +196,7 @@ pub enum SubmitProblem {
 pub enum QueueStatus {
     InQueue {
         position: usize,
+        eta: Option<Eta>,
         logs: Vec<QueueLog>,
     },
     InProgress {

@@ -10,9 +10,11 @@ use std::net::SocketAddr;
 
 use glowplug_api::ErrorType;
 use glowplug_api::queue::{
-    CancelState, CancelView, Links, LogView, MetricsView, QueueState, StatusView, SubmitView,
+    CancelState, CancelView, EtaView, Links, LogView, MetricsView, QueueState, StatusView,
+    SubmitView,
 };
 use glowplug_core::RequestId;
+use glowplug_core::retry::Wish;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Uri, request};
@@ -27,7 +29,8 @@ use crate::body::Body;
 use crate::dispatch::{Exchange, Peer};
 use crate::header::receive;
 use crate::host::{
-    Access, Caller, CancelOutcome, QueueLog, QueueStatus, ResponseLookup, Submission, SubmitProblem,
+    Access, Caller, CancelOutcome, Eta, QueueLog, QueueStatus, ResponseLookup, Submission,
+    SubmitProblem,
 };
 use crate::identity;
 use crate::path::{AppPath, QueuedAction, query_value};
@@ -67,18 +70,22 @@ pub(crate) async fn submit(
         body,
         priority: control.priority,
         start_deadline: control.start_timeout.map(|timeout| worker.host.now() + timeout),
-        no_retry: control.no_retry,
+        retries: if control.no_retry { Wish::Never } else { Wish::Unsaid },
+        hint: None,
+        idempotency_key: None,
+        keep_payload: true,
         webhook_url,
         queue_length_max,
         caller,
     };
     let submitted = worker.host.submit(submission).await.map_err(Problem::from)?;
-    let id = exchange.id.to_string();
+    let id = submitted.id.to_string();
     let view = SubmitView {
         status: QueueState::InQueue,
         request_id: id.clone(),
         links,
         queue_position: submitted.queue_position,
+        eta: submitted.eta.map(eta_view),
         gateway_request_id: id,
         logs: None,
         metrics: MetricsView::default(),
@@ -177,13 +184,15 @@ fn status_view(status: QueueStatus, asked: &Asked<'_>) -> StatusView {
         request_id: asked.id.to_string(),
         links: asked.links.clone(),
         queue_position: None,
+        eta: None,
         logs: None,
         metrics: MetricsView::default(),
         error: None,
         error_type: None,
     };
     let logs = match status {
-        QueueStatus::InQueue { position, logs } => {
+        QueueStatus::InQueue { position, eta, logs } => {
+            view.eta = eta.map(eta_view);
             view.status = QueueState::InQueue;
             view.queue_position = Some(position);
             logs
@@ -198,6 +207,10 @@ fn status_view(status: QueueStatus, asked: &Asked<'_>) -> StatusView {
     };
     view.logs = asked.logs.then(|| logs.into_iter().map(log_view).collect());
     view
+}
+
+fn eta_view(eta: Eta) -> EtaView {
+    EtaView { seconds: eta.seconds, basis: eta.basis }
 }
 
 fn log_view(log: QueueLog) -> LogView {
@@ -265,6 +278,15 @@ impl From<SubmitProblem> for Problem {
                 ErrorType::StoreUnavailable,
                 format!("the queue cannot take the request now: {reason}"),
             ),
+            SubmitProblem::StorageFull { reason } => Self::new(ErrorType::StorageFull, reason),
+            SubmitProblem::KeyReused { earlier } => Self::new(
+                ErrorType::IdempotencyKeyReused,
+                format!(
+                    "the idempotency key was used for another request before ({earlier}); use a new key for \
+                     a new request"
+                ),
+            ),
+            SubmitProblem::WebhookNotAllowed { reason } => Self::new(ErrorType::NotAllowed, reason),
             SubmitProblem::Refused(refusal) => refusal.into(),
         }
     }

@@ -36,7 +36,13 @@ pub(crate) async fn direct(
     let body = RequestBody::from_caller(body, worker.options.run_body_bytes_max)
         .ok_or_else(|| ForwardError::BodyTooLarge.problem())?;
     let start_deadline = control.start_timeout.map(|timeout| worker.host.now() + timeout);
-    let arrival = DirectArrival { request: exchange.id, app: app.id, start_deadline };
+    let arrival = DirectArrival {
+        request: exchange.id,
+        app: app.id,
+        start_deadline,
+        caller: caller.key_id.clone(),
+        hint: None,
+    };
     let mut slot = admitted(worker, arrival).await?;
     let attempt = Attempt::new(worker.clone(), slot.lease);
     to_runner(&mut parts, exchange, target, &caller);

@@ -63,7 +63,13 @@ pub(crate) async fn connect(
     let token = token.map(|token| percent_decode_str(token).decode_utf8_lossy().into_owned());
     let caller = auth::admit(&*worker.host, app.access, &mut parts.headers, token.as_deref())?;
     let start_deadline = control.start_timeout.map(|timeout| worker.host.now() + timeout);
-    let arrival = DirectArrival { request: exchange.id, app: app.id, start_deadline };
+    let arrival = DirectArrival {
+        request: exchange.id,
+        app: app.id,
+        start_deadline,
+        caller: caller.key_id.clone(),
+        hint: None,
+    };
     let mut slot = admitted(worker, arrival).await?;
     let attempt = Attempt::new(worker.clone(), slot.lease);
     to_runner(&mut parts, exchange, target, &caller);

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use glowplug_core::engine::RequestView;
 use glowplug_core::request::{Arrival, Mode, Priority, Refusal};
+use glowplug_core::retry::Wish;
 use glowplug_core::{RequestId, RunnerId};
 use glowplug_gateway::host::{
     CancelOutcome, QueueLog, QueueStatus, ResponseLookup, Submission, SubmitProblem, Submitted,
@@ -118,7 +119,7 @@ impl Queue {
             mode: Mode::Queued,
             priority: submission.priority,
             start_deadline: submission.start_deadline,
-            no_retry: submission.no_retry,
+            no_retry: submission.retries == Wish::Never,
         };
         let record = QueuedRequest {
             id: submission.id,
@@ -130,7 +131,11 @@ impl Queue {
             priority: store_priority(submission.priority),
             submitted_at: shared.desk.now(),
             start_deadline: submission.start_deadline,
-            no_retry: submission.no_retry,
+            no_retry: submission.retries == Wish::Never,
+            retry_config: None,
+            hint: submission.hint,
+            idempotency_key: None,
+            keep_payload: submission.keep_payload,
             webhook_url: submission.webhook_url,
             caller: submission.caller.key_id,
         };
@@ -143,7 +148,8 @@ impl Queue {
                 shared.queue.live().remove(&arrival.request);
                 return Err(SubmitProblem::Unavailable { reason: error.to_string() });
             }
-            Ok(Submitted { queue_position: shared.desk.arrive_queued(arrival) })
+            let id = arrival.request;
+            Ok(Submitted { id, queue_position: shared.desk.arrive_queued(arrival), eta: None })
         });
         let gone = |error: tokio::task::JoinError| SubmitProblem::Unavailable {
             reason: error.to_string(),
@@ -240,7 +246,9 @@ impl Queue {
             }
             let view = shared.desk.read(|state, _| state.engine.request(id));
             return Some(match view {
-                Some(RequestView::Waiting { position }) => QueueStatus::InQueue { position, logs },
+                Some(RequestView::Waiting { position }) => {
+                    QueueStatus::InQueue { position, eta: None, logs }
+                }
                 // Not with the engine: its answer is on the way to the disk.
                 Some(RequestView::InFlight { .. }) | None => QueueStatus::InProgress { logs },
             });
@@ -257,7 +265,7 @@ impl Queue {
                 error: done.error,
             },
             // Of an app that is not in the config now: it waits for the app's return.
-            None => QueueStatus::InQueue { position: 0, logs },
+            None => QueueStatus::InQueue { position: 0, eta: None, logs },
         })
     }
 

@@ -17,4 +17,4 @@ pub use limits::Bounds;
 pub use memory::MemoryStore;
 pub use records::*;
 pub use sqlite::{Durability, SqliteOptions, SqliteStore};
-pub use store::{Result, Store, StoreError};
+pub use store::{DELIVERY_LEASE, Result, Store, StoreError};

@@ -9,6 +9,11 @@ pub const JOURNAL_RECORDS_MAX: usize = 200_000;
 /// row above 1,000,000,000 bytes; whoever receives a body should set a lower limit of its own.
 pub const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// Calls of one webhook that are kept in its delivery log; the oldest give way.
+pub const DELIVERY_ATTEMPTS_MAX: usize = 32;
+/// The longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
 /// The limits that a store can be opened with. The defaults are the constants above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {

@@ -5,17 +5,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::future::BoxFuture;
 use glowplug_core::{RequestId, Timestamp};
+use tokio::sync::broadcast;
 
 use crate::limits::Bounds;
 use crate::records::{
-    Completed, CompletedSummary, Completion, JournalRecord, KeyRecord, QueuedRequest,
-    RequestLogLine, RequestRecord, StoredResponse,
+    Accepted, Change, Completed, CompletedSummary, Completion, Delivery, DeliveryAttempt,
+    DeliveryRecord, DeliveryState, JournalRecord, KeyRecord, QueuedHead, QueuedRequest,
+    RequestLogLine, RequestRecord, Retention, StoredResponse, WholeRequest,
 };
-use crate::store::{Result, Store, StoreError, check_body};
+use crate::store::{Result, Store, StoreError, check_body, unsupported};
 
 #[derive(Default)]
 pub struct MemoryStore {
@@ -161,6 +164,8 @@ impl Entry {
             app: self.request.app.clone(),
             path: self.request.path.clone(),
             submitted_at: self.request.submitted_at,
+            owner: 0,
+            started: false,
             completed: self.completion.as_ref().map(|completion| CompletedSummary {
                 at: completion.at,
                 status: completion.response.status,
@@ -185,8 +190,8 @@ impl Store for MemoryStore {
         })
     }
 
-    fn submit(&self, request: QueuedRequest) -> BoxFuture<'_, Result<()>> {
-        self.with_state(|state| state.submit(request))
+    fn submit(&self, request: QueuedRequest) -> BoxFuture<'_, Result<Accepted>> {
+        self.with_state(|state| state.submit(request).map(|()| Accepted::New))
     }
 
     fn complete(&self, id: RequestId, completion: Completion) -> BoxFuture<'_, Result<Completed>> {
@@ -231,8 +236,69 @@ impl Store for MemoryStore {
         self.with_state(move |state| Ok(state.entry(id).map(Entry::lines).unwrap_or_default()))
     }
 
-    fn purge(&self, before: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize>> {
-        self.with_state(move |state| Ok(state.purge(before, limit)))
+    fn purge(&self, retention: Retention, limit: usize) -> BoxFuture<'_, Result<usize>> {
+        self.with_state(move |state| Ok(state.purge(retention.ended_before, limit)))
+    }
+
+    fn adopt(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<QueuedHead>>> {
+        unsupported("take over requests")
+    }
+
+    fn started(&self, _id: RequestId) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn ask_cancel(&self, _id: RequestId) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn changes(&self) -> Option<broadcast::Receiver<Change>> {
+        None
+    }
+
+    fn ahead(&self, _id: RequestId) -> BoxFuture<'_, Result<usize>> {
+        unsupported("count requests")
+    }
+
+    fn due_deliveries(
+        &self,
+        _now: Timestamp,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivery>>> {
+        unsupported("keep webhooks")
+    }
+
+    fn next_delivery(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
+        unsupported("keep webhooks")
+    }
+
+    fn called(
+        &self,
+        _request: RequestId,
+        _attempt: DeliveryAttempt,
+        _state: DeliveryState,
+    ) -> BoxFuture<'_, Result<()>> {
+        unsupported("keep webhooks")
+    }
+
+    fn delivery(&self, _request: RequestId) -> BoxFuture<'_, Result<Option<DeliveryRecord>>> {
+        unsupported("keep webhooks")
+    }
+
+    fn export(
+        &self,
+        _after: Option<RequestId>,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<WholeRequest>>> {
+        unsupported("export")
+    }
+
+    fn import(&self, _request: WholeRequest) -> BoxFuture<'_, Result<bool>> {
+        unsupported("import")
+    }
+
+    fn backup(&self, _to: PathBuf) -> BoxFuture<'_, Result<()>> {
+        unsupported("make a backup")
     }
 
     fn put_setting(&self, app: String, key: String, json: String) -> BoxFuture<'_, Result<()>> {

@@ -1,5 +1,7 @@
 //! What a store keeps, as its callers see it.
 
+use std::time::Duration;
+
 use glowplug_core::{RequestId, Timestamp};
 
 /// A request as it was accepted, with all that is needed to run it later.
@@ -19,9 +21,58 @@ pub struct QueuedRequest {
     /// The request must start before this moment.
     pub start_deadline: Option<Timestamp>,
     pub no_retry: bool,
+    /// The caller's own retry budgets, as JSON text in the form of `X-Fal-Retry-Config`, checked.
+    pub retry_config: Option<String>,
+    /// The kind of runner the caller would like best (`X-Fal-Runner-Hint`).
+    pub hint: Option<String>,
     pub webhook_url: Option<String>,
+    /// Under this key the same caller may submit the same request again without making a second one.
+    pub idempotency_key: Option<String>,
+    /// Whether the payload is kept as long as the answer. If not, it goes when the request is complete.
+    pub keep_payload: bool,
     /// Key id of the caller, or empty.
     pub caller: String,
+}
+
+/// What [`Store::submit`](crate::Store::submit) did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// The request is on disk, and this node owns it.
+    New,
+    /// The caller had submitted it before, under the same idempotency key and with this id.
+    Before(RequestId),
+}
+
+/// A request that is not complete, without its bytes: what is needed to put it in line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedHead {
+    pub id: RequestId,
+    pub app: String,
+    pub path: String,
+    pub priority: Priority,
+    pub submitted_at: Timestamp,
+    pub start_deadline: Option<Timestamp>,
+    pub no_retry: bool,
+    pub retry_config: Option<String>,
+    pub hint: Option<String>,
+    pub caller: String,
+}
+
+impl From<&QueuedRequest> for QueuedHead {
+    fn from(request: &QueuedRequest) -> Self {
+        Self {
+            id: request.id,
+            app: request.app.clone(),
+            path: request.path.clone(),
+            priority: request.priority,
+            submitted_at: request.submitted_at,
+            start_deadline: request.start_deadline,
+            no_retry: request.no_retry,
+            retry_config: request.retry_config.clone(),
+            hint: request.hint.clone(),
+            caller: request.caller.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +107,8 @@ pub enum Completed {
     Recorded,
     AlreadyComplete,
     UnknownRequest,
+    /// Another node took the request over: this one's answer does not count.
+    Fenced,
 }
 
 /// What is known of a request without its bodies.
@@ -65,6 +118,10 @@ pub struct RequestRecord {
     pub app: String,
     pub path: String,
     pub submitted_at: Timestamp,
+    /// The start of a node (its boot) that owns the request, or owned it last.
+    pub owner: u32,
+    /// An attempt of it was reported by [`Store::started`](crate::Store::started).
+    pub started: bool,
     pub completed: Option<CompletedSummary>,
 }
 
@@ -117,4 +174,84 @@ pub struct JournalRecord {
     pub sentence: String,
     /// The decision for programs.
     pub json: String,
+}
+
+/// How much of what is complete is kept. Whatever goes beyond any of the three goes, oldest end first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Requests that ended before this go.
+    pub ended_before: Timestamp,
+    /// Complete requests.
+    pub requests_max: u64,
+    /// Bytes of payloads and answers of complete requests.
+    pub bytes_max: u64,
+}
+
+impl Retention {
+    /// Keeps everything that ended at `moment` or later.
+    pub fn since(moment: Timestamp) -> Self {
+        Self { ended_before: moment, requests_max: u64::MAX, bytes_max: u64::MAX }
+    }
+}
+
+/// What another node, or another part of this one, did to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is complete.
+    Completed(RequestId),
+    /// Its caller asked the node that owns it, this one, to cancel it.
+    CancelAsked(RequestId),
+    /// A node is gone, and there may be requests to take over.
+    Orphaned,
+}
+
+/// A webhook that is to be called now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    pub request: RequestId,
+    pub url: String,
+    /// Key id of the request's caller, or empty.
+    pub caller: String,
+    pub completed_at: Timestamp,
+    /// Calls made so far.
+    pub attempts: u32,
+}
+
+/// One call of a webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryAttempt {
+    pub at: Timestamp,
+    pub took: Duration,
+    /// What the receiver answered, if it did.
+    pub status: Option<u16>,
+    /// Why the call did not count.
+    pub problem: Option<String>,
+}
+
+/// What becomes of a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// To be called at this time, for the first time or again.
+    Due(Timestamp),
+    Delivered,
+    /// No further call is made.
+    Failed,
+}
+
+/// The webhook of a request and its delivery log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryRecord {
+    pub url: String,
+    pub state: DeliveryState,
+    /// The newest [`limits::DELIVERY_ATTEMPTS_MAX`](crate::limits::DELIVERY_ATTEMPTS_MAX), oldest first.
+    pub attempts: Vec<DeliveryAttempt>,
+}
+
+/// A request with all that is kept of it: the form in which queues are exported and imported.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WholeRequest {
+    pub request: QueuedRequest,
+    pub completion: Option<Completion>,
+    pub logs: Vec<RequestLogLine>,
+    pub delivery: Option<DeliveryRecord>,
 }

@@ -38,16 +38,18 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use glowplug_core::{RequestId, Timestamp};
 use rusqlite::Connection;
+use tokio::sync::broadcast;
 use tokio::sync::oneshot;
 
 use self::failure::Failure;
 use self::lane::{Closed, Lane};
 use crate::limits::Bounds;
 use crate::records::{
-    Completed, Completion, JournalRecord, KeyRecord, QueuedRequest, RequestLogLine, RequestRecord,
-    StoredResponse,
+    Accepted, Change, Completed, Completion, Delivery, DeliveryAttempt, DeliveryRecord,
+    DeliveryState, JournalRecord, KeyRecord, QueuedHead, QueuedRequest, RequestLogLine,
+    RequestRecord, Retention, StoredResponse, WholeRequest,
 };
-use crate::store::{Result, Store, StoreError, check_body};
+use crate::store::{Result, Store, StoreError, check_body, unsupported};
 
 /// Writes that may wait before their callers do. Four full groups: the writer never runs dry.
 const WRITE_QUEUE_MAX: usize = 4 * writer::GROUP_WRITES_MAX;
@@ -183,10 +185,11 @@ impl Store for SqliteStore {
         self.write("count the start of the node", registry::begin_boot)
     }
 
-    fn submit(&self, request: QueuedRequest) -> BoxFuture<'_, Result<()>> {
+    fn submit(&self, request: QueuedRequest) -> BoxFuture<'_, Result<Accepted>> {
         self.write("accept the request", move |conn| {
             check_body("request body", &request.body)?;
-            queue::submit(conn, &request)
+            queue::submit(conn, &request)?;
+            Ok(Accepted::New)
         })
     }
 
@@ -232,8 +235,71 @@ impl Store for SqliteStore {
         self.read("read the log of a request", move |conn| queue::logs(conn, id))
     }
 
-    fn purge(&self, before: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize>> {
-        self.write("drop old requests", move |conn| queue::purge(conn, before, limit))
+    fn purge(&self, retention: Retention, limit: usize) -> BoxFuture<'_, Result<usize>> {
+        self.write("drop old requests", move |conn| {
+            queue::purge(conn, retention.ended_before, limit)
+        })
+    }
+
+    fn adopt(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<QueuedHead>>> {
+        unsupported("take over requests")
+    }
+
+    fn started(&self, _id: RequestId) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn ask_cancel(&self, _id: RequestId) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn changes(&self) -> Option<broadcast::Receiver<Change>> {
+        None
+    }
+
+    fn ahead(&self, _id: RequestId) -> BoxFuture<'_, Result<usize>> {
+        unsupported("count requests")
+    }
+
+    fn due_deliveries(
+        &self,
+        _now: Timestamp,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Delivery>>> {
+        unsupported("keep webhooks")
+    }
+
+    fn next_delivery(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
+        unsupported("keep webhooks")
+    }
+
+    fn called(
+        &self,
+        _request: RequestId,
+        _attempt: DeliveryAttempt,
+        _state: DeliveryState,
+    ) -> BoxFuture<'_, Result<()>> {
+        unsupported("keep webhooks")
+    }
+
+    fn delivery(&self, _request: RequestId) -> BoxFuture<'_, Result<Option<DeliveryRecord>>> {
+        unsupported("keep webhooks")
+    }
+
+    fn export(
+        &self,
+        _after: Option<RequestId>,
+        _limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<WholeRequest>>> {
+        unsupported("export")
+    }
+
+    fn import(&self, _request: WholeRequest) -> BoxFuture<'_, Result<bool>> {
+        unsupported("import")
+    }
+
+    fn backup(&self, _to: PathBuf) -> BoxFuture<'_, Result<()>> {
+        unsupported("make a backup")
     }
 
     fn put_setting(&self, app: String, key: String, json: String) -> BoxFuture<'_, Result<()>> {

@@ -1,13 +1,21 @@
 //! The trait that every store implements, and how a store fails.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use glowplug_core::{RequestId, Timestamp};
+use tokio::sync::broadcast;
 
 use crate::limits;
 use crate::records::{
-    Completed, Completion, JournalRecord, KeyRecord, QueuedRequest, RequestLogLine, RequestRecord,
-    StoredResponse,
+    Accepted, Change, Completed, Completion, Delivery, DeliveryAttempt, DeliveryRecord,
+    DeliveryState, JournalRecord, KeyRecord, QueuedHead, QueuedRequest, RequestLogLine,
+    RequestRecord, Retention, StoredResponse, WholeRequest,
 };
+
+/// How long a webhook that was given out to be called is not given out again. Longer than any call takes.
+pub const DELIVERY_LEASE: Duration = Duration::from_mins(5);
 
 /// Everything the node must not forget.
 ///
@@ -21,9 +29,27 @@ pub trait Store: Send + Sync + 'static {
 
     // Queue.
 
-    /// Accepts a request. Fails with [`StoreError::Duplicate`] if the id exists.
-    fn submit(&self, request: QueuedRequest) -> BoxFuture<'_, Result<()>>;
-    /// Records the first answer of a request. Later calls for the same id change nothing and say so.
+    /// Accepts a request; the node that called [`begin_boot`](Self::begin_boot) owns it from then on.
+    /// Fails with [`StoreError::Duplicate`] if the id exists, and with [`StoreError::KeyReused`] if the
+    /// caller used the idempotency key for another request before.
+    fn submit(&self, request: QueuedRequest) -> BoxFuture<'_, Result<Accepted>>;
+    /// Makes this node the owner of requests that are not complete and whose owner is gone: all that an
+    /// earlier boot left, and with a shared store those of nodes whose lease ran out. In order of
+    /// acceptance, at most `limit`; empty when there are no more.
+    fn adopt(&self, limit: usize) -> BoxFuture<'_, Result<Vec<QueuedHead>>>;
+    /// Tells other nodes that an attempt of a request of this node began. Not waited for by anybody, and
+    /// nothing to do where no other node reads the store.
+    fn started(&self, id: RequestId) -> BoxFuture<'_, Result<()>>;
+    /// Tells the node that owns the request that its caller wants it cancelled
+    /// ([`Change::CancelAsked`]).
+    fn ask_cancel(&self, id: RequestId) -> BoxFuture<'_, Result<()>>;
+    /// What other nodes do. `None`: no other node uses the store. A receiver that lags must look for
+    /// itself.
+    fn changes(&self) -> Option<broadcast::Receiver<Change>>;
+    /// Requests of the same app that were accepted before this one and are not complete.
+    fn ahead(&self, id: RequestId) -> BoxFuture<'_, Result<usize>>;
+    /// Records the first answer of a request that this node owns, and makes its webhook due, if it has
+    /// one, in the same transaction. Later calls for the same id change nothing and say so.
     fn complete(&self, id: RequestId, completion: Completion) -> BoxFuture<'_, Result<Completed>>;
     /// Every accepted request that is not complete, in order of acceptance (bodies included), at most
     /// `limit`, after `after`. The request named by `after` may have been completed meanwhile; if it
@@ -48,9 +74,39 @@ pub trait Store: Send + Sync + 'static {
     /// The log lines of a request in the order of their arrival. Where lines were dropped, one more
     /// line at the end says how many.
     fn request_logs(&self, id: RequestId) -> BoxFuture<'_, Result<Vec<RequestLogLine>>>;
-    /// Drops complete requests that ended before `before`, with their answers and logs, the first
-    /// that ended first, at most `limit`; returns how many. Their ids may then be used again.
-    fn purge(&self, before: Timestamp, limit: usize) -> BoxFuture<'_, Result<usize>>;
+    /// Drops complete requests beyond what `retention` keeps, with their answers, logs and deliveries, the
+    /// first that ended first, at most `limit`; returns how many. Their ids may then be used again.
+    fn purge(&self, retention: Retention, limit: usize) -> BoxFuture<'_, Result<usize>>;
+
+    // Webhooks.
+
+    /// Webhooks whose time has come at `now`, the longest due first, at most `limit`. No node is given
+    /// one again before [`DELIVERY_LEASE`] has passed or [`called`](Self::called) said when.
+    fn due_deliveries(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Delivery>>>;
+    /// When the next webhook is due, or may be given out again.
+    fn next_delivery(&self) -> BoxFuture<'_, Result<Option<Timestamp>>>;
+    /// Records a call of a webhook and what becomes of it.
+    fn called(
+        &self,
+        request: RequestId,
+        attempt: DeliveryAttempt,
+        state: DeliveryState,
+    ) -> BoxFuture<'_, Result<()>>;
+    fn delivery(&self, request: RequestId) -> BoxFuture<'_, Result<Option<DeliveryRecord>>>;
+
+    // The whole of it, elsewhere.
+
+    /// Every request with all that is kept of it, in order of acceptance, at most `limit`, after `after`.
+    fn export(
+        &self,
+        after: Option<RequestId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<WholeRequest>>>;
+    /// Takes in what [`export`](Self::export) gave out, in one transaction; says whether it was new. A
+    /// request that is not complete belongs to no node until one adopts it.
+    fn import(&self, request: WholeRequest) -> BoxFuture<'_, Result<bool>>;
+    /// Copies the whole store to a new file at `to`, while it is in use. The copy is one moment of it.
+    fn backup(&self, to: PathBuf) -> BoxFuture<'_, Result<()>>;
 
     // Settings changed at run time, surviving restarts and deploys. Value: JSON text.
 
@@ -88,6 +144,12 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 pub enum StoreError {
     #[error("request {0} exists already")]
     Duplicate(RequestId),
+    #[error(
+        "the idempotency key was used for another request before ({earlier}); use a new key for a new request"
+    )]
+    KeyReused { earlier: RequestId },
+    #[error("this kind of store cannot {operation}; {instead}")]
+    Unsupported { operation: &'static str, instead: &'static str },
     #[error("the {what} has {bytes} bytes, and the store keeps at most {bytes_max}; send less")]
     TooLarge { what: &'static str, bytes: usize, bytes_max: usize },
     #[error(
@@ -109,4 +171,11 @@ pub(crate) fn check_body(what: &'static str, body: &[u8]) -> Result<()> {
         return Err(StoreError::TooLarge { what, bytes, bytes_max });
     }
     Ok(())
+}
+
+pub(crate) fn unsupported<T: Send + 'static>(
+    operation: &'static str,
+) -> BoxFuture<'static, Result<T>> {
+    let instead = "use another kind of store";
+    Box::pin(std::future::ready(Err(StoreError::Unsupported { operation, instead })))
 }

@@ -196,10 +196,11 @@ impl Host for TableHost {
             }
             let mut queue = self.queue.lock().unwrap();
             let position = queue.len();
-            let status = QueueStatus::InQueue { position, logs: Vec::new() };
+            let status = QueueStatus::InQueue { position, eta: None, logs: Vec::new() };
             let changed = watch::channel(0).0;
-            queue.insert(submission.id, Queued { submission, status, response: None, changed });
-            Ok(Submitted { queue_position: position })
+            let id = submission.id;
+            queue.insert(id, Queued { submission, status, response: None, changed });
+            Ok(Submitted { id, queue_position: position, eta: None })
         }
         .boxed()
     }

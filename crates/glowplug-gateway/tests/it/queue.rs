@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glowplug_core::request::{Priority, Refusal};
+use glowplug_core::retry::Wish;
 use glowplug_core::{RequestId, Timestamp};
 use glowplug_gateway::host::{Access, QueueLog, QueueStatus, SubmitProblem};
 use glowplug_gateway::{Gateway, Options};
@@ -100,7 +101,7 @@ async fn a_submission_reaches_the_host_whole() {
     assert_eq!(submission.body, br#"{"prompt":"a"}"#);
     assert_eq!(submission.priority, Priority::Low);
     assert_eq!(submission.start_deadline, Some(Timestamp::from_secs(START_SECONDS + 30)));
-    assert!(submission.no_retry);
+    assert_eq!(submission.retries, Wish::Never);
     assert_eq!(submission.webhook_url.as_deref(), Some("http://127.0.0.1:9/hook"));
     assert_eq!(submission.queue_length_max, Some(7));
     assert_eq!(submission.caller.key_id, KEY_ID);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use glowplug_core::request::Priority;
 use glowplug_core::{RequestId, Timestamp};
-use glowplug_store::{Store, StoreError};
+use glowplug_store::{Retention, Store, StoreError};
 
 use crate::shared::Shared;
 
@@ -56,7 +56,7 @@ pub(crate) async fn purge(shared: Arc<Shared>) {
         let keep = shared.config.node.answer_retention;
         let before = Timestamp::ZERO + (shared.desk.now() - Timestamp::ZERO).saturating_sub(keep);
         loop {
-            match shared.store.purge(before, PURGE_BATCH).await {
+            match shared.store.purge(Retention::since(before), PURGE_BATCH).await {
                 Ok(PURGE_BATCH..) => {}
                 Ok(_) => break,
                 Err(error) => {

@@ -121,6 +121,10 @@ fn queued(row: &Row<'_>) -> rusqlite::Result<QueuedRequest> {
         submitted_at: timestamp(row, 5)?,
         start_deadline: optional_timestamp(row, 6)?,
         no_retry: row.get(7)?,
+        retry_config: None,
+        hint: None,
+        idempotency_key: None,
+        keep_payload: true,
         webhook_url: row.get(8)?,
         caller: row.get(9)?,
         headers: json_list(row, 10)?,
@@ -142,6 +146,8 @@ pub(super) fn request(conn: &Connection, id: RequestId) -> Result<Option<Request
                 app: row.get(0)?,
                 path: row.get(1)?,
                 submitted_at: timestamp(row, 2)?,
+                owner: 0,
+                started: false,
                 completed,
             })
         })

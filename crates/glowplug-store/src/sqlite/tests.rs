@@ -13,6 +13,7 @@ use tokio::task::unconstrained;
 
 use super::schema::{MIGRATIONS, migrate, version};
 use super::{Durability, SqliteOptions, SqliteStore, writer};
+use crate::records::Accepted;
 use crate::records::{JournalRecord, Priority, QueuedRequest};
 use crate::store::{Result, Store, StoreError};
 
@@ -36,6 +37,10 @@ fn request(number: u128, body: Vec<u8>) -> QueuedRequest {
         submitted_at: Timestamp::from_secs(1),
         start_deadline: None,
         no_retry: false,
+        retry_config: None,
+        hint: None,
+        idempotency_key: None,
+        keep_payload: true,
         webhook_url: None,
         caller: String::new(),
     }
@@ -97,13 +102,13 @@ async fn a_refused_write_leaves_its_group_alone() {
             store.write("change and then fail", |conn| {
                 conn.execute("UPDATE node SET boots = 1000", [])?;
                 conn.execute("INSERT INTO pending (place) VALUES ('not a number')", [])?;
-                Ok(())
+                Ok(Accepted::New)
             }),
             store.submit(request(2, Vec::new())),
         ],
     )
     .await;
-    let [Ok(()), Err(StoreError::Duplicate(_)), Err(failed), Ok(())] = &outcomes[..] else {
+    let [Ok(_), Err(StoreError::Duplicate(_)), Err(failed), Ok(_)] = &outcomes[..] else {
         panic!("{outcomes:?}")
     };
     assert!(failed.to_string().starts_with("cannot change and then fail: "), "{failed}");
@@ -124,7 +129,10 @@ async fn a_lost_transaction_fails_its_whole_group() {
             store.submit(request(2, Vec::new())),
             store.submit(request(1, Vec::new())),
             // As SQLite does by itself when the disk fails.
-            store.write("lose the transaction", |conn| Ok(conn.execute_batch("ROLLBACK")?)),
+            store.write("lose the transaction", |conn| {
+                conn.execute_batch("ROLLBACK")?;
+                Ok(Accepted::New)
+            }),
             store.submit(request(3, Vec::new())),
         ],
     )

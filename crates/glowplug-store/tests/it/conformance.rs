@@ -6,7 +6,7 @@ use futures::future::join_all;
 use glowplug_core::Timestamp;
 use glowplug_store::{
     Bounds, Completed, CompletedSummary, Completion, MemoryStore, Priority, QueuedRequest,
-    SqliteOptions, SqliteStore, Store, StoreError, StoredResponse, limits,
+    Retention, SqliteOptions, SqliteStore, Store, StoreError, StoredResponse, limits,
 };
 
 use crate::samples::{at, completion, decision, fast, id, key, log_line, request};
@@ -229,7 +229,7 @@ async fn pending_pages_can_outlive_their_mark(store: Arc<impl Store>) {
     }
     store.complete(id(2), completion(at(101), b"")).await.unwrap();
     assert_eq!(store.pending(Some(id(2)), 10).await.unwrap(), [request(3)]);
-    store.purge(at(200), 10).await.unwrap();
+    store.purge(Retention::since(at(200)), 10).await.unwrap();
     let from_the_start = [request(1), request(3)];
     assert_eq!(store.pending(Some(id(2)), 10).await.unwrap(), from_the_start);
     assert_eq!(store.pending(Some(id(77)), 10).await.unwrap(), from_the_start);
@@ -271,9 +271,13 @@ async fn purge_takes_the_oldest_answers_and_their_logs(store: Arc<impl Store>) {
     for (number, ended_at) in [(1, 40), (2, 10), (3, 30), (4, 20)] {
         store.complete(id(number), completion(at(ended_at), b"")).await.unwrap();
     }
-    assert_eq!(store.purge(at(10), 10).await.unwrap(), 0, "an answer at that moment stays");
-    assert_eq!(store.purge(at(40), 0).await.unwrap(), 0);
-    assert_eq!(store.purge(at(40), 2).await.unwrap(), 2);
+    assert_eq!(
+        store.purge(Retention::since(at(10)), 10).await.unwrap(),
+        0,
+        "an answer at that moment stays"
+    );
+    assert_eq!(store.purge(Retention::since(at(40)), 0).await.unwrap(), 0);
+    assert_eq!(store.purge(Retention::since(at(40)), 2).await.unwrap(), 2);
     for (number, is_kept) in [(1, true), (2, false), (3, true), (4, false), (5, true)] {
         assert_eq!(store.request(id(number)).await.unwrap().is_some(), is_kept, "{number}");
         assert_eq!(
@@ -282,7 +286,7 @@ async fn purge_takes_the_oldest_answers_and_their_logs(store: Arc<impl Store>) {
         );
     }
     assert_eq!(store.response(id(2)).await.unwrap(), None);
-    assert_eq!(store.purge(Timestamp::MAX, usize::MAX).await.unwrap(), 2);
+    assert_eq!(store.purge(Retention::since(Timestamp::MAX), usize::MAX).await.unwrap(), 2);
     assert_eq!(store.pending(None, 10).await.unwrap(), [request(5)]);
 
     // What was purged is gone for good: its id starts anew, without the old log and answer.

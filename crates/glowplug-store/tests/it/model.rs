@@ -3,7 +3,7 @@
 
 use glowplug_core::Timestamp;
 use glowplug_store::{
-    Bounds, MemoryStore, QueuedRequest, SqliteOptions, SqliteStore, Store, StoreError,
+    Bounds, MemoryStore, QueuedRequest, Retention, SqliteOptions, SqliteStore, Store, StoreError,
 };
 use proptest::prelude::*;
 
@@ -64,7 +64,9 @@ async fn perform(store: &dyn Store, step: Step) -> String {
             let lines = (0..lines as u64).map(|line| log_line(line, "said")).collect();
             format!("{:?}", store.append_request_logs(id(number), lines).await)
         }
-        Step::Purge { before, limit } => format!("{:?}", store.purge(at(before), limit).await),
+        Step::Purge { before, limit } => {
+            format!("{:?}", store.purge(Retention::since(at(before)), limit).await)
+        }
         Step::PutSetting { app, key, value } => {
             let (app, key) = setting(app, key);
             format!("{:?}", store.put_setting(app, key, value.to_string()).await)
@@ -137,8 +139,8 @@ proptest! {
             prop_assert_eq!(contents(&*disk).await.unwrap(), contents(&model).await.unwrap());
             let everything = Timestamp::MAX;
             prop_assert_eq!(
-                disk.purge(everything, 100).await.unwrap(),
-                model.purge(everything, 100).await.unwrap()
+                disk.purge(Retention::since(everything), 100).await.unwrap(),
+                model.purge(Retention::since(everything), 100).await.unwrap()
             );
             Ok(())
         })?;

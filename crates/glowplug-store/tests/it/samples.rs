@@ -38,6 +38,10 @@ pub(crate) fn request(number: u128) -> QueuedRequest {
         submitted_at: at(100),
         start_deadline: None,
         no_retry: false,
+        retry_config: None,
+        hint: None,
+        idempotency_key: None,
+        keep_payload: true,
         webhook_url: None,
         caller: String::new(),
     }
