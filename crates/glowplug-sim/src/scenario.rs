@@ -7,6 +7,7 @@
 //! | `replay` | a recorded trace as a stream among others |
 //! | `source` | streams of requests, merged in order of time |
 //! | `document`, `value`, `read` | from a TOML file to a scenario, or to what is wrong with it |
+//! | `size` | how large a scenario may be in all |
 //! | `expect` | bounds on what comes out |
 
 mod document;
@@ -15,6 +16,7 @@ mod rate;
 mod read;
 mod replay;
 mod shape;
+mod size;
 mod source;
 mod value;
 
@@ -32,6 +34,7 @@ pub use expect::{Expectation, Unmet};
 pub use rate::{Moments, Rate};
 pub use replay::Replay;
 pub use shape::{Arriving, PENDING_MAX, Shape};
+pub use size::{APPS_MAX, EXPECTATIONS_MAX, FLOOR_RUNNERS_MAX, HAPPENINGS_MAX, STREAMS_MAX};
 pub use source::{Creep, Origin, Service, Stream, Traffic, TrafficError, zipf};
 
 pub(crate) use value::duration_of;

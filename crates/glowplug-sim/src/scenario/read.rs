@@ -76,7 +76,12 @@ fn scenario(reader: &mut Reader, file: &mut Table, dir: &Path) -> Option<Scenari
     let (mut apps, mut streams, mut by_name) = (Vec::new(), Vec::new(), BTreeMap::new());
     let tables = reader.table(file, "apps").map(|mut table| table.take_all()).unwrap_or_default();
     for entry in tables {
-        let Some(read) = app::read(reader, entry, length, dir) else { continue };
+        let name = entry.key.clone();
+        let Some(read) = app::read(reader, entry, length, dir) else {
+            // Its name is known all the same: what else speaks of it has no mistake for that.
+            by_name.insert(name, Vec::new());
+            continue;
+        };
         let mut indices = Vec::new();
         for (model, mut own) in read.models.into_iter().zip(read.streams) {
             let index = u32::try_from(apps.len()).ok()?;
@@ -88,9 +93,9 @@ fn scenario(reader: &mut Reader, file: &mut Table, dir: &Path) -> Option<Scenari
             apps.push(model);
             streams.extend(own);
         }
-        by_name.insert(read.name, indices);
+        by_name.insert(name, indices);
     }
-    if apps.is_empty() {
+    if by_name.is_empty() {
         let help = Some("add a table such as [apps.hello]".to_owned());
         reader.problem(1, "the scenario has no apps".to_owned(), help);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use glowplug_core::spec::{WAIT_PRICES, wait_price};
 
 use super::document::{Entry, Problem, Raw, Table, suggest};
+use super::size::{Part, Size};
 
 /// No length in a scenario is longer: ten years.
 const DURATION_SECS_MAX: f64 = 10.0 * 365.0 * 86_400.0;
@@ -24,15 +25,24 @@ const BYTE_UNITS: [(&str, f64); 8] = [
     ("TB", 1e12),
 ];
 
-/// Takes values out of tables, and keeps what is wrong with them.
+/// Takes values out of tables, and keeps what is wrong with them and how much they come to.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     pub(super) problems: Vec<Problem>,
+    size: Size,
 }
 
 impl Reader {
     pub(super) fn problem(&mut self, line: usize, message: String, help: Option<String>) {
         self.problems.push(Problem { line, message, help });
+    }
+
+    /// Whether so many more of a part of the scenario still fit. If not, it is a problem.
+    pub(super) fn fits(&mut self, part: Part, count: u64, line: usize, path: &str) -> bool {
+        let grown = self.size.grow(part, count, line, path);
+        let fits = grown.is_ok();
+        self.problems.extend(grown.err());
+        fits
     }
 
     /// What `read` makes of a key's value; if nothing, it is a problem and counts as not being there.

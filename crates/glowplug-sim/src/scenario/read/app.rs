@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use glowplug_core::resources::MachineType;
+use glowplug_core::scaler::{self, Load};
 use glowplug_core::spec::{AppSpec, Overrides, PolicyName, Scaling};
 
 use super::super::document::{Entry, Table};
 use super::super::expect::{self, Expectation};
+use super::super::size::Part;
 use super::super::source::{Creep, Origin, Stream, zipf};
 use super::super::value::Reader;
 use super::{model, traffic};
@@ -79,12 +81,26 @@ pub(super) fn read(
         let message = format!("`copies`{} cannot share a recorded trace", table.place());
         reader.problem(table.line, message, None);
     }
+    let (line, path) = (table.line, table.path.clone());
     table.finish(&mut reader.problems);
-    Some(copied(
-        Read { name, models: vec![app], streams: vec![streams], expectations },
-        copies,
-        exponent,
-    ))
+    let one = Read { name, models: vec![app], streams: vec![streams], expectations };
+    let fits = fits(reader, &one, u64::from(copies), line, &path);
+    fits.then(|| copied(one, copies, exponent))
+}
+
+/// Whether there may be so many copies of an app beside what was read before it.
+fn fits(reader: &mut Reader, one: &Read, copies: u64, line: usize, path: &str) -> bool {
+    let floor = |app: &AppModel| scaler::target(&app.spec.scaling, Load::default()).desired;
+    let floors: u64 = one.models.iter().map(floor).map(u64::from).sum();
+    let streams = one.streams.iter().map(Vec::len).sum::<usize>() as u64;
+    [
+        (Part::Apps, 1),
+        (Part::FloorRunners, floors),
+        (Part::Streams, streams),
+        (Part::Expectations, one.expectations.len() as u64),
+    ]
+    .into_iter()
+    .all(|(part, each)| reader.fits(part, copies.saturating_mul(each), line, path))
 }
 
 /// Divides the traffic of an app among so many copies of it.

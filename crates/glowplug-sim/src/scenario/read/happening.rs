@@ -8,6 +8,7 @@ use glowplug_core::resources::Capacity;
 use glowplug_core::spec::AppSpec;
 
 use super::super::document::{Table, suggest};
+use super::super::size::Part;
 use super::super::value::Reader;
 use super::{app, model};
 use crate::model::{AppModel, Faults};
@@ -69,7 +70,7 @@ fn one(
         }
         "faults" => happenings.extend(faults(reader, at, &mut table, apps)),
         "deploy" => {
-            let named = named(reader, &mut table, apps);
+            let named = named(reader, &mut table, apps, 1);
             let settings = reader.table(&mut table, "set");
             for app in named {
                 let Some(spec) = specs.get_mut(app as usize) else { continue };
@@ -90,7 +91,7 @@ fn one(
                 "remove" => Some(0),
                 _ => reader.count_needed(&mut table, "runners"),
             };
-            for app in named(reader, &mut table, apps) {
+            for app in named(reader, &mut table, apps, 1) {
                 let Some(runners) = runners else { break };
                 happenings.push(now(match kind {
                     "remove" => What::Remove { app },
@@ -104,13 +105,15 @@ fn one(
     happenings
 }
 
-/// The apps that `app = "…"` means.
-fn named(reader: &mut Reader, table: &mut Table, apps: &Apps<'_>) -> Vec<u32> {
+/// The apps that `app = "…"` means. `steps`: how often something is to happen to each.
+fn named(reader: &mut Reader, table: &mut Table, apps: &Apps<'_>, steps: u32) -> Vec<u32> {
     let before = reader.problems.len();
     let name = reader.text(table, "app");
     let Some(name) = reader.need(table, "app", "\"name\"", name, before) else { return Vec::new() };
     if let Some(indices) = apps.by_name.get(&name) {
-        return indices.clone();
+        let count = indices.len() as u64 * u64::from(steps);
+        let fits = reader.fits(Part::Happenings, count, table.line, &table.path);
+        return if fits { indices.clone() } else { Vec::new() };
     }
     let names: Vec<&str> = apps.by_name.keys().map(String::as_str).collect();
     let message = format!("there is no app `{name}`");
@@ -121,10 +124,10 @@ fn named(reader: &mut Reader, table: &mut Table, apps: &Apps<'_>) -> Vec<u32> {
 /// From `at` on, or little by little up to `until`.
 fn faults(reader: &mut Reader, at: Duration, table: &mut Table, apps: &Apps<'_>) -> Vec<Happening> {
     let until = reader.duration(table, "until");
-    let named = named(reader, table, apps);
+    let steps = if until.is_some() { CREEP_STEPS } else { 1 };
+    let named = named(reader, table, apps, steps);
     let faults = reader.table(table, "faults").map(|table| model::faults(reader, table));
     let faults = faults.unwrap_or_default();
-    let steps = if until.is_some() { CREEP_STEPS } else { 1 };
     let span = until.unwrap_or(at).saturating_sub(at);
     let mut happenings = Vec::new();
     for step in 1..=steps {

@@ -258,3 +258,46 @@ fn what_an_app_aims_for_is_read_as_in_a_config() {
         assert_eq!(aims(keys), expected, "{keys}");
     }
 }
+
+#[test]
+fn what_a_scenario_comes_to_in_all_is_limited() {
+    for (apps, expected) in [
+        (
+            "[apps.a]\ncopies = 100000\nmin_concurrency = 10000",
+            "s.toml:2: [apps.a] brings the scenario to 1000000000 runners that are there without traffic, \
+             more than 100000\n  help: lower `min_concurrency`, `concurrency_buffer` or `copies`",
+        ),
+        (
+            "[apps.a]\nmin_concurrency = 10000\n[apps.b]\ncopies = 9001\nconcurrency_buffer = 10",
+            "s.toml:4: [apps.b] brings the scenario to 100010 runners that are there without traffic, more \
+             than 100000\n  help: lower `min_concurrency`, `concurrency_buffer` or `copies`",
+        ),
+        (
+            "[apps.a]\n[apps.b]\ncopies = 100000\n[[happenings]]\nat = 1\nwhat = 'remove'\napp = 'b'",
+            "s.toml:3: [apps.b] brings the scenario to 100001 apps, more than 100000\n  help: lower `copies`",
+        ),
+        (
+            "[apps.a]\ncopies = 70000\ntraffic = [{shape = 'even', every = 1}, {shape = 'even', \
+             every = 2}, {shape = 'even', every = 3}]",
+            "s.toml:2: [apps.a] brings the scenario to 210000 streams of traffic, more than 200000\n  \
+             help: lower `copies`, or write fewer tables `traffic`",
+        ),
+        (
+            "[apps.a]\ncopies = 20000\n[[happenings]]\nat = 1\nuntil = 9\nwhat = 'faults'\napp = 'a'",
+            "s.toml:5: [happenings] brings the scenario to 400000 happenings, more than 200000\n  help: \
+             write fewer of them, or lower `copies`",
+        ),
+        (
+            "[apps.a]\ncopies = 100000\nexpect = {starts = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]}",
+            "s.toml:2: [apps.a] brings the scenario to 1100000 expectations, more than 1000000\n  help: \
+             write fewer of them, or lower `copies`",
+        ),
+    ] {
+        let found = parse(&format!("length = '1h'\n{apps}\n")).unwrap_err().to_string();
+        assert_eq!(found, expected, "{apps}");
+    }
+    let apps =
+        "[apps.a]\nmin_concurrency = 10000\n[apps.b]\ncopies = 9000\nconcurrency_buffer = 10";
+    let scenario = parse(&format!("length = '1h'\n{apps}\n")).unwrap();
+    assert_eq!(scenario.apps.len(), 9_001, "as much as there may be");
+}
