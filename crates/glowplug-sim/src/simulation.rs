@@ -8,6 +8,10 @@
 //! - without it, when requests are still open a day after the last arrival, as those of an app whose starts
 //!   always fail: they are left, and runners are counted up to then.
 //!
+//! A world has limits: [`REQUESTS_OPEN_MAX`] and [`RUNNERS_MAX`] end a simulation that outgrows them. A queued
+//! request that comes when `waiting_max` of its app wait already is refused and never gets to the engine: in a
+//! node, whoever accepts requests for the queue keeps that limit.
+//!
 //! Of the same moment, wake-ups of the engine come first, then what was under way, then arrivals.
 //!
 //! | file | holds |
@@ -40,6 +44,11 @@ pub use happening::{Happening, What};
 use crate::model::AppModel;
 use crate::outcome::{Outcome, Parts};
 use crate::traffic::Arrival;
+
+/// Requests of one world that are open at once: neither answered nor refused.
+pub const REQUESTS_OPEN_MAX: usize = 1_000_000;
+/// Runners of one world that are there at once.
+pub const RUNNERS_MAX: usize = 1_000_000;
 
 /// Everything that decides the course of a simulation, but for the traffic.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +90,16 @@ pub enum Failure<E: std::error::Error + 'static> {
     Unordered { number: u64, at: Timestamp, before: Timestamp },
     #[error("request {number} of the traffic is for app {app}, but there are only {apps}")]
     UnknownApp { number: u64, app: u32, apps: usize },
+    #[error(
+        "{count} requests are open at {at:?}, more than {REQUESTS_OPEN_MAX}; let fewer come at once, or \
+         lower `waiting_max`"
+    )]
+    TooManyOpen { count: usize, at: Timestamp },
+    #[error(
+        "{count} runners are there at {at:?}, more than {RUNNERS_MAX}; lower `max_concurrency` or \
+         `min_concurrency`, or simulate fewer apps"
+    )]
+    TooManyRunners { count: usize, at: Timestamp },
     #[error("{rule}, at {at:?} after event {event} ({action}); replay with `{replay}`")]
     Broken {
         rule: &'static str,

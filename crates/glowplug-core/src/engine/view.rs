@@ -85,6 +85,11 @@ impl Engine {
         })
     }
 
+    /// How many requests of an app wait.
+    pub fn waiting_count(&self, app: AppId) -> usize {
+        self.apps.get(&app).map_or(0, |app| app.waiting.len())
+    }
+
     /// Requests of an app that wait, in the order in which they will be served.
     pub fn waiting(&self, app: AppId) -> Vec<RequestId> {
         self.apps.get(&app).map(|app| app.waiting.requests().collect()).unwrap_or_default()

@@ -24,7 +24,7 @@ use glowplug_core::{Action, AppId, Engine, RequestId, Timestamp, request};
 use super::agenda::{Agenda, Entry, Kind};
 use super::checkers::{Facts, Verdict};
 use super::digest::Digest;
-use super::{Failure, World};
+use super::{Failure, REQUESTS_OPEN_MAX, RUNNERS_MAX, World};
 use crate::model::{AppModel, Faults, Purpose, Sampler, Stream, micros, mix};
 use crate::outcome::{Outcome, Scope, Tally};
 use crate::traffic::Arrival;
@@ -168,6 +168,7 @@ where
             self.facts.app_changed(app, model.spec.clone());
             let event = Event::AppChanged { app: AppId(app), spec: model.spec.clone() };
             self.deliver(event).map_err(|rule| self.broken(rule))?;
+            self.check_size()?;
         }
         Ok(())
     }
@@ -219,7 +220,20 @@ where
             self.arrive(&arrival).map_err(|rule| self.broken(rule))?;
             self.pull_arrival()?;
         }
+        self.check_size()?;
         Ok(Course::GoesOn)
+    }
+
+    /// Ends a world that outgrows the memory it may take.
+    fn check_size(&self) -> Result<(), Failure<E>> {
+        let (open, runners, at) = (self.facts.requests.open(), self.facts.roster.len(), self.now);
+        if open > REQUESTS_OPEN_MAX {
+            return Err(Failure::TooManyOpen { count: open, at });
+        }
+        if runners > RUNNERS_MAX {
+            return Err(Failure::TooManyRunners { count: runners, at });
+        }
+        Ok(())
     }
 
     /// Closes the books on what was before the moments that divide the measures, up to `next`.
@@ -287,6 +301,9 @@ where
         request.start_deadline = start_deadline.unwrap_or(Timestamp::MAX);
         let id = request.id();
         self.tally.arrived(self.now, arrival.app, work);
+        if arrival.mode == Mode::Queued && self.queue_is_full(arrival.app) {
+            return self.refuse(id, arrival.mode);
+        }
         self.deliver(Event::Arrived(request::Arrival {
             request: id,
             app: AppId(arrival.app),
@@ -295,6 +312,12 @@ where
             start_deadline,
             no_retry: false,
         }))
+    }
+
+    /// The engine takes every queued request it is told of, since it was accepted before. This is where a
+    /// node would not accept it.
+    fn queue_is_full(&self, app: u32) -> bool {
+        self.engine.waiting_count(AppId(app)) >= self.world.engine.waiting_max
     }
 
     /// Gives the engine an event and performs what follows from it.

@@ -6,6 +6,7 @@ mod baselines;
 mod determinism;
 mod erlang;
 mod judge;
+mod limits;
 mod plan;
 mod random;
 mod scenarios;

@@ -1,0 +1,41 @@
+//! Worlds that come to more than they may.
+
+use std::convert::Infallible;
+
+use glowplug_core::Timestamp;
+use glowplug_core::engine;
+use glowplug_core::request::Mode;
+use glowplug_core::spec::Scaling;
+use glowplug_sim::simulation::{Failure, REQUESTS_OPEN_MAX, World};
+use glowplug_sim::traffic::Arrival;
+
+use crate::worlds::{app, run, secs, world};
+
+/// A million requests a second on one runner: what finds the line full is refused, queued or not.
+#[test]
+fn as_many_requests_wait_as_may_and_the_others_are_refused() {
+    let scaling =
+        Scaling { keep_alive: secs(10.0), max_concurrency: Some(1), ..Scaling::default() };
+    let config = engine::Config { waiting_max: 40, ..engine::Config::default() };
+    let world = World { engine: config, ..world(vec![app(scaling)]) };
+    for mode in [Mode::Queued, Mode::Direct] {
+        let traffic: Vec<Arrival> = (0..1_000)
+            .map(|nth| Arrival { mode, ..Arrival::new(Timestamp::from_micros(nth), 0, None) })
+            .collect();
+        let total = run(&world, &traffic).total;
+        assert_eq!((total.requests, total.answered, total.refused), (1_000, 40, 960), "{mode:?}");
+        assert_eq!((total.left, total.cold), (0, 1_000), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_world_with_too_many_open_requests_ends() {
+    let config = engine::Config { waiting_max: usize::MAX, ..engine::Config::default() };
+    let world = World { engine: config, ..world(vec![app(Scaling::default())]) };
+    let traffic =
+        std::iter::repeat_n(Arrival::new(Timestamp::ZERO, 0, None), REQUESTS_OPEN_MAX + 2);
+    let failure = world.run(traffic.map(Ok::<_, Infallible>)).unwrap_err();
+    let Failure::TooManyOpen { count, .. } = failure else { panic!("{failure}") };
+    assert_eq!(count, REQUESTS_OPEN_MAX + 1);
+    assert!(failure.to_string().contains("more than 1000000; let fewer come at once"), "{failure}");
+}
