@@ -22,8 +22,24 @@ const BITS_OVER_ALL: u32 = 9;
 /// Of each app's: 1 % at most.
 const BITS_PER_APP: u32 = 6;
 
+/// Why a simulation ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// Nothing was to come any more, but what a floor keeps.
+    #[default]
+    AllOver,
+    /// At [`crate::simulation::World::until`].
+    Until,
+    /// Requests were open for [`crate::simulation::OVERTIME_MAX`] after the last one came.
+    Overtime,
+    /// No request was answered or refused in [`crate::simulation::STUCK_EVENTS_MAX`] events after the last one
+    /// came.
+    Stuck,
+}
+
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    pub end: End,
     /// From the first arrival that counts until the last runner had ended. Runners that a floor keeps for ever are
     /// counted until the last request had ended, or until [`crate::simulation::World::until`].
     pub span: Duration,

@@ -5,8 +5,9 @@
 //! - [`World::until`] comes: what is open then is left, and runners are counted up to it;
 //! - without it, when the traffic is over, no request is open and only runners live that a floor keeps:
 //!   they are counted up to the last answer;
-//! - without it, when requests are still open a day after the last arrival, as those of an app whose starts
-//!   always fail: they are left, and runners are counted up to then.
+//! - without it, when requests are still open [`OVERTIME_MAX`] after the last arrival, or when none was answered
+//!   or refused in [`STUCK_EVENTS_MAX`] events since, as those of an app whose starts always fail: they are
+//!   left, and runners are counted up to then.
 //!
 //! A world has limits: [`REQUESTS_OPEN_MAX`] and [`RUNNERS_MAX`] end a simulation that outgrows them. A queued
 //! request that comes when `waiting_max` of its app wait already is refused and never gets to the engine: in a
@@ -34,6 +35,8 @@ mod requests;
 mod roster;
 mod sharing;
 
+use std::time::Duration;
+
 use glowplug_core::engine;
 use glowplug_core::resources::Capacity;
 use glowplug_core::{Action, Timestamp};
@@ -45,6 +48,11 @@ use crate::model::AppModel;
 use crate::outcome::{Outcome, Parts};
 use crate::traffic::Arrival;
 
+/// How long after the last arrival requests may still be worked off. What is open then is left.
+pub const OVERTIME_MAX: Duration = Duration::from_hours(24);
+/// Events in a row, after the last arrival, by which no request is answered or refused. What is open then is
+/// left.
+pub const STUCK_EVENTS_MAX: u64 = 100_000;
 /// Requests of one world that are open at once: neither answered nor refused.
 pub const REQUESTS_OPEN_MAX: usize = 1_000_000;
 /// Runners of one world that are there at once.
@@ -144,12 +152,25 @@ impl World {
 
     /// As [`World::run`], twice side by side: fails at the first event after which the two differ. `traffic`
     /// gives the same traffic each time.
-    pub fn doublecheck<E, T>(&self, mut traffic: impl FnMut() -> T) -> Result<Outcome, Failure<E>>
+    pub fn doublecheck<E, T>(&self, traffic: impl FnMut() -> T) -> Result<Outcome, Failure<E>>
     where
         E: std::error::Error + 'static,
         T: Iterator<Item = Result<Arrival, E>>,
     {
-        let mut first = Driver::new(self, traffic(), |_, _, _| {})?;
+        self.doublecheck_watched(traffic, |_, _, _| {})
+    }
+
+    /// As [`World::doublecheck`], and shows the actions of one of the two as [`World::run_watched`] does.
+    pub fn doublecheck_watched<E, T>(
+        &self,
+        mut traffic: impl FnMut() -> T,
+        watch: impl FnMut(Timestamp, u64, &Action),
+    ) -> Result<Outcome, Failure<E>>
+    where
+        E: std::error::Error + 'static,
+        T: Iterator<Item = Result<Arrival, E>>,
+    {
+        let mut first = Driver::new(self, traffic(), watch)?;
         let mut second = Driver::new(self, traffic(), |_, _, _| {})?;
         loop {
             let courses = (first.step()?, second.step()?);

@@ -35,7 +35,7 @@ use glowplug_core::decision::StartCause;
 use self::app::App;
 use self::decider::Rules;
 use crate::model::{AppModel, mix};
-use crate::outcome::{Measures, Outcome, RunnerSeconds};
+use crate::outcome::{End, Measures, Outcome, RunnerSeconds};
 use crate::simulation::Failure;
 use crate::traffic::Arrival;
 
@@ -238,6 +238,7 @@ impl Ledger {
 
     fn close(self) -> Outcome {
         Outcome {
+            end: End::default(),
             span: self.first.map_or(Duration::ZERO, |first| self.last_end - first),
             total: self.total,
             apps: self.apps,

@@ -8,7 +8,7 @@ use glowplug_core::decision::StartCause;
 use super::account::{Account, RunnerMicros};
 use super::parts::{Parts, Summing};
 use super::timeline::Timeline;
-use super::{Measures, Moment, Outcome};
+use super::{End, Measures, Moment, Outcome};
 
 const MICROS_PER_MINUTE: u64 = 60_000_000;
 
@@ -297,6 +297,7 @@ impl Tally {
         self.total.service_secs = seconds(service_micros);
         self.total.runner_seconds = micros.seconds();
         Outcome {
+            end: End::default(),
             span: self.last_end.since(self.first_arrival.unwrap_or(self.last_end)),
             total: self.total,
             apps,

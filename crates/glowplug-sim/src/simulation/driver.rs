@@ -15,8 +15,6 @@ mod reports;
 mod script;
 mod service;
 
-use std::time::Duration;
-
 use glowplug_core::event::Event;
 use glowplug_core::request::Mode;
 use glowplug_core::{Action, AppId, Engine, RequestId, Timestamp, request};
@@ -24,13 +22,11 @@ use glowplug_core::{Action, AppId, Engine, RequestId, Timestamp, request};
 use super::agenda::{Agenda, Entry, Kind};
 use super::checkers::{Facts, Verdict};
 use super::digest::Digest;
-use super::{Failure, REQUESTS_OPEN_MAX, RUNNERS_MAX, World};
+use super::{Failure, OVERTIME_MAX, REQUESTS_OPEN_MAX, RUNNERS_MAX, STUCK_EVENTS_MAX, World};
 use crate::model::{AppModel, Faults, Purpose, Sampler, Stream, micros, mix};
-use crate::outcome::{Outcome, Scope, Tally};
+use crate::outcome::{End, Outcome, Scope, Tally};
 use crate::traffic::Arrival;
 
-/// How long after the last arrival requests may still be worked off. What is open then is left.
-const OVERTIME_MAX: Duration = Duration::from_hours(24);
 /// Wake-ups and events after everything has ended, until the engine is judged never to come to rest.
 const QUIET_EVENTS_MAX: u64 = 1_000_000;
 
@@ -104,10 +100,12 @@ pub(super) struct Driver<'w, T, W> {
     held_up_free: Vec<u32>,
     untidiness: Stream,
     last_answer: Timestamp,
+    /// The event by which the last request came, was answered or refused.
+    last_headway: u64,
     quiet_events: u64,
     sharing_generation: u32,
-    /// The end came before all was over.
-    cut_off: bool,
+    /// Anything but [`End::AllOver`]: the end came before all was over.
+    end: End,
     /// What was being done, for the words of a failure.
     doing: Option<Action>,
 }
@@ -152,9 +150,10 @@ where
             held_up_free: Vec::new(),
             untidiness: Stream::new(world.seed, Purpose::Untidiness, 0),
             last_answer: Timestamp::ZERO,
+            last_headway: 0,
             quiet_events: 0,
             sharing_generation: 0,
-            cut_off: false,
+            end: End::AllOver,
             doing: None,
         };
         driver.enter_happenings();
@@ -254,8 +253,8 @@ where
             return true;
         }
         if let Some(until) = self.world.until {
-            self.cut_off = next >= until;
-            return self.cut_off;
+            self.end = if next >= until { End::Until } else { End::AllOver };
+            return self.end == End::Until;
         }
         if self.coming.is_some() || self.happenings_left > 0 {
             return false;
@@ -264,8 +263,14 @@ where
             self.quiet_events += 1;
             return self.facts.keeps_floors();
         }
-        self.cut_off = next > self.last_arrival + OVERTIME_MAX;
-        self.cut_off
+        if next > self.last_arrival + OVERTIME_MAX {
+            self.end = End::Overtime;
+        } else if self.facts.requests.open() > 0
+            && self.events - self.last_headway > STUCK_EVENTS_MAX
+        {
+            self.end = End::Stuck;
+        }
+        self.end != End::AllOver
     }
 
     fn wake_up(&mut self) -> Verdict<()> {
@@ -300,6 +305,7 @@ where
         let start_deadline = arrival.start_within.map(|span| self.now + span);
         request.start_deadline = start_deadline.unwrap_or(Timestamp::MAX);
         let id = request.id();
+        self.last_headway = self.events;
         self.tally.arrived(self.now, arrival.app, work);
         if arrival.mode == Mode::Queued && self.queue_is_full(arrival.app) {
             return self.refuse(id, arrival.mode);
@@ -391,7 +397,7 @@ where
     /// A request is over.
     fn leave(&mut self, handle: u32) {
         self.facts.requests.leave(handle);
-        self.last_answer = self.now;
+        (self.last_answer, self.last_headway) = (self.now, self.events);
     }
 
     fn broken(&self, rule: &'static str) -> Failure<E> {
@@ -410,14 +416,14 @@ where
 
     /// Closes the books.
     pub(super) fn finish(mut self) -> Result<Outcome, Failure<E>> {
-        if !self.cut_off {
+        if self.end == End::AllOver {
             let records = self.engine.runner_count();
             self.facts.check_rest(records).map_err(|rule| self.broken(rule))?;
         }
         let end = match self.world.until {
             Some(until) => until,
-            None if self.cut_off => self.now,
-            None => self.last_answer,
+            None if self.end == End::AllOver => self.last_answer,
+            None => self.now,
         };
         self.cut(end);
         for request in self.facts.requests.all() {
@@ -430,6 +436,8 @@ where
                 self.tally.ended(end, runner.told.app, &mut account, in_use);
             }
         }
-        Ok(self.tally.into_outcome(end, self.events, self.digest.value()))
+        let why = self.end;
+        let outcome = self.tally.into_outcome(end, self.events, self.digest.value());
+        Ok(Outcome { end: why, ..outcome })
     }
 }

@@ -6,7 +6,9 @@ use glowplug_core::Timestamp;
 use glowplug_core::engine;
 use glowplug_core::request::Mode;
 use glowplug_core::spec::Scaling;
-use glowplug_sim::simulation::{Failure, REQUESTS_OPEN_MAX, World};
+use glowplug_sim::model::{AppModel, Faults};
+use glowplug_sim::outcome::End;
+use glowplug_sim::simulation::{Failure, OVERTIME_MAX, REQUESTS_OPEN_MAX, STUCK_EVENTS_MAX, World};
 use glowplug_sim::traffic::Arrival;
 
 use crate::worlds::{app, run, secs, world};
@@ -38,4 +40,23 @@ fn a_world_with_too_many_open_requests_ends() {
     let Failure::TooManyOpen { count, .. } = failure else { panic!("{failure}") };
     assert_eq!(count, REQUESTS_OPEN_MAX + 1);
     assert!(failure.to_string().contains("more than 1000000; let fewer come at once"), "{failure}");
+}
+
+/// An hour of requests for an app that never comes up: nobody waits for a day of failing starts.
+#[test]
+fn a_world_in_which_nothing_gets_anywhere_ends() {
+    let faults = Faults { setup_crash: 1.0, ..Faults::default() };
+    let stuck = world(vec![AppModel { faults, ..app(Scaling::default()) }]);
+    let traffic: Vec<Arrival> =
+        (0..3_600).map(|nth| Arrival::new(Timestamp::from_secs(nth), 0, None)).collect();
+    let outcome = run(&stuck, &traffic);
+    assert_eq!((outcome.end, outcome.total.left), (End::Stuck, 3_600));
+    assert!(outcome.events < 2 * STUCK_EVENTS_MAX + 100_000, "{} events", outcome.events);
+    assert!(outcome.span < OVERTIME_MAX, "{:?}", outcome.span);
+    // One request alone makes few events: it may wait for its day.
+    let outcome = run(&stuck, &traffic[..1]);
+    assert_eq!((outcome.end, outcome.total.left), (End::Overtime, 1));
+    let until = World { until: Some(Timestamp::from_secs(90)), ..stuck };
+    assert_eq!(run(&until, &traffic[..1]).end, End::Until);
+    assert_eq!(run(&world(vec![app(Scaling::default())]), &traffic[..1]).end, End::AllOver);
 }

@@ -1,5 +1,6 @@
 //! `glowplug simulate`: traffic of one's own making through the production engine, on a virtual clock.
 
+mod bar;
 mod report;
 mod states;
 
@@ -7,19 +8,18 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use glowplug_core::{Action, Timestamp};
 use glowplug_sim::outcome::Outcome;
-use glowplug_sim::scenario::{Scenario, TrafficError};
+use glowplug_sim::scenario::Scenario;
 use glowplug_sim::simulation::{self, World};
-use glowplug_sim::traffic::Arrival;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::chart::Style;
 use crate::cli::Context;
 use crate::failure::Failure;
 use crate::output::plain;
+use bar::Bar;
 use report::Report;
 
 /// Seeds of one call.
@@ -30,11 +30,6 @@ const MOMENTS_MAX: usize = 72;
 const ACTIONS_SHOWN_MAX: usize = 200;
 /// Events shown before the one that was asked for.
 const EVENTS_SHOWN: u64 = 20;
-/// A progress bar appears when a simulation has taken this long.
-const BAR_AFTER: Duration = Duration::from_secs(1);
-/// Requests between two looks at the clock.
-const BAR_REQUESTS: u64 = 4_096;
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What is simulated: apps, traffic, what happens to them, and what is expected
@@ -102,12 +97,13 @@ impl Simulation<'_> {
         let world = World { moments_max, ..self.scenario.world(seed) };
         let bar = Bar::new(self.scenario.length);
         let begun = Instant::now();
+        let traffic = || bar.traffic(self.scenario.traffic(seed));
         let outcome = if self.args.doublecheck {
-            world.doublecheck(|| bar.watch(self.scenario.traffic(seed)))
+            world.doublecheck_watched(traffic, bar.actions())
         } else {
-            world.run(bar.watch(self.scenario.traffic(seed)))
+            world.run_watched(traffic(), bar.actions())
         };
-        bar.bar.finish_and_clear();
+        bar.clear();
         let outcome: Outcome = outcome.map_err(|failure| match failure {
             simulation::Failure::Traffic(error) => Failure::User(error.into()),
             failure => {
@@ -170,39 +166,6 @@ impl Simulation<'_> {
         }
         let text = plain(&text);
         if text.is_empty() { format!("nothing was done up to event {event}") } else { text }
-    }
-}
-
-/// How far the traffic has come, if it takes its time: on a terminal's standard error, and nowhere else.
-struct Bar {
-    bar: ProgressBar,
-}
-
-impl Bar {
-    fn new(length: Duration) -> Self {
-        let style = ProgressStyle::with_template("{spinner} {bar:30} {percent:>3} % ({eta} left)")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar =
-            ProgressBar::with_draw_target(Some(length.as_secs()), ProgressDrawTarget::hidden());
-        Self { bar: bar.with_style(style) }
-    }
-
-    fn watch<T>(&self, traffic: T) -> impl Iterator<Item = Result<Arrival, TrafficError>>
-    where
-        T: Iterator<Item = Result<Arrival, TrafficError>>,
-    {
-        let mut requests = 0_u64;
-        traffic.inspect(move |arrival| {
-            requests += 1;
-            if requests.is_multiple_of(BAR_REQUESTS) && self.bar.elapsed() > BAR_AFTER {
-                if self.bar.is_hidden() {
-                    self.bar.set_draw_target(ProgressDrawTarget::stderr());
-                }
-                if let Ok(arrival) = arrival {
-                    self.bar.set_position(arrival.at.since(Timestamp::ZERO).as_secs());
-                }
-            }
-        })
     }
 }
 
