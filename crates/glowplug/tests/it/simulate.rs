@@ -61,6 +61,17 @@ fn mistakes_in_a_scenario_are_told_with_place_and_fix() {
     check("simulate_no_trace", &scene, &["simulate", "replay.toml"]);
 }
 
+/// An app that never comes up, and one that nobody asks for.
+#[test]
+fn what_never_gets_anywhere_ends_with_a_message() {
+    let text = "length = '1h'\n[apps.web]\nsetup = '5s'\nfaults = { setup_crash = 1 }\n\
+                [apps.web.traffic]\nshape = 'even'\nevery = 1\n[apps.mute]\nsetup = '5s'\n";
+    let scene = Scene::new().file("down.toml", text);
+    check("simulate_stuck", &scene, &["simulate", "down.toml"]);
+    let scene = Scene::new().file("down.toml", &text.replace("every = 1", "every = '1h'"));
+    check("simulate_overtime", &scene, &["simulate", "down.toml"]);
+}
+
 #[test]
 fn one_event_can_be_looked_at() {
     check("simulate_event", &steady(), &["simulate", "steady.toml", "--event", "3"]);

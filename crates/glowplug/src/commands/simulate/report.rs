@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use glowplug_core::decision::StartCause;
-use glowplug_sim::outcome::{Measures, Moment, Outcome, RunnerSeconds};
+use glowplug_core::time::Pretty;
+use glowplug_sim::outcome::{End, Measures, Moment, Outcome, RunnerSeconds};
 use glowplug_sim::scenario::Scenario;
+use glowplug_sim::simulation::{OVERTIME_MAX, STUCK_EVENTS_MAX};
 use serde::Serialize;
 
 use super::states;
@@ -16,12 +18,27 @@ use crate::output::{Output, seconds};
 /// Apps that are listed one by one for people: those with the most requests.
 const APPS_SHOWN_MAX: usize = 20;
 
+/// Ends, as programs read them.
+const STUCK: &str = "stuck";
+const OVERTIME: &str = "overtime";
+
+fn ended(end: End) -> &'static str {
+    match end {
+        End::AllOver => "all_over",
+        End::Until => "until",
+        End::Overtime => OVERTIME,
+        End::Stuck => STUCK,
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     scenario: String,
     pub(super) seed: u64,
     length_secs: f64,
     span_secs: f64,
+    /// Why the simulation ended.
+    ended: &'static str,
     #[serde(flatten)]
     total: Numbers,
     starts_per_minute_peak: u32,
@@ -53,14 +70,15 @@ struct Numbers {
     runner_seconds: Parts,
 }
 
+/// `null`, if no request got a runner: then nobody knows how long one waits.
 #[derive(Debug, Serialize)]
 struct Waits {
-    mean: f64,
-    p50: f64,
-    p90: f64,
-    p95: f64,
-    p99: f64,
-    max: f64,
+    mean: Option<f64>,
+    p50: Option<f64>,
+    p90: Option<f64>,
+    p95: Option<f64>,
+    p99: Option<f64>,
+    max: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,6 +124,7 @@ impl Report {
             seed,
             length_secs: scenario.length.as_secs_f64(),
             span_secs: outcome.span.as_secs_f64(),
+            ended: ended(outcome.end),
             total: Numbers::of(&outcome.total),
             starts_per_minute_peak: outcome.starts_per_minute_peak,
             apps: apps.filter_map(|(nth, app)| Some((app_name(nth)?, Numbers::of(app)))).collect(),
@@ -142,6 +161,10 @@ impl Report {
         text += &self.app_table(output);
         text += "\n\n";
         text += &self.starts();
+        if let Some(cut_off) = self.cut_off() {
+            text += "\n\n";
+            text += &cut_off;
+        }
         text += "\n\n";
         text += &parts_table(&self.total.runner_seconds, output);
         if !self.timeline.is_empty() {
@@ -168,6 +191,7 @@ impl Report {
             "REQUESTS",
             "REFUSED",
             "FAILED",
+            "UNANSWERED",
             "COLD",
             "WAIT MEAN",
             "P50",
@@ -189,14 +213,30 @@ impl Report {
         let causes: Vec<String> =
             causes.map(|(cause, count)| format!("{} {count}", cause.replace('_', " "))).collect();
         format!(
-            "{} start(s): {}; {} failed; at most {} within a minute; {} retries; {} request(s) left",
+            "{} start(s): {}; {} failed; at most {} within a minute; {} retries",
             self.total.starts,
             if causes.is_empty() { "none".to_owned() } else { causes.join(", ") },
             self.total.failed_starts,
             self.starts_per_minute_peak,
             self.total.retries,
-            self.total.left,
         )
+    }
+
+    /// That it ended before every request was answered, if it did so by itself.
+    fn cut_off(&self) -> Option<String> {
+        let left = self.total.left;
+        match self.ended {
+            STUCK => Some(format!(
+                "ended: in the last {STUCK_EVENTS_MAX} events no request was answered or refused, and none came; \
+                 {left} are left unanswered. Look at the failed starts, or say `until` to see more"
+            )),
+            OVERTIME => Some(format!(
+                "ended: {} after the last request came, {left} are left unanswered. Look at the failed starts, \
+                 or say `until` to see more",
+                Pretty(OVERTIME_MAX)
+            )),
+            _ => None,
+        }
     }
 
     fn states(&self, style: Style) -> String {
@@ -213,7 +253,9 @@ impl Report {
 
 impl Numbers {
     fn of(measures: &Measures) -> Self {
-        let quantile = |share| measures.waits.quantile(share).as_secs_f64();
+        let waits = &measures.waits;
+        let known = |wait: Duration| (waits.count() > 0).then_some(wait.as_secs_f64());
+        let quantile = |share| known(waits.quantile(share));
         Self {
             requests: measures.requests,
             answered: measures.answered,
@@ -224,7 +266,7 @@ impl Numbers {
             cold: measures.cold,
             cold_rate: measures.cold_rate(),
             wait_secs: Waits {
-                mean: measures.waits.mean().as_secs_f64(),
+                mean: known(waits.mean()),
                 p50: quantile(0.5),
                 p90: quantile(0.9),
                 p95: quantile(0.95),
@@ -250,11 +292,12 @@ impl Numbers {
             self.requests.to_string(),
             self.refused.to_string(),
             self.failed.to_string(),
-            format!("{:.1} %", self.cold_rate * 100.0),
-            seconds(waits.mean),
-            seconds(waits.p50),
-            seconds(waits.p95),
-            seconds(waits.p99),
+            self.left.to_string(),
+            if self.requests > 0 { format!("{:.1} %", self.cold_rate * 100.0) } else { unknown() },
+            wait(waits.mean),
+            wait(waits.p50),
+            wait(waits.p95),
+            wait(waits.p99),
             self.starts.to_string(),
             format!("{:.2}", self.runner_seconds.total / 3_600.0),
             percent(self.runner_seconds.busy, self.runner_seconds.total),
@@ -285,6 +328,14 @@ impl State {
             waiting: moment.waiting,
         }
     }
+}
+
+fn unknown() -> String {
+    "–".to_owned()
+}
+
+fn wait(secs: Option<f64>) -> String {
+    secs.map_or_else(unknown, seconds)
 }
 
 fn percent(part: f64, whole: f64) -> String {
@@ -322,6 +373,7 @@ pub(super) fn by_seed(reports: &[Report], output: Output) -> String {
         "REQUESTS",
         "REFUSED",
         "FAILED",
+        "UNANSWERED",
         "COLD",
         "WAIT MEAN",
         "P50",
