@@ -38,7 +38,7 @@ impl TestTools {
         let cache = folder()?.join("python-apps");
         fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
         Ok(Self {
-            python: python(&uv)?,
+            python: python(&uv, REQUIREMENTS)?,
             node_modules: node_modules()?,
             cache,
             path: path_with(&uv)?,
@@ -138,21 +138,26 @@ fn path_with(uv: &Path) -> Result<OsString> {
         .context("cannot put uv on PATH")
 }
 
-fn python(uv: &Path) -> Result<PathBuf> {
-    let requirements = read(REQUIREMENTS)?;
+/// A Python that has the packages of a file of requirements.
+pub(crate) fn python_with(requirements: &str) -> Result<PathBuf> {
+    python(&uv()?, requirements)
+}
+
+fn python(uv: &Path, requirements_file: &str) -> Result<PathBuf> {
+    let requirements = read(requirements_file)?;
     let name = named_after("python", &requirements);
     // Environments know their own path, so this one is made where it stays. The mark is made last.
     let place = folder()?.join(&name);
     let done = place.join("complete");
     if !done.is_file() {
-        eprintln!("installing the Python packages of {REQUIREMENTS}");
+        eprintln!("installing the Python packages of {requirements_file}");
         let _ = fs::remove_dir_all(&place);
         Program::new(uv).args(["venv", "--quiet", "--python", "python3"]).arg(&place).run()?;
         Program::new(uv)
             .args(["pip", "install", "--quiet", "--python"])
             .arg(place.join("bin/python"))
             .arg("--requirement")
-            .arg(repository::root().join(REQUIREMENTS))
+            .arg(repository::root().join(requirements_file))
             .stdout_to_stderr()
             .run()?;
         fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;

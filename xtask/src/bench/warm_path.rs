@@ -5,20 +5,21 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use super::peer::Peer;
 use super::start_overhead::free_port;
+use super::wrk::Wrk;
 use super::{Better, Case, Measured, fresh_folder, median};
-use crate::command::{Program, Running, on_path};
+use crate::command::{Program, Running};
 use crate::node::Node;
 use crate::stopwatch;
-use crate::tools;
 
 pub(super) const NAME: &str = "warm-path";
-const CONNECTIONS: &str = "64";
+const CONNECTIONS: u32 = 64;
 const LOAD_SECONDS: u32 = 5;
 const WARM_UP_SECONDS: u32 = 2;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,13 +29,10 @@ const REQUESTS_GOAL: f64 = 0.9;
 const P99_GOAL: f64 = 0.8;
 const CPU_GOAL: f64 = 0.9;
 
-/// nginx and wrk, from the system or fetched.
 #[derive(Debug)]
 struct Tools {
-    nginx: PathBuf,
-    wrk: PathBuf,
-    /// Where fetched programs find their libraries.
-    libraries: Option<String>,
+    nginx: Peer,
+    wrk: Wrk,
 }
 
 /// Who answers at a URL.
@@ -114,36 +112,14 @@ impl std::fmt::Display for Load {
 
 impl Tools {
     fn find() -> Result<Self> {
-        if let (Some(nginx), Some(wrk)) = (on_path("nginx"), on_path("wrk")) {
-            return Ok(Self { nginx, wrk, libraries: None });
-        }
-        let unpacked = tools::debian(&["nginx", "wrk"])
-            .context("this bench needs nginx and wrk: install them with `apt-get install`")?;
-        let architecture = Program::new("dpkg-architecture").arg("-qDEB_HOST_MULTIARCH").capture();
-        let triple = architecture.map_or_else(
-            |_| format!("{}-linux-gnu", std::env::consts::ARCH),
-            |triple| triple.trim().to_owned(),
-        );
-        let libraries = unpacked.join("usr/lib").join(triple).display().to_string();
-        Ok(Self {
-            nginx: unpacked.join("usr/sbin/nginx"),
-            wrk: unpacked.join("usr/bin/wrk"),
-            libraries: Some(libraries),
-        })
-    }
-
-    fn program(&self, program: &Path) -> Program {
-        let program = Program::new(program);
-        match &self.libraries {
-            Some(libraries) => program.env("LD_LIBRARY_PATH", libraries),
-            None => program,
-        }
+        let nginx = Peer::find("nginx", "nginx", "usr/sbin/nginx")?;
+        Ok(Self { nginx, wrk: Wrk::find()? })
     }
 
     fn version(&self) -> Result<String> {
         // nginx tells its version on standard error.
-        let shell = self.program(Path::new("sh")).args(["-c", "\"$0\" -v 2>&1"]);
-        Ok(shell.arg(&self.nginx).capture()?.trim().replace("nginx version: ", ""))
+        let shell = self.nginx.with_libraries(Program::new("sh")).args(["-c", "\"$0\" -v 2>&1"]);
+        Ok(shell.arg(&self.nginx.path).capture()?.trim().replace("nginx version: ", ""))
     }
 
     /// A node whose only app is the upstream.
@@ -155,14 +131,14 @@ impl Tools {
         fs::write(home.join("template.conf"), template)
             .with_context(|| format!("cannot write below {}", home.display()))?;
         // The port is only known when the runner starts, and nginx reads no environment.
-        let nginx = self.nginx.display();
+        let nginx = self.nginx.path.display();
         let start = format!(
             "sed s/@PORT@/$PORT/ template.conf > nginx.conf && echo $PORT > port.new && \
              mv port.new port && exec '{nginx}' -e error.log -p . -c nginx.conf"
         );
         let text = |text: &str| serde_json::to_string(text).context("cannot write a setting");
         let home = text(&home.display().to_string())?;
-        let env = match &self.libraries {
+        let env = match &self.nginx.libraries {
             Some(libraries) => format!("env = {{ LD_LIBRARY_PATH = {} }}\n", text(libraries)?),
             None => String::new(),
         };
@@ -188,7 +164,7 @@ impl Tools {
         let config = nginx_config(&home, workers, &upstream, &port.to_string(), server);
         fs::write(home.join("nginx.conf"), config)
             .with_context(|| format!("cannot write below {}", home.display()))?;
-        let nginx = self.program(&self.nginx).args(["-e", "error.log", "-p", ".", "-c"]);
+        let nginx = self.nginx.program().args(["-e", "error.log", "-p", ".", "-c"]);
         let running = nginx.arg("nginx.conf").dir(&home).spawn(&home.join("output.log"))?;
         wait_until_accepts(port)?;
         running.check()?;
@@ -198,14 +174,8 @@ impl Tools {
     /// Sends load for some seconds.
     fn load(&self, server: &Server, seconds: u32) -> Result<Load> {
         let before = cpu_micros(server.pid, server.with_children)?;
-        let wrk = self.program(&self.wrk).args(["-t", "2", "-c", CONNECTIONS, "--latency", "-d"]);
-        let said = wrk.arg(format!("{seconds}s")).arg(&server.url).capture()?;
+        let seen = self.wrk.load(&server.url, CONNECTIONS, seconds, None)?;
         let cpu_micros = cpu_micros(server.pid, server.with_children)? - before;
-        let seen =
-            parse_wrk(&said).with_context(|| format!("cannot read what wrk said:\n{said}"))?;
-        if let Some(line) = said.lines().find(|line| line.contains("Non-2xx")) {
-            bail!("{} gave wrong answers: {}", server.url, line.trim());
-        }
         Ok(Load {
             requests_per_second: seen.requests_per_second,
             p99_millis: seen.p99_millis,
@@ -262,51 +232,4 @@ fn cpu_micros(pid: u32, with_children: bool) -> Result<f64> {
         }
     }
     Ok(micros)
-}
-
-/// What wrk says of a run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Seen {
-    requests: f64,
-    requests_per_second: f64,
-    p99_millis: f64,
-}
-
-fn parse_wrk(said: &str) -> Option<Seen> {
-    let after = |mark: &str| said.lines().find_map(|line| line.trim().strip_prefix(mark));
-    let requests = said.lines().find_map(|line| line.trim().split_once(" requests in "))?.0;
-    Some(Seen {
-        requests: requests.parse().ok()?,
-        requests_per_second: after("Requests/sec:")?.trim().parse().ok()?,
-        p99_millis: parse_millis(after("99%")?.trim())?,
-    })
-}
-
-fn parse_millis(text: &str) -> Option<f64> {
-    let units = [("us", 1e-3), ("ms", 1.0), ("s", 1e3), ("m", 6e4)];
-    units.iter().find_map(|(unit, millis)| {
-        let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
-        Some(number * millis)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_wrk_says_is_read() {
-        let said = "Running 5s test @ http://127.0.0.1:1/\n  2 threads and 64 connections\n  \
-                    Latency Distribution\n     50%  593.00us\n     99%    1.16ms\n  \
-                    504321 requests in 5.00s, 80.1MB read\nRequests/sec: 100864.20\n";
-        let expected =
-            Seen { requests: 504_321.0, requests_per_second: 100_864.2, p99_millis: 1.16 };
-        assert_eq!(parse_wrk(said), Some(expected));
-        assert_eq!(parse_wrk("unable to connect"), None);
-        let check = |text, expected: f64| {
-            assert!((parse_millis(text).unwrap() - expected).abs() < 1e-9, "{text}");
-        };
-        check("593.00us", 0.593);
-        check("2.00s", 2_000.0);
-    }
 }
