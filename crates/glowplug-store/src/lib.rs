@@ -7,12 +7,14 @@
 //! The store remembers and never decides: which request runs next, when it is retried and how long an
 //! answer is kept is for its callers to say. Times come from them too, in the records.
 
+mod crash;
 pub mod limits;
 mod memory;
 mod records;
 mod sqlite;
 mod store;
 
+pub use crash::{CRASH_POINTS, crash_point};
 pub use limits::Bounds;
 pub use memory::MemoryStore;
 pub use records::*;

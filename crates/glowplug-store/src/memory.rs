@@ -315,6 +315,15 @@ impl Store for MemoryStore {
         })
     }
 
+    fn claim_setting(
+        &self,
+        app: String,
+        key: String,
+        json: String,
+    ) -> BoxFuture<'_, Result<String>> {
+        self.with_state(|state| Ok(state.settings.entry((app, key)).or_insert(json).clone()))
+    }
+
     fn settings(&self) -> BoxFuture<'_, Result<Vec<(String, String, String)>>> {
         self.with_state(|state| {
             let all = state.settings.clone().into_iter();

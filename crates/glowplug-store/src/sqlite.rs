@@ -310,6 +310,15 @@ impl Store for SqliteStore {
         self.write("drop a setting", move |conn| registry::delete_setting(conn, &app, &key))
     }
 
+    fn claim_setting(
+        &self,
+        app: String,
+        key: String,
+        json: String,
+    ) -> BoxFuture<'_, Result<String>> {
+        self.write("claim a setting", move |conn| registry::claim_setting(conn, &app, &key, &json))
+    }
+
     fn settings(&self) -> BoxFuture<'_, Result<Vec<(String, String, String)>>> {
         self.read("read the settings", registry::settings)
     }

@@ -113,6 +113,14 @@ pub trait Store: Send + Sync + 'static {
     /// Sets or replaces one setting of an app.
     fn put_setting(&self, app: String, key: String, json: String) -> BoxFuture<'_, Result<()>>;
     fn delete_setting(&self, app: String, key: String) -> BoxFuture<'_, Result<()>>;
+    /// Keeps the value if there is none yet, and returns the one that is kept: nodes that share a store
+    /// agree on secrets this way.
+    fn claim_setting(
+        &self,
+        app: String,
+        key: String,
+        json: String,
+    ) -> BoxFuture<'_, Result<String>>;
     /// All settings as `(app, key, json)`, sorted.
     fn settings(&self) -> BoxFuture<'_, Result<Vec<(String, String, String)>>>;
 
@@ -160,6 +168,14 @@ pub enum StoreError {
         "the database at {path} was written by a newer glowplug (schema {found}, this one knows {known}); use that version"
     )]
     TooNew { path: String, found: u32, known: u32 },
+    /// Nothing is lost, and reading goes on. Answers are recorded as long as there is any room at all.
+    #[error("cannot {operation}: {problem}; free some space on the disk of the database")]
+    Full { operation: &'static str, problem: String },
+    /// The body of one request is not what was written. Other requests are not touched by it.
+    #[error(
+        "the body of request {request} at {path} cannot be used ({problem}); submit the request again"
+    )]
+    BodyDamaged { request: RequestId, path: String, problem: String },
     #[error("cannot {operation}: {problem}")]
     Unavailable { operation: &'static str, problem: String },
 }

@@ -39,6 +39,21 @@ pub(super) fn put_setting(
     Ok(())
 }
 
+pub(super) fn claim_setting(
+    conn: &Connection,
+    app: &str,
+    key: &str,
+    json: &str,
+) -> Result<String, Failure> {
+    let kept = conn
+        .prepare_cached(
+            "INSERT INTO settings (app, key, json) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (app, key) DO UPDATE SET json = settings.json RETURNING json",
+        )?
+        .query_row([app, key, json], |row| row.get(0))?;
+    Ok(kept)
+}
+
 pub(super) fn delete_setting(conn: &Connection, app: &str, key: &str) -> Result<(), Failure> {
     conn.prepare_cached("DELETE FROM settings WHERE app = ?1 AND key = ?2")?.execute([app, key])?;
     Ok(())
