@@ -58,12 +58,12 @@ def run_rq(jobs, worker_class):
         subprocess.Popen(worker, stdout=subprocess.DEVNULL) for _ in range(os.cpu_count())
     ]
     try:
-        first = queue.enqueue(do_nothing)
+        first = queue.enqueue("jobs.do_nothing")
         wait(lambda: first.is_finished, "the first job")
         before = queue.finished_job_registry.count
         began = time.perf_counter()
         for _ in range(jobs):
-            queue.enqueue(do_nothing)
+            queue.enqueue("jobs.do_nothing")
         wait(lambda: queue.finished_job_registry.count >= before + jobs, "all jobs")
         return jobs / (time.perf_counter() - began)
     finally:
