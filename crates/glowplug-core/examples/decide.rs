@@ -8,8 +8,9 @@ use glowplug_core::engine::Config;
 use glowplug_core::event::Event;
 use glowplug_core::request::{Answer, Arrival, Mode, Outcome, Priority};
 use glowplug_core::resources::{Capacity, MachineType};
+use glowplug_core::retry::{Rules, Wish};
 use glowplug_core::spec::{AppSpec, Scaling};
-use glowplug_core::{Action, AppId, Engine, Lease, RequestId, Timestamp};
+use glowplug_core::{Action, AppId, CallerId, Engine, Lease, RequestId, Timestamp};
 
 const APPS: u32 = 10_000;
 /// Cold arrivals that are timed: each to another app.
@@ -65,6 +66,7 @@ fn engine_with(apps: u32, runners: u64) -> Engine {
             revision: 1,
             scaling: Scaling::default(),
             machine_types: vec![machine],
+            retry: Rules::default(),
         };
         engine.handle(Timestamp::ZERO, Event::AppChanged { app: AppId(app), spec });
     }
@@ -79,7 +81,9 @@ fn arrival(request: u128, app: u32) -> Event {
         mode: Mode::Direct,
         priority: Priority::Normal,
         start_deadline: None,
-        no_retry: false,
+        caller: CallerId::default(),
+        hint: None,
+        retries: Wish::Unsaid,
     })
 }
 

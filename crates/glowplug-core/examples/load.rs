@@ -10,8 +10,9 @@ use glowplug_core::engine::Config;
 use glowplug_core::event::Event;
 use glowplug_core::request::{Answer, Arrival, Mode, Outcome, Priority};
 use glowplug_core::resources::{Capacity, MachineType};
+use glowplug_core::retry::{Rules, Wish};
 use glowplug_core::spec::{AppSpec, Scaling};
-use glowplug_core::{Action, AppId, Engine, Lease, RequestId, RunnerId, Timestamp};
+use glowplug_core::{Action, AppId, CallerId, Engine, Lease, RequestId, RunnerId, Timestamp};
 
 const RUNS: usize = 7;
 
@@ -136,6 +137,7 @@ impl<'a> Driver<'a> {
                 revision: 1,
                 scaling: load.scaling,
                 machine_types: vec![machine],
+                retry: Rules::default(),
             };
             driver.handle(Event::AppChanged { app: AppId(app), spec });
         }
@@ -199,7 +201,9 @@ impl<'a> Driver<'a> {
             mode: Mode::Queued,
             priority: Priority::Normal,
             start_deadline: None,
-            no_retry: false,
+            caller: CallerId::default(),
+            hint: None,
+            retries: Wish::Unsaid,
         }));
     }
 

@@ -27,9 +27,41 @@ pub struct AppId(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct CallerId(pub u64);
 
+impl CallerId {
+    /// The caller with this name (a key id, say). Who has no name is nobody in particular.
+    pub fn of(name: &str) -> Self {
+        if name.is_empty() { Self::default() } else { Self(digest(name)) }
+    }
+}
+
 /// A routing hint, as far as equality goes. Drivers make it from the hint's text.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct HintId(pub u64);
+
+impl HintId {
+    pub fn of(text: &str) -> Self {
+        Self(digest(text))
+    }
+}
+
+/// A number for a short text, the same on every node and in every life of one. Nothing but a runner's
+/// choice or a place in line hangs on it, so that texts made to meet harm their makers alone.
+fn digest(text: &str) -> u64 {
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |state: u64, word: u64| {
+        let product = u128::from(state ^ word) * u128::from(SPREAD);
+        #[expect(clippy::cast_possible_truncation, reason = "each half is meant")]
+        let (high, low) = ((product >> 64) as u64, product as u64);
+        high ^ low
+    };
+    let words = text.as_bytes().chunks(8).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_le_bytes(word)
+    });
+    // The length tells a text from the same one with zeros behind.
+    words.fold(mix(SPREAD, text.len() as u64), mix)
+}
 
 /// A runner, from the decision to start it until its record is dropped.
 ///
@@ -132,6 +164,19 @@ mod tests {
         let request = RequestId(0x0192_f0a1_0000_7abc_8def_0123_4567_89ab);
         assert_eq!(request.to_string(), "0192f0a1-0000-7abc-8def-0123456789ab");
         assert_eq!(request.to_string().parse(), Ok(request));
+    }
+
+    #[test]
+    fn texts_are_told_apart() {
+        assert_eq!(CallerId::of(""), CallerId(0));
+        assert_eq!(HintId::of("model-a"), HintId::of("model-a"));
+        let texts =
+            ["", "a", "b", "a\0", "ab", "ba", "model-1", "model-2", "a longer text", "longer"];
+        for (nth, one) in texts.iter().enumerate() {
+            for other in &texts[..nth] {
+                assert_ne!(HintId::of(one), HintId::of(other), "{one:?} {other:?}");
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::ids::{AppId, RequestId};
+use crate::ids::{AppId, CallerId, HintId, RequestId};
+use crate::retry::Wish;
 use crate::time::Timestamp;
 
 /// Who waits for the answer.
@@ -29,8 +30,12 @@ pub struct Arrival {
     pub priority: Priority,
     /// The request must be given to a runner before this moment, or it is refused.
     pub start_deadline: Option<Timestamp>,
-    /// The caller forbids retries.
-    pub no_retry: bool,
+    /// For fairness between the callers of one app.
+    pub caller: CallerId,
+    /// `X-Fal-Runner-Hint`: a runner that has it is preferred.
+    pub hint: Option<HintId>,
+    /// What the caller says about retries.
+    pub retries: Wish,
 }
 
 /// How one attempt ended, as the gateway saw it.
@@ -56,6 +61,34 @@ pub struct Answer {
     pub stop_runner: Option<bool>,
     /// `x-fal-runner-health-check: true`.
     pub check_health: bool,
+    /// `X-Fal-Runner-Hints`, if the app sent it.
+    pub hints: Option<Hints>,
+}
+
+/// What a runner says it is good for: callers that name one of its hints are best served there. An empty
+/// list accepts every hint.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Hints(Box<[HintId]>);
+
+impl Hints {
+    /// Hints of one runner. The first ones count; what an app names beyond is dropped.
+    pub const MAX: usize = 64;
+
+    /// From the value of the header: texts with commas between.
+    pub fn parse(header: &str) -> Self {
+        header.split(',').map(str::trim).filter(|hint| !hint.is_empty()).map(HintId::of).collect()
+    }
+
+    /// Whether the runner is good for what a caller asks for.
+    pub fn accept(&self, hint: HintId) -> bool {
+        self.0.is_empty() || self.0.contains(&hint)
+    }
+}
+
+impl FromIterator<HintId> for Hints {
+    fn from_iter<I: IntoIterator<Item = HintId>>(hints: I) -> Self {
+        Self(hints.into_iter().take(Self::MAX).collect())
+    }
 }
 
 /// Why a waiting request will get no runner.

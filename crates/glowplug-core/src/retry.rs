@@ -15,6 +15,7 @@ pub const DELAY_CAP: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
     Timeout,
+    ClientError,
     ServerError,
     ConnectionError,
 }
@@ -23,6 +24,7 @@ impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Timeout => "timeout",
+            Self::ClientError => "client_error",
             Self::ServerError => "server_error",
             Self::ConnectionError => "connection_error",
         })
@@ -37,6 +39,37 @@ pub struct Budgets {
     pub client_error: Option<u32>,
     pub server_error: Option<u32>,
     pub connection_error: Option<u32>,
+}
+
+/// A set of conditions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conditions(u8);
+
+impl Conditions {
+    pub const NONE: Self = Self(0);
+
+    pub fn contains(self, condition: Condition) -> bool {
+        self.0 & Self::bit(condition) != 0
+    }
+
+    fn bit(condition: Condition) -> u8 {
+        1 << condition as u8
+    }
+}
+
+impl FromIterator<Condition> for Conditions {
+    fn from_iter<I: IntoIterator<Item = Condition>>(conditions: I) -> Self {
+        Self(conditions.into_iter().fold(0, |set, condition| set | Self::bit(condition)))
+    }
+}
+
+/// What an app says about retries of its requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// `retry_config`.
+    pub budgets: Budgets,
+    /// `skip_retry_conditions`: what is not retried unless a budget or the app's answer says so.
+    pub skip: Conditions,
 }
 
 /// What a caller says about retries of one request.

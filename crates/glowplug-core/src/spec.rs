@@ -9,6 +9,7 @@ pub use overrides::{Overrides, PolicyName, WAIT_BUDGET_PERCENT, WAIT_PRICES, wai
 
 use crate::auto;
 use crate::resources::MachineType;
+use crate::retry;
 
 /// fal's scaling parameters, under fal's names. Defaults are fal's for a `fal.App`, but for `keep_alive`:
 /// 10 s, as fal gives to anything that does not set its own (`fal.App` sets 60).
@@ -194,6 +195,8 @@ pub struct AppSpec {
     pub scaling: Scaling,
     /// Tried in order, first fit wins. Never empty.
     pub machine_types: Vec<MachineType>,
+    /// What of its queued requests is tried again.
+    pub retry: retry::Rules,
 }
 
 #[cfg(test)]

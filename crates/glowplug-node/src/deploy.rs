@@ -8,6 +8,7 @@ use std::time::Duration;
 use glowplug_artifacts::{AppDescription, ProgressSender};
 use glowplug_core::event::{Adopted, StopRequest};
 use glowplug_core::resources::{Allocation, MachineType};
+use glowplug_core::retry::Rules;
 use glowplug_core::spec::{AppSpec, Scaling};
 use glowplug_core::{AppId, Event, RunnerId};
 use glowplug_gateway::host::AppRoute;
@@ -261,7 +262,13 @@ async fn deployed(
         tracing::warn!(app = app.name(), "settings made at run time no longer fit: {problem}");
         base
     });
-    let spec = AppSpec { name: app.name().to_owned(), revision: REVISION, scaling, machine_types };
+    let spec = AppSpec {
+        name: app.name().to_owned(),
+        revision: REVISION,
+        scaling,
+        machine_types,
+        retry: Rules::default(),
+    };
     let route = AppRoute {
         id: app.id,
         name: app.name().to_owned(),
@@ -324,6 +331,7 @@ fn take_over(shared: &Arc<Shared>, app: &App, found: &[ObservedRunner]) {
         revision: REVISION,
         scaling,
         machine_types: machine_types.unwrap_or_default(),
+        retry: Rules::default(),
     };
     shared.metrics.name_app(app.id, app.name());
     shared.desk.report(Event::AppChanged { app: app.id, spec });

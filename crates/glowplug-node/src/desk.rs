@@ -20,7 +20,10 @@ use glowplug_core::auto::Learner;
 use glowplug_core::decision::{Decision, StopReason, What};
 use glowplug_core::event::Adopted;
 use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
-use glowplug_core::{AppId, Engine, Event, Lease, RequestId, RunnerAddress, RunnerId, Timestamp};
+use glowplug_core::retry::Wish;
+use glowplug_core::{
+    AppId, CallerId, Engine, Event, HintId, Lease, RequestId, RunnerAddress, RunnerId, Timestamp,
+};
 use glowplug_gateway::host::{Admission, DirectArrival, Slot};
 use tokio::sync::{Notify, oneshot};
 
@@ -223,7 +226,9 @@ impl Desk {
             mode: Mode::Direct,
             priority: Priority::Normal,
             start_deadline: arrival.start_deadline,
-            no_retry: true,
+            caller: CallerId::of(&arrival.caller),
+            hint: arrival.hint.as_deref().map(HintId::of),
+            retries: Wish::Never,
         };
         state.records.arrived(now, &request);
         self.handle(&mut state, now, Event::Arrived(request), &mut own);

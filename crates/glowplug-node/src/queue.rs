@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use glowplug_core::engine::RequestView;
 use glowplug_core::request::{Arrival, Mode, Priority, Refusal};
 use glowplug_core::retry::Wish;
-use glowplug_core::{RequestId, RunnerId};
+use glowplug_core::{CallerId, HintId, RequestId, RunnerId};
 use glowplug_gateway::host::{
     CancelOutcome, QueueLog, QueueStatus, ResponseLookup, Submission, SubmitProblem, Submitted,
 };
@@ -119,7 +119,9 @@ impl Queue {
             mode: Mode::Queued,
             priority: submission.priority,
             start_deadline: submission.start_deadline,
-            no_retry: submission.retries == Wish::Never,
+            caller: CallerId::of(&submission.caller.key_id),
+            hint: submission.hint.as_deref().map(HintId::of),
+            retries: submission.retries,
         };
         let record = QueuedRequest {
             id: submission.id,
@@ -168,7 +170,9 @@ impl Queue {
                 mode: Mode::Queued,
                 priority: request.priority,
                 start_deadline: request.start_deadline,
-                no_retry: request.no_retry,
+                caller: request.caller,
+                hint: request.hint,
+                retries: request.retries,
             });
         }
         if count > 0 {

@@ -335,6 +335,9 @@ impl RunnerRecord {
 
 #[cfg(test)]
 mod tests {
+    use glowplug_core::CallerId;
+    use glowplug_core::retry::Wish;
+
     use super::*;
 
     const RUNNER: RunnerId = RunnerId { boot: 1, sequence: 1 };
@@ -348,7 +351,9 @@ mod tests {
             mode: Mode::Queued,
             priority: Priority::Normal,
             start_deadline: None,
-            no_retry: false,
+            caller: CallerId::default(),
+            hint: None,
+            retries: Wish::Unsaid,
         }
     }
 

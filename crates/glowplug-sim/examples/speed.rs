@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use glowplug_core::Timestamp;
 use glowplug_core::resources::{Capacity, MachineType};
+use glowplug_core::retry::Rules;
 use glowplug_core::spec::{AppSpec, Scaling};
 use glowplug_sim::model::{AppModel, Faults, Model};
 use glowplug_sim::outcome::Outcome;
@@ -77,6 +78,7 @@ fn world(apps: u32, max_multiplexing: u32) -> World {
             revision: 1,
             scaling: Scaling { keep_alive, max_multiplexing, ..Scaling::default() },
             machine_types: vec![machine.clone()],
+            retry: Rules::default(),
         },
         pull: None,
         setup: Model::Constant(Duration::from_millis(500)),

@@ -10,7 +10,7 @@ use crate::decision::{StopReason, What};
 use crate::ids::{AppId, Lease, RequestId, RunnerId};
 use crate::lifecycle::{self, Input, State, Step};
 use crate::request::{Arrival, Mode, Outcome, Refusal};
-use crate::retry::{self, Condition, RunnerFate};
+use crate::retry::{self, Condition, RunnerFate, Wish};
 use crate::time::Timestamp;
 
 impl Engine {
@@ -55,7 +55,7 @@ impl Engine {
             sequence: self.request_sequence,
             arrived: now,
             start_deadline: arrival.start_deadline,
-            no_retry: arrival.no_retry,
+            retries: arrival.retries,
             attempt: 0,
             progress: Progress::Waiting,
             wake: None,
@@ -204,7 +204,8 @@ impl Engine {
         let app_id = request.app;
         let again = condition.and_then(|condition| {
             let removed = self.apps.get(&app_id).is_none_or(|app| app.removed);
-            let delay = retry::delay(request.mode, request.no_retry, request.attempt)?;
+            let delay =
+                retry::delay(request.mode, request.retries == Wish::Never, request.attempt)?;
             (!removed).then_some((condition, delay))
         });
         if let Some((condition, delay)) = again {
@@ -295,7 +296,7 @@ impl Engine {
         match request.progress {
             Progress::InFlight { runner } => {
                 // However this attempt ends, nobody wants another.
-                request.no_retry = true;
+                request.retries = Wish::Never;
                 let lease = Lease { request: id, attempt: request.attempt, runner };
                 self.actions.push_back(Action::Interrupt { lease });
             }

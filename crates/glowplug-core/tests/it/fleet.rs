@@ -6,6 +6,7 @@ use glowplug_core::engine::Config;
 use glowplug_core::ids::AppId;
 use glowplug_core::request::Mode;
 use glowplug_core::resources::{Capacity, Gpu, MachineType};
+use glowplug_core::retry::Rules;
 use glowplug_core::spec::{AppSpec, Scaling};
 
 use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
@@ -56,7 +57,7 @@ pub(crate) fn spec(app: AppId, scaling: Scaling) -> AppSpec {
         C => "c".into(),
         AppId(other) => format!("app{other}"),
     };
-    AppSpec { name, revision: 1, scaling, machine_types: vec![slot()] }
+    AppSpec { name, revision: 1, scaling, machine_types: vec![slot()], retry: Rules::default() }
 }
 
 /// Settings of a property test: 256 cases or `PROPTEST_CASES`; what failed once is tried first.

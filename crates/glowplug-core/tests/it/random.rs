@@ -8,6 +8,7 @@ use glowplug_core::event::{Event, StopRequest};
 use glowplug_core::ids::{AppId, Lease, RequestId, RunnerId};
 use glowplug_core::request::{Answer, Mode, Outcome, Priority};
 use glowplug_core::resources::{Allocation, Capacity, Gpu, MachineType};
+use glowplug_core::retry::{Rules, Wish};
 use glowplug_core::spec::{AppSpec, Policy, Scaling};
 use proptest::prelude::*;
 
@@ -105,6 +106,7 @@ impl AppPlan {
             revision: self.revision,
             scaling: self.scaling,
             machine_types: self.machine_types.clone(),
+            retry: Rules::default(),
         }
     }
 }
@@ -242,6 +244,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
                 needs_retry,
                 stop_runner,
                 check_health,
+                hints: None,
             })
         ),
     ]
@@ -307,8 +310,9 @@ fn take_step(world: &mut World, step: Step) {
         Step::Arrive { app, direct, low, no_retry, start_within_ms } => {
             let mode = if direct { Mode::Direct } else { Mode::Queued };
             let priority = if low { Priority::Low } else { Priority::Normal };
+            let retries = if no_retry { Wish::Never } else { Wish::Unsaid };
             let start_within = start_within_ms.map(Duration::from_millis);
-            world.arrive_as(AppId(app), mode, priority, start_within, no_retry);
+            world.arrive_as(AppId(app), mode, priority, start_within, retries);
         }
         Step::Burst { app, requests } => {
             for _ in 0..requests {
@@ -405,6 +409,7 @@ fn heal(world: &mut World, was_shut_down: bool) {
             revision: 100,
             scaling,
             machine_types: vec![machine],
+            retry: Rules::default(),
         };
         world.deploy(AppId(app), spec, Behaviour::default());
     }

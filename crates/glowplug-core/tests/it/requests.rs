@@ -6,6 +6,7 @@ use glowplug_core::RequestId;
 use glowplug_core::engine::Config;
 use glowplug_core::event::Event;
 use glowplug_core::request::{Mode, Priority, Refusal};
+use glowplug_core::retry::Wish;
 use glowplug_core::spec::Scaling;
 
 use crate::fleet::{A, capacity, node, secs};
@@ -39,8 +40,8 @@ fn first_come_first_served_over_retries() {
 #[test]
 fn low_priority_is_served_when_no_normal_request_waits() {
     let mut world = one_runner();
-    world.arrive_as(A, Mode::Queued, Priority::Low, None, false);
-    world.arrive_as(A, Mode::Queued, Priority::Low, None, false);
+    world.arrive_as(A, Mode::Queued, Priority::Low, None, Wish::Unsaid);
+    world.arrive_as(A, Mode::Queued, Priority::Low, None, Wish::Unsaid);
     world.arrive(A, Mode::Queued);
     world.run(secs(10));
     assert_eq!(served(&world), [3, 1, 2]);
@@ -49,7 +50,7 @@ fn low_priority_is_served_when_no_normal_request_waits() {
 #[test]
 fn a_request_that_did_not_start_in_time_is_refused_and_the_start_goes_on() {
     let mut world = one_runner();
-    world.arrive_as(A, Mode::Queued, Priority::Normal, Some(secs(1)), false);
+    world.arrive_as(A, Mode::Queued, Priority::Normal, Some(secs(1)), Wish::Unsaid);
     world.run(secs(1));
     assert_eq!(world.facts.refused[&RequestId(1)], Refusal::StartDeadline);
     world.run(secs(1));
@@ -61,7 +62,7 @@ fn a_start_deadline_counts_during_the_delay_before_a_retry() {
     let mut world = one_runner();
     world.behave(A, Behaviour { outcome: Ending::Answers(504), ..Behaviour::default() });
     let within = Some(Duration::from_millis(3_100));
-    world.arrive_as(A, Mode::Queued, Priority::Normal, within, false);
+    world.arrive_as(A, Mode::Queued, Priority::Normal, within, Wish::Unsaid);
     world.run(Duration::from_millis(3_099));
     assert!(world.facts.refused.is_empty());
     world.run(Duration::from_millis(1));
@@ -130,10 +131,10 @@ fn ten_attempts_at_most_and_then_the_last_answer_counts() {
 
 #[test]
 fn a_caller_may_forbid_retries_and_a_direct_request_has_none() {
-    for (mode, no_retry) in [(Mode::Queued, true), (Mode::Direct, false)] {
+    for (mode, retries) in [(Mode::Queued, Wish::Never), (Mode::Direct, Wish::Unsaid)] {
         let mut world = one_runner();
         world.behave(A, Behaviour { outcome: Ending::Breaks, ..Behaviour::default() });
-        world.arrive_as(A, mode, Priority::Normal, None, no_retry);
+        world.arrive_as(A, mode, Priority::Normal, None, retries);
         world.run(secs(100));
         assert_eq!((world.facts.delivered, served(&world).len()), (1, 1));
     }

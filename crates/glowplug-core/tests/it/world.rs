@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use glowplug_core::decision::Decision;
 use glowplug_core::event::{Adopted, Event, StopRequest};
-use glowplug_core::ids::{AppId, Lease, RequestId, RunnerId};
+use glowplug_core::ids::{AppId, CallerId, Lease, RequestId, RunnerId};
 use glowplug_core::request::{Answer, Arrival, Mode, Outcome, Priority};
 use glowplug_core::resources::{Allocation, Capacity};
+use glowplug_core::retry::Wish;
 use glowplug_core::spec::AppSpec;
 use glowplug_core::{Action, Engine, Timestamp, engine};
 
@@ -104,7 +105,7 @@ impl World {
 
     /// One request arrives; returns its id.
     pub(crate) fn arrive(&mut self, app: AppId, mode: Mode) -> RequestId {
-        self.arrive_as(app, mode, Priority::Normal, None, false)
+        self.arrive_as(app, mode, Priority::Normal, None, Wish::Unsaid)
     }
 
     pub(crate) fn arrive_as(
@@ -113,7 +114,7 @@ impl World {
         mode: Mode,
         priority: Priority,
         start_within: Option<Duration>,
-        no_retry: bool,
+        retries: Wish,
     ) -> RequestId {
         self.request_sequence += 1;
         let request = RequestId(self.request_sequence);
@@ -124,7 +125,9 @@ impl World {
             mode,
             priority,
             start_deadline,
-            no_retry,
+            caller: CallerId::default(),
+            hint: None,
+            retries,
         }));
         request
     }

@@ -128,6 +128,7 @@ fn an_apps_orders_to_the_gateway_stop_here() {
         needs_retry: Some(false),
         stop_runner: Some(true),
         check_health: true,
+        hints: None,
     };
     assert_eq!(answer(503, &mut headers), Ok(expected));
     assert_eq!(shown(&headers), ["content-type: text/plain", "x-fal-billable-units: 3"]);

@@ -69,6 +69,7 @@ async fn an_attempt_brings_the_whole_answer() {
         needs_retry: Some(true),
         stop_runner: Some(false),
         check_health: true,
+        hints: None,
     };
     assert_eq!(result.outcome, Outcome::Answered(orders));
     let response = result.response.unwrap();

@@ -295,6 +295,7 @@ async fn an_apps_orders_are_obeyed_and_hidden() {
             needs_retry: Some(true),
             stop_runner: Some(false),
             check_health: true,
+            hints: None,
         };
         assert_eq!(stage.host.outcomes().pop(), Some(Outcome::Answered(expected)));
     }

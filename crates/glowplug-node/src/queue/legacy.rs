@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glowplug_core::request::Priority;
-use glowplug_core::{RequestId, Timestamp};
+use glowplug_core::retry::Wish;
+use glowplug_core::{CallerId, HintId, RequestId, Timestamp};
 use glowplug_store::{Retention, Store, StoreError};
 
 use crate::shared::Shared;
@@ -23,7 +24,9 @@ pub(crate) struct PendingRequest {
     pub(super) path: String,
     pub(super) priority: Priority,
     pub(super) start_deadline: Option<Timestamp>,
-    pub(super) no_retry: bool,
+    pub(super) caller: CallerId,
+    pub(super) hint: Option<HintId>,
+    pub(super) retries: Wish,
 }
 
 /// Everything that earlier lives of the node accepted and did not complete, in order.
@@ -43,7 +46,9 @@ pub(crate) async fn pending(store: &dyn Store) -> Result<Vec<PendingRequest>, St
                 glowplug_store::Priority::Low => Priority::Low,
             },
             start_deadline: request.start_deadline,
-            no_retry: request.no_retry,
+            caller: CallerId::of(&request.caller),
+            hint: request.hint.as_deref().map(HintId::of),
+            retries: if request.no_retry { Wish::Never } else { Wish::Unsaid },
         }));
     }
 }

@@ -165,6 +165,7 @@ mod tests {
     use glowplug_core::Timestamp;
     use glowplug_core::decision::{StartCause, StopReason};
     use glowplug_core::resources::Allocation;
+    use glowplug_core::retry::Rules;
     use glowplug_core::scaler;
     use glowplug_core::spec::Scaling;
 
@@ -320,6 +321,7 @@ mod tests {
             revision: 1,
             scaling: Scaling::default(),
             machine_types: Vec::new(),
+            retry: Rules::default(),
         }
     }
 

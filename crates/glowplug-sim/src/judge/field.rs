@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use glowplug_core::resources::MachineType;
+use glowplug_core::retry::Rules;
 use glowplug_core::spec::{AppSpec, Scaling};
 use glowplug_core::{Timestamp, engine};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
@@ -242,6 +243,7 @@ impl Question {
                 revision: 1,
                 scaling,
                 machine_types: vec![MachineType::default()],
+                retry: Rules::default(),
             },
             pull: None,
             setup: self.setup.of(seed, nth),

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use glowplug_core::resources::{Capacity, MachineType};
+use glowplug_core::retry::Rules;
 use glowplug_core::spec::{AppSpec, Scaling};
 use glowplug_core::{Timestamp, engine};
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
@@ -104,6 +105,7 @@ impl<'a> Stage<'a> {
                     revision: 1,
                     scaling,
                     machine_types: vec![machine],
+                    retry: Rules::default(),
                 },
                 pull: phases::pull(app),
                 setup: setup.clone(),

@@ -17,7 +17,8 @@ mod service;
 
 use glowplug_core::event::Event;
 use glowplug_core::request::Mode;
-use glowplug_core::{Action, AppId, Engine, RequestId, Timestamp, request};
+use glowplug_core::retry::Wish;
+use glowplug_core::{Action, AppId, CallerId, Engine, RequestId, Timestamp, request};
 
 use super::agenda::{Agenda, Entry, Kind};
 use super::checkers::{Facts, Verdict};
@@ -316,7 +317,9 @@ where
             mode: arrival.mode,
             priority: arrival.priority,
             start_deadline,
-            no_retry: false,
+            caller: CallerId::default(),
+            hint: None,
+            retries: Wish::Unsaid,
         }))
     }
 

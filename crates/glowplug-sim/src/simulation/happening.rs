@@ -15,6 +15,7 @@ pub struct Happening {
 
 /// Apps are named by their index among those simulated.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a world has few of them")]
 pub enum What {
     /// New settings, or new code if the revision is another: then the first start pulls again.
     Deploy {

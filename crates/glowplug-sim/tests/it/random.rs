@@ -8,6 +8,7 @@ use std::time::Duration;
 use glowplug_core::action::Action;
 use glowplug_core::request::{Mode, Priority};
 use glowplug_core::resources::{Capacity, Gpu, MachineType};
+use glowplug_core::retry::Rules;
 use glowplug_core::spec::{AppSpec, Policy, Scaling};
 use glowplug_core::{RunnerId, Timestamp};
 use glowplug_sim::model::{AppModel, Faults, Model};
@@ -120,6 +121,7 @@ fn spec() -> impl Strategy<Value = AppSpec> {
         revision,
         scaling,
         machine_types,
+        retry: Rules::default(),
     })
 }
 

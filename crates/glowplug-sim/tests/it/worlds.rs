@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use glowplug_core::Timestamp;
 use glowplug_core::resources::{Capacity, MachineType};
+use glowplug_core::retry::Rules;
 use glowplug_core::spec::{AppSpec, Scaling};
 use glowplug_sim::model::{AppModel, Faults, Model};
 use glowplug_sim::outcome::Outcome;
@@ -31,6 +32,7 @@ pub(crate) fn app(scaling: Scaling) -> AppModel {
             revision: 1,
             scaling,
             machine_types: vec![machine()],
+            retry: Rules::default(),
         },
         pull: None,
         setup: Model::Constant(secs(2.0)),

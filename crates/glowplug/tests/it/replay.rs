@@ -6,6 +6,7 @@ use std::time::Duration;
 use glowplug_core::decision::StartCause;
 use glowplug_core::engine;
 use glowplug_core::resources::{Capacity, MachineType};
+use glowplug_core::retry::Rules;
 use glowplug_core::spec::AppSpec;
 use glowplug_sim::model::{AppModel, Faults, Model};
 use glowplug_sim::simulation::World;
@@ -114,6 +115,7 @@ fn world(trace: &Trace) -> World {
                 revision: 1,
                 scaling: app.scaling.unwrap(),
                 machine_types: vec![machine],
+                retry: Rules::default(),
             },
             pull: None,
             setup: Model::InOrder(setups.into()),

@@ -7,7 +7,7 @@ use glowplug_core::ids::{AppId, Lease, RequestId, RunnerId};
 use glowplug_core::lifecycle::State;
 use glowplug_core::request::{Arrival, Mode, Refusal};
 use glowplug_core::resources::{Allocation, MachineType};
-use glowplug_core::retry::ATTEMPTS_MAX;
+use glowplug_core::retry::{ATTEMPTS_MAX, Wish};
 use glowplug_core::{Action, Timestamp};
 
 use super::{Facts, Progress, Runner, Verdict, ensure};
@@ -241,7 +241,10 @@ impl Facts {
         self.end_attempt(now, lease)?;
         let request = self.requests.get_mut(&lease.request).ok_or("gone")?;
         ensure(request.arrival.mode == Mode::Queued, "a direct request was tried again")?;
-        ensure(!request.arrival.no_retry, "a request was tried again against its caller's will")?;
+        ensure(
+            request.arrival.retries != Wish::Never,
+            "a request was tried again against its caller's will",
+        )?;
         ensure(!request.cancelled, "a cancelled request was tried again")?;
         ensure(request.attempts < ATTEMPTS_MAX, "too many attempts")?;
         request.progress = Progress::Delayed { until: now + delay };

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use glowplug_core::resources::MachineType;
+use glowplug_core::retry::Rules;
 use glowplug_core::scaler::{self, Load};
 use glowplug_core::spec::{AppSpec, Overrides, PolicyName, Scaling};
 
@@ -47,7 +48,13 @@ pub(super) fn read(
     let service =
         model::read(reader, table_, "service", dir).unwrap_or(constant(Duration::from_secs(1)));
     let app = AppModel {
-        spec: AppSpec { name: name.clone(), revision: 1, scaling, machine_types: vec![machine] },
+        spec: AppSpec {
+            name: name.clone(),
+            revision: 1,
+            scaling,
+            machine_types: vec![machine],
+            retry: Rules::default(),
+        },
         pull: model::read(reader, table_, "pull", dir),
         setup,
         service,

@@ -7,6 +7,7 @@ use glowplug_core::AppId;
 use glowplug_core::decision::{StopReason, What};
 use glowplug_core::lifecycle::State;
 use glowplug_core::resources::MachineType;
+use glowplug_core::retry::Rules;
 use glowplug_core::spec::Scaling;
 
 const NOW: Timestamp = Timestamp::from_secs(100);
@@ -18,7 +19,13 @@ fn runner(sequence: u32) -> RunnerId {
 fn spec(scaling: Scaling) -> AppSpec {
     let machine_types =
         vec![MachineType { name: "m".into(), cpu_millis: 10, ..MachineType::default() }];
-    AppSpec { name: "local/app".into(), revision: 1, scaling, machine_types }
+    AppSpec {
+        name: "local/app".into(),
+        revision: 1,
+        scaling,
+        machine_types,
+        retry: Rules::default(),
+    }
 }
 
 fn allocation() -> Allocation {
