@@ -8,12 +8,15 @@
 //! Limits: [`FILE_BYTES_MAX`], [`APPS_MAX`], and those of `glowplug_core::spec::limits`.
 
 mod app;
+mod database_url;
 mod document;
 mod layers;
 mod machine;
+mod network;
 mod node;
 mod problem;
 mod reference;
+mod retries;
 mod setting;
 mod show;
 mod unit;
@@ -26,10 +29,13 @@ use std::path::{Path, PathBuf};
 pub use glowplug_gateway::host::Access;
 
 pub use app::{APP_NAME_BYTES_MAX, AppConfig, AppName, DEFAULT_OWNER, Program};
+pub use database_url::DatabaseUrl;
 pub use layers::{FlagSetting, FlagValue};
 pub use machine::{DEFAULT_MACHINE, MachineTypeConfig, built_in as built_in_machine_types};
+pub use network::Network;
 pub use node::{
-    ContentionConfig, LimitsConfig, LogFormat, NodeConfig, RecorderConfig, ResourcesConfig,
+    ContentionConfig, FilesConfig, LimitsConfig, LogFormat, NodeConfig, QueueConfig,
+    RecorderConfig, ResourcesConfig, StoreConfig, WebhooksConfig,
 };
 pub use problem::{ConfigError, Origin, PROBLEMS_SHOWN_MAX, Problem, nearest};
 pub use reference::render as render_reference;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use glowplug_core::retry::{Budgets, Condition};
 use glowplug_core::spec::{Overrides, PolicyName, Scaling};
 use glowplug_gateway::host::Access;
 use glowplug_runner::Listen;
@@ -139,6 +141,10 @@ pub struct AppConfig {
     /// Each of them exists. Empty: the class's own, else the node's `default_machine`.
     pub machine_types: Vec<String>,
     pub scaling: Overrides,
+    /// `None`: the class's own, else requests wait as long as it takes. Zero: as long as it takes.
+    pub request_start_timeout: Option<Duration>,
+    pub retry_config: Option<Budgets>,
+    pub skip_retry_conditions: Option<Vec<Condition>>,
 }
 
 /// Reads `[apps]`. Also returns the values as they were read, for `config show`.
@@ -212,6 +218,9 @@ fn read_app(
         },
         machine_types,
         scaling,
+        request_start_timeout: values.duration("request_start_timeout"),
+        retry_config: values.retries("retry_config"),
+        skip_retry_conditions: values.conditions("skip_retry_conditions"),
     })
 }
 

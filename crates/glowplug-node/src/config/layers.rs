@@ -14,6 +14,9 @@ use super::value::{Kind, Unfit, Value};
 /// Environment variables of settings: this, the section and the key, parted by `__`, in capitals.
 const ENV_PREFIX: &str = "GLOWPLUG_NODE__";
 
+/// Settings of earlier versions, and what they have become.
+const MOVED: [(&str, &str); 1] = [("answer_retention", "`retention` in [node.queue]")];
+
 /// A setting given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlagSetting {
@@ -95,6 +98,10 @@ impl Values {
         list: List -> Vec<String>;
         texts: Texts -> BTreeMap<String, String>;
         gpus: Gpus -> Vec<super::value::GpuGroup>;
+        database_url: DatabaseUrl -> super::DatabaseUrl;
+        networks: Networks -> Vec<super::Network>;
+        retries: Retries -> glowplug_core::retry::Budgets;
+        conditions: Conditions -> Vec<glowplug_core::retry::Condition>;
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&(Value, Origin)> {
@@ -239,7 +246,9 @@ impl Layers {
             let elsewhere = Section::ALL
                 .into_iter()
                 .find(|other| other.settings().iter().any(|setting| setting.key == entry.key));
+            let moved = MOVED.iter().find(|(before, _)| *before == entry.key);
             let help = match elsewhere {
+                _ if let Some((_, now)) = moved => format!("it is {now} now"),
                 Some(other) => format!("`{}` belongs in [{}]", entry.key, other.path()),
                 None => suggest(&entry.key, &known, "its keys are"),
             };
@@ -274,11 +283,11 @@ impl Layers {
 pub(super) fn env_names(section: Section, setting: &Setting) -> Vec<String> {
     let middle = match section {
         Section::Node => String::new(),
-        Section::Resources => "RESOURCES__".to_owned(),
-        Section::Contention => "CONTENTION__".to_owned(),
-        Section::Recorder => "RECORDER__".to_owned(),
-        Section::Limits => "LIMITS__".to_owned(),
         Section::MachineType | Section::App => return Vec::new(),
+        below => match below.path().strip_prefix("node.") {
+            Some(name) => format!("{}__", name.to_ascii_uppercase()),
+            None => return Vec::new(),
+        },
     };
     let long = format!("{ENV_PREFIX}{middle}{}", setting.key.to_ascii_uppercase());
     setting.short_env.map(str::to_owned).into_iter().chain([long]).collect()

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::database_url::DatabaseUrl;
 use super::document::Entry;
 use super::layers::{Layers, Values, table};
 use super::machine::MachineTypeConfig;
+use super::network::Network;
 use super::problem::Origin;
 use super::setting::Section;
-use super::unit::write_bytes;
+use super::unit::{write_bytes, write_duration};
 use super::value::GpuGroup;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -29,13 +31,16 @@ pub struct NodeConfig {
     pub log_format: LogFormat,
     pub adopt_timeout: Duration,
     pub shutdown_timeout: Duration,
-    pub answer_retention: Duration,
     /// Exists among the machine types.
     pub default_machine: String,
     pub resources: ResourcesConfig,
     pub contention: ContentionConfig,
     pub recorder: RecorderConfig,
     pub limits: LimitsConfig,
+    pub queue: QueueConfig,
+    pub store: StoreConfig,
+    pub webhooks: WebhooksConfig,
+    pub files: FilesConfig,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +84,50 @@ pub struct LimitsConfig {
     pub runner_open_files_max: Option<u32>,
 }
 
+/// What is kept of queued requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// Of a complete request, from its end.
+    pub retention: Duration,
+    pub retention_requests_max: u32,
+    pub retention_bytes_max: u64,
+    /// Larger payloads and answers lie in files.
+    pub inline_bytes_max: u64,
+    /// With less room than this on the disk no request is accepted.
+    pub disk_reserve_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// `None`: an SQLite database in the data directory.
+    pub postgres: Option<DatabaseUrl>,
+    pub schema: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhooksConfig {
+    /// Private and loopback addresses that may be called.
+    pub allow: Vec<Network>,
+    pub first_timeout: Duration,
+    /// Of every call but the first.
+    pub timeout: Duration,
+    pub calls_max: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesConfig {
+    /// Of one file.
+    pub bytes_max: u64,
+    /// Of all files together.
+    pub total_bytes_max: u64,
+    pub retention: Duration,
+}
+
+/// A call of a webhook must end well before it may be given to another node.
+const WEBHOOK_TIMEOUT_MAX: Duration = Duration::from_mins(4);
+/// PostgreSQL cuts longer names off.
+const SCHEMA_BYTES_MAX: usize = 63;
+
 /// Of one file of the recorder.
 const RECORDER_SEGMENT_BYTES_MIN: u64 = 64 << 10;
 const RECORDER_SEGMENT_BYTES_MAX: u64 = 256 << 20;
@@ -104,12 +153,18 @@ pub(super) fn read(
     let contention = subsection("contention", Section::Contention);
     let recorder = subsection("recorder", Section::Recorder);
     let limits = subsection("limits", Section::Limits);
+    let queue = subsection("queue", Section::Queue);
+    let store = subsection("store", Section::Store);
+    let webhooks = subsection("webhooks", Section::Webhooks);
+    let files = subsection("files", Section::Files);
     if let Some(machine) = node.text("default_machine") {
         let origin = node.origin("default_machine");
         super::app::check_machine(layers, &origin, "node", &machine, machines);
     }
     refuse_zeros(layers, &limits);
     check_recorder(layers, &recorder);
+    check_schema(layers, &store);
+    check_webhooks(layers, &webhooks);
     let data_dir = match node.text("data_dir") {
         Some(dir) => Some(layers.base(&node.origin("data_dir")).join(dir)),
         None => layers.default_data_dir(),
@@ -124,17 +179,10 @@ pub(super) fn read(
             ),
         );
     }
-    let tables = Tables { node, resources, contention, recorder, limits };
+    let tables =
+        Tables { node, resources, contention, recorder, limits, queue, store, webhooks, files };
     let config = data_dir.and_then(|data_dir| tables.combine(data_dir));
-    let Tables { node, resources, contention, recorder, limits } = tables;
-    let read = [
-        (Section::Node, node),
-        (Section::Resources, resources),
-        (Section::Contention, contention),
-        (Section::Recorder, recorder),
-        (Section::Limits, limits),
-    ];
-    (config, read.map(|(section, values)| (section.path().to_owned(), values)).into())
+    (config, tables.into_read())
 }
 
 /// `[node]` and the tables below it, as they were read.
@@ -144,9 +192,28 @@ struct Tables {
     contention: Values,
     recorder: Values,
     limits: Values,
+    queue: Values,
+    store: Values,
+    webhooks: Values,
+    files: Values,
 }
 
 impl Tables {
+    fn into_read(self) -> Vec<(String, Values)> {
+        let read = [
+            (Section::Node, self.node),
+            (Section::Resources, self.resources),
+            (Section::Contention, self.contention),
+            (Section::Recorder, self.recorder),
+            (Section::Limits, self.limits),
+            (Section::Queue, self.queue),
+            (Section::Store, self.store),
+            (Section::Webhooks, self.webhooks),
+            (Section::Files, self.files),
+        ];
+        read.map(|(section, values)| (section.path().to_owned(), values)).into()
+    }
+
     /// `None` if a value that has a default could not be read, which was told already.
     fn combine(&self, data_dir: PathBuf) -> Option<NodeConfig> {
         let node = &self.node;
@@ -163,7 +230,6 @@ impl Tables {
             },
             adopt_timeout: node.duration("adopt_timeout")?,
             shutdown_timeout: node.duration("shutdown_timeout")?,
-            answer_retention: node.duration("answer_retention")?,
             default_machine: node.text("default_machine")?,
             resources: ResourcesConfig {
                 cpu_millis: self.resources.cpu_millis("cpu"),
@@ -177,6 +243,38 @@ impl Tables {
                 segment_bytes: self.recorder.bytes("segment_bytes")?,
             },
             limits: self.limits()?,
+            queue: self.queue()?,
+            store: StoreConfig {
+                postgres: self.store.database_url("postgres"),
+                schema: self.store.text("schema")?,
+            },
+            webhooks: self.webhooks()?,
+            files: FilesConfig {
+                bytes_max: self.files.bytes("bytes_max")?,
+                total_bytes_max: self.files.bytes("total_bytes_max")?,
+                retention: self.files.duration("retention")?,
+            },
+        })
+    }
+
+    fn queue(&self) -> Option<QueueConfig> {
+        let queue = &self.queue;
+        Some(QueueConfig {
+            retention: queue.duration("retention")?,
+            retention_requests_max: queue.count("retention_requests_max")?,
+            retention_bytes_max: queue.bytes("retention_bytes_max")?,
+            inline_bytes_max: queue.bytes("inline_bytes_max")?,
+            disk_reserve_bytes: queue.bytes("disk_reserve")?,
+        })
+    }
+
+    fn webhooks(&self) -> Option<WebhooksConfig> {
+        let webhooks = &self.webhooks;
+        Some(WebhooksConfig {
+            allow: webhooks.networks("allow").unwrap_or_default(),
+            first_timeout: webhooks.duration("first_timeout")?,
+            timeout: webhooks.duration("timeout")?,
+            calls_max: webhooks.count("calls_max")?,
         })
     }
 
@@ -215,6 +313,30 @@ fn check_recorder(layers: &mut Layers, recorder: &Values) {
         );
         let help = "raise it, lower `segment_bytes`, or set `enabled = false`".to_owned();
         layers.problem(recorder.origin("max_bytes"), message, Some(help));
+    }
+}
+
+/// Names that need no quotes, so that they can be typed into `psql` as they are.
+fn check_schema(layers: &mut Layers, store: &Values) {
+    let Some(schema) = store.text("schema") else { return };
+    let bare = schema.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && schema.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if !bare || schema.len() > SCHEMA_BYTES_MAX {
+        let message = format!("`schema` in [node.store] is {schema:?}");
+        let help =
+            format!("use lower-case letters, digits and `_`, at most {SCHEMA_BYTES_MAX} of them");
+        layers.problem(store.origin("schema"), message, Some(help));
+    }
+}
+
+fn check_webhooks(layers: &mut Layers, webhooks: &Values) {
+    for key in ["first_timeout", "timeout"] {
+        let Some(timeout) = webhooks.duration(key) else { continue };
+        if timeout.is_zero() || timeout > WEBHOOK_TIMEOUT_MAX {
+            let most = write_duration(WEBHOOK_TIMEOUT_MAX);
+            let message = format!("`{key}` in [node.webhooks] is not above 0 s and at most {most}");
+            layers.problem(webhooks.origin(key), message, None);
+        }
     }
 }
 

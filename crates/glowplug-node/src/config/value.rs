@@ -5,10 +5,14 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use glowplug_core::retry::{Budgets, Condition};
 use glowplug_core::spec::{WAIT_PRICES, wait_price};
 
+use super::database_url::DatabaseUrl;
 use super::document::{Entry, Raw};
+use super::network::Network;
 use super::problem::suggest;
+use super::retries;
 use super::unit::{BYTES_MAX, parse_bytes, parse_duration, seconds, write_bytes, write_duration};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,14 @@ pub(super) enum Kind {
     Texts,
     /// A list of `{ kind, memory, count }`.
     Gpus,
+    /// A PostgreSQL database; holds a password.
+    DatabaseUrl,
+    /// An address or network, or a list of them.
+    Networks,
+    /// Retries by condition.
+    Retries,
+    /// A condition of retries, or a list of them.
+    Conditions,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +66,10 @@ pub(super) enum Value {
     List(Vec<String>),
     Texts(BTreeMap<String, String>),
     Gpus(Vec<GpuGroup>),
+    DatabaseUrl(DatabaseUrl),
+    Networks(Vec<Network>),
+    Retries(Budgets),
+    Conditions(Vec<Condition>),
 }
 
 /// Some GPUs of one model.
@@ -91,10 +107,7 @@ impl Kind {
             Self::Path => "a path in quotes".into(),
             Self::Text => "text in quotes".into(),
             Self::Bool => "true or false".into(),
-            Self::Choice(options) => {
-                let quoted: Vec<String> = options.iter().map(|o| format!("\"{o}\"")).collect();
-                format!("one of {}", quoted.join(", "))
-            }
+            Self::Choice(options) => format!("one of {}", quoted(options)),
             Self::Duration => {
                 "a duration: a number of seconds, or text such as \"30s\" or \"5m\"".into()
             }
@@ -116,6 +129,14 @@ impl Kind {
             Self::Texts => "a table of texts such as { NAME = \"value\" }".into(),
             Self::Gpus => {
                 "a list such as [{ kind = \"H100\", memory = \"80GiB\", count = 2 }]".into()
+            }
+            Self::DatabaseUrl => "a URL such as \"postgres://user:password@host/database\"".into(),
+            Self::Networks => {
+                "an address, a network such as \"10.0.0.0/8\", or a list of them".into()
+            }
+            Self::Retries => "a table such as { server_error = { retries = 2 } }".into(),
+            Self::Conditions => {
+                format!("one of {}, or a list of them", quoted(&retries::CONDITIONS))
             }
         }
     }
@@ -181,12 +202,38 @@ impl Kind {
             }
             (Self::Names, Raw::Text(name)) => Ok(Value::List(vec![name.clone()])),
             (Self::Argv, Raw::Text(line)) => split_command(line).map(Value::List),
-            (Self::Names | Self::Argv, Raw::List(items)) => list(items).ok_or_else(wrong_type),
+            (Self::Names | Self::Argv, Raw::List(items)) => {
+                names(items).map(Value::List).ok_or_else(wrong_type)
+            }
             (Self::Texts, Raw::Table(entries)) => texts(entries),
             (Self::Gpus, Raw::List(items)) => {
                 items.iter().map(gpu_group).collect::<Result<_, _>>().map(Value::Gpus)
             }
+            // What was written is not repeated: there may be a password in it.
+            (Self::DatabaseUrl, Raw::Text(url)) => DatabaseUrl::parse(url)
+                .map(Value::DatabaseUrl)
+                .ok_or_else(|| Unfit::new(format!("must be {}", self.expected()))),
+            (Self::Networks | Self::Conditions, Raw::Text(name)) => {
+                self.read_names(vec![name.clone()])
+            }
+            (Self::Networks | Self::Conditions, Raw::List(items)) => {
+                self.read_names(names(items).ok_or_else(wrong_type)?)
+            }
+            (Self::Retries, Raw::Table(entries)) => retries::budgets(entries).map(Value::Retries),
             _ => Err(wrong_type()),
+        }
+    }
+
+    /// Reads a list of what has a name each.
+    fn read_names(self, names: Vec<String>) -> Result<Value, Unfit> {
+        match self {
+            Self::Networks => names
+                .iter()
+                .map(|name| network(name))
+                .collect::<Result<_, _>>()
+                .map(Value::Networks),
+            Self::Conditions => retries::conditions(names).map(Value::Conditions),
+            _ => Ok(Value::List(names)),
         }
     }
 
@@ -204,7 +251,7 @@ impl Kind {
             | Self::Number
             | Self::WaitPrice => number(),
             Self::Bool => text.parse().map(Raw::Bool).ok(),
-            Self::Names => Some(Raw::List(comma_list(text))),
+            Self::Names | Self::Networks | Self::Conditions => Some(Raw::List(comma_list(text))),
             Self::Gpus => Some(Raw::List(comma_list(text).iter().map(gpu_from_text).collect())),
             _ => None,
         };
@@ -279,12 +326,24 @@ fn split_command(line: &str) -> Result<Vec<String>, Unfit> {
     }
 }
 
-fn list(items: &[Raw]) -> Option<Value> {
+fn network(text: &str) -> Result<Network, Unfit> {
+    Network::parse(text).ok_or_else(|| Unfit {
+        message: format!("has \"{text}\", which is neither an address nor a network"),
+        help: Some("write it as \"127.0.0.1\" or \"10.0.0.0/8\"".into()),
+    })
+}
+
+fn quoted(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    quoted.join(", ")
+}
+
+fn names(items: &[Raw]) -> Option<Vec<String>> {
     let text = |item: &Raw| match item {
         Raw::Text(text) => Some(text.clone()),
         _ => None,
     };
-    items.iter().map(text).collect::<Option<_>>().map(Value::List)
+    items.iter().map(text).collect()
 }
 
 fn texts(entries: &[Entry]) -> Result<Value, Unfit> {
@@ -387,62 +446,21 @@ impl fmt::Display for Value {
                     .collect();
                 write!(f, "[{}]", groups.join(", "))
             }
+            Self::DatabaseUrl(url) => write!(f, "\"{url}\""),
+            Self::Networks(networks) => {
+                let texts: Vec<String> =
+                    networks.iter().map(|network| format!("\"{network}\"")).collect();
+                write!(f, "[{}]", texts.join(", "))
+            }
+            Self::Retries(budgets) => f.write_str(&retries::written(budgets)),
+            Self::Conditions(conditions) => {
+                let texts: Vec<String> =
+                    conditions.iter().map(|condition| format!("\"{condition}\"")).collect();
+                write!(f, "[{}]", texts.join(", "))
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_line_is_split_and_nothing_more() {
-        let read = |line: &str| Kind::Argv.read(&Raw::Text(line.into()));
-        assert_eq!(
-            read("./server --port $PORT --name 'a b'").unwrap(),
-            Value::List(["./server", "--port", "$PORT", "--name", "a b"].map(Into::into).into())
-        );
-        assert!(read("./server 'oops").unwrap_err().message.contains("quote"));
-        assert!(read("a && b").unwrap_err().help.unwrap().contains("\"sh\", \"-c\""));
-    }
-
-    #[test]
-    fn values_of_the_wrong_type_say_what_is_expected() {
-        let check = |kind: Kind, raw: Raw, expected: &str| {
-            assert_eq!(kind.read(&raw).unwrap_err().message, expected);
-        };
-        check(
-            Kind::Duration,
-            Raw::Bool(true),
-            "must be a duration: a number of seconds, or text such as \"30s\" or \"5m\", not the boolean true",
-        );
-        check(
-            Kind::Count,
-            Raw::Text("two".into()),
-            "must be a whole number of 0 or more, not the text \"two\"",
-        );
-        check(Kind::Count, Raw::Integer(-5), "is -5; it must be 0 or more");
-        check(
-            Kind::Count,
-            Raw::Integer(1 << 40),
-            "is 1099511627776; it must be at most 4294967295",
-        );
-        check(Kind::Duration, Raw::Integer(-1), "is -1 s; it must be between 0 s and 10 years");
-        check(Kind::Cores, Raw::Float(f64::NAN), "is NaN; it must be between 0 and 4096 cores");
-    }
-
-    #[test]
-    fn text_of_the_environment_reads_like_the_file() {
-        let read = |kind: Kind, text: &str| kind.read_text(text).unwrap();
-        assert_eq!(read(Kind::Count, "3"), Value::Count(3));
-        assert_eq!(read(Kind::Cores, "1.5"), Value::CpuMillis(1_500));
-        assert_eq!(read(Kind::Bool, "true"), Value::Bool(true));
-        assert_eq!(read(Kind::Duration, "5m"), Value::Duration(Duration::from_mins(5)));
-        assert_eq!(read(Kind::Names, "S, M"), Value::List(vec!["S".into(), "M".into()]));
-        assert_eq!(
-            read(Kind::Gpus, "H100:80GiB:2,L40:48GiB").to_string(),
-            "[{ kind = \"H100\", memory = \"80GiB\", count = 2 }, { kind = \"L40\", memory = \"48GiB\", count = 1 }]"
-        );
-        assert!(Kind::Count.read_text("many").is_err());
-    }
-}
+mod tests;

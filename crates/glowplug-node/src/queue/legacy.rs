@@ -58,7 +58,7 @@ pub(crate) async fn purge(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(PURGE_INTERVAL);
     loop {
         ticks.tick().await;
-        let keep = shared.config.node.answer_retention;
+        let keep = shared.config.node.queue.retention;
         let before = Timestamp::ZERO + (shared.desk.now() - Timestamp::ZERO).saturating_sub(keep);
         loop {
             match shared.store.purge(Retention::since(before), PURGE_BATCH).await {
