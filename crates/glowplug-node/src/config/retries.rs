@@ -7,11 +7,13 @@ use super::problem::suggest;
 use super::value::Unfit;
 
 /// fal's names of the conditions under which a request may be tried again.
-pub(super) const CONDITIONS: [&str; 3] = ["timeout", "server_error", "connection_error"];
+pub(super) const CONDITIONS: [&str; 4] =
+    ["timeout", "client_error", "server_error", "connection_error"];
 
 pub(super) fn condition(name: &str) -> Option<Condition> {
     match name {
         "timeout" => Some(Condition::Timeout),
+        "client_error" => Some(Condition::ClientError),
         "server_error" => Some(Condition::ServerError),
         "connection_error" => Some(Condition::ConnectionError),
         _ => None,
@@ -24,6 +26,7 @@ pub(super) fn budgets(entries: &[Entry]) -> Result<Budgets, Unfit> {
     for Entry { key, value, .. } in entries {
         let budget = match condition(key) {
             Some(Condition::Timeout) => &mut budgets.timeout,
+            Some(Condition::ClientError) => &mut budgets.client_error,
             Some(Condition::ServerError) => &mut budgets.server_error,
             Some(Condition::ConnectionError) => &mut budgets.connection_error,
             None => {
@@ -67,8 +70,8 @@ pub(super) fn conditions(names: Vec<String>) -> Result<Vec<Condition>, Unfit> {
 
 /// As it would be written in the config file.
 pub(super) fn written(budgets: &Budgets) -> String {
-    let Budgets { timeout, server_error, connection_error, .. } = *budgets;
-    let named = CONDITIONS.into_iter().zip([timeout, server_error, connection_error]);
+    let Budgets { timeout, client_error, server_error, connection_error } = *budgets;
+    let named = CONDITIONS.into_iter().zip([timeout, client_error, server_error, connection_error]);
     let pairs: Vec<String> = named
         .filter_map(|(name, retries)| {
             retries.map(|retries| format!("{name} = {{ retries = {retries} }}"))

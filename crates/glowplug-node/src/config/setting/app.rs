@@ -191,8 +191,8 @@ pub(super) const APP: &[Setting] = &[
         "retry_config",
         Kind::Retries,
         Otherwise("up to 10 attempts whatever the condition"),
-        "Additional attempts of queued requests by condition: `timeout`, `server_error`, `connection_error`. A \
-         condition that is not named keeps its default. There are never more than 10 attempts in all.",
+        "Additional attempts of queued requests by condition: `timeout`, `client_error`, `server_error`, \
+         `connection_error`. A condition that is not named keeps its default. There are never more than 10 attempts in all.",
     ),
     setting(
         "skip_retry_conditions",
