@@ -30,6 +30,8 @@ pub enum End {
     AllOver,
     /// At [`crate::simulation::World::until`].
     Until,
+    /// At the last answer, as [`crate::simulation::World::until_answered`] says.
+    Answered,
     /// Requests were open for [`crate::simulation::OVERTIME_MAX`] after the last one came.
     Overtime,
     /// No request was answered or refused in [`crate::simulation::STUCK_EVENTS_MAX`] events after the last one

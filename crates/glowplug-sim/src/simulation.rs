@@ -3,8 +3,8 @@
 //! A simulation ends when nothing is to come any more. Three things end it before that:
 //!
 //! - [`World::until`] comes: what is open then is left, and runners are counted up to it;
-//! - without it, when the traffic is over, no request is open and only runners live that a floor keeps:
-//!   they are counted up to the last answer;
+//! - without it, when the traffic is over, no request is open and only runners live that a floor keeps, or with
+//!   [`World::until_answered`] whichever live: they are counted up to the last answer;
 //! - without it, when requests are still open [`OVERTIME_MAX`] after the last arrival, or when none was answered
 //!   or refused in [`STUCK_EVENTS_MAX`] events since, as those of an app whose starts always fail: they are
 //!   left, and runners are counted up to then.
@@ -71,6 +71,9 @@ pub struct World {
     pub happenings: Vec<Happening>,
     /// Nothing happens from this moment on, and runners are counted up to it. `None`: when all is over.
     pub until: Option<Timestamp>,
+    /// The last answer is the end, whoever is kept after it and for how long: what comes next is not known, so
+    /// nobody is charged for having waited for it. With [`World::until`] it has no meaning.
+    pub until_answered: bool,
     /// A warm-up: what comes and what is spent before this moment happens, and is not counted.
     pub count_from: Timestamp,
     /// What to sum up by part of the time, beside all else.

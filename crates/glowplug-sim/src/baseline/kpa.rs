@@ -126,7 +126,36 @@ impl Kpa {
     where
         E: std::error::Error + 'static,
     {
-        let Range { start: count_from, end: until } = counted;
+        self.run_until(counted, End::Until, apps, seed, traffic)
+    }
+
+    /// As [`Kpa::run_from`], and the last answer is the end, as with
+    /// [`World::until_answered`](crate::simulation::World::until_answered).
+    pub fn run_answered<E>(
+        &self,
+        count_from: Timestamp,
+        apps: &[AppModel],
+        seed: u64,
+        traffic: impl Iterator<Item = Result<Arrival, E>>,
+    ) -> Result<Outcome, Failure<E>>
+    where
+        E: std::error::Error + 'static,
+    {
+        self.run_until(count_from..Timestamp::MAX, End::Answered, apps, seed, traffic)
+    }
+
+    fn run_until<E>(
+        &self,
+        counted: Range<Timestamp>,
+        why: End,
+        apps: &[AppModel],
+        seed: u64,
+        traffic: impl Iterator<Item = Result<Arrival, E>>,
+    ) -> Result<Outcome, Failure<E>>
+    where
+        E: std::error::Error + 'static,
+    {
+        let Range { start: count_from, end: mut until } = counted;
         let mut ledger = Ledger::new(apps.len(), Timestamp::ZERO);
         let mut running: Vec<App> =
             (0..).zip(apps).map(|(index, model)| App::new(index, self, model, seed)).collect();
@@ -147,6 +176,10 @@ impl Kpa {
             let app = &mut running[arrival.app as usize];
             app.advance(&mut ledger, arrival.at);
             app.arrive(&mut ledger, &arrival);
+        }
+        if why == End::Answered {
+            let answered = running.iter_mut().map(|app| app.answer_all(&mut ledger));
+            until = answered.max().unwrap_or(until);
         }
         for app in &mut running {
             app.advance(&mut ledger, until);

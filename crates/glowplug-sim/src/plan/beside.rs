@@ -40,7 +40,12 @@ pub(super) fn all(stage: &Stage<'_>, course: Course<'_>) -> Result<Vec<Beside>, 
 fn kpa(stage: &Stage<'_>, course: Course<'_>, stable_secs: u64) -> Result<Beside, Error> {
     let stable = Duration::from_secs(stable_secs);
     let outcome = Kpa { stable, ..Kpa::default() }
-        .run_from(course.count_from, stage.models(), stage.seed(), stage.watched(course.traffic))
+        .run_answered(
+            course.count_from,
+            stage.models(),
+            stage.seed(),
+            stage.watched(course.traffic),
+        )
         .map_err(fail)?;
     let numbers = numbers::totals(&outcome, &stage.apps, stage.limits(), course.span());
     Ok(Beside {

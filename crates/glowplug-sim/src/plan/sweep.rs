@@ -191,6 +191,7 @@ impl<'a> Stage<'a> {
             engine: engine::Config::default(),
             capacity: self.options.capacity.clone().unwrap_or_else(unbounded),
             apps,
+            until_answered: true,
             count_from: job.course.count_from,
             parts: Some(Parts { edges: job.edges.clone(), limits: self.limits.of_cells() }),
             moments_max,

@@ -260,6 +260,10 @@ where
         if self.coming.is_some() || self.happenings_left > 0 {
             return false;
         }
+        if self.world.until_answered && self.facts.requests.open() == 0 {
+            self.end = End::Answered;
+            return true;
+        }
         if self.facts.only_floors_live() {
             self.quiet_events += 1;
             return self.facts.keeps_floors();
@@ -425,7 +429,7 @@ where
         }
         let end = match self.world.until {
             Some(until) => until,
-            None if self.end == End::AllOver => self.last_answer,
+            None if matches!(self.end, End::AllOver | End::Answered) => self.last_answer,
             None => self.now,
         };
         self.cut(end);

@@ -6,12 +6,13 @@ use glowplug_core::Timestamp;
 use glowplug_core::engine;
 use glowplug_core::request::Mode;
 use glowplug_core::spec::Scaling;
+use glowplug_sim::baseline::kpa::Kpa;
 use glowplug_sim::model::{AppModel, Faults};
-use glowplug_sim::outcome::End;
+use glowplug_sim::outcome::{End, Outcome};
 use glowplug_sim::simulation::{Failure, OVERTIME_MAX, REQUESTS_OPEN_MAX, STUCK_EVENTS_MAX, World};
 use glowplug_sim::traffic::Arrival;
 
-use crate::worlds::{app, run, secs, world};
+use crate::worlds::{app, arrivals, run, secs, world};
 
 /// A million requests a second on one runner: what finds the line full is refused, queued or not.
 #[test]
@@ -40,6 +41,31 @@ fn a_world_with_too_many_open_requests_ends() {
     let Failure::TooManyOpen { count, .. } = failure else { panic!("{failure}") };
     assert_eq!(count, REQUESTS_OPEN_MAX + 1);
     assert!(failure.to_string().contains("more than 1000000; let fewer come at once"), "{failure}");
+}
+
+/// Whoever keeps runners longer, or for good, pays no more than who ends them, once all is answered.
+#[test]
+fn nobody_pays_for_the_time_after_the_last_answer() {
+    let traffic = arrivals(&[0.0, 10.0]);
+    for scaling in [
+        Scaling { keep_alive: secs(60.0), ..Scaling::default() },
+        Scaling { keep_alive: secs(7_200.0), ..Scaling::default() },
+        Scaling { min_concurrency: 1, ..Scaling::default() },
+    ] {
+        let world = World { until_answered: true, ..world(vec![app(scaling)]) };
+        let outcome = run(&world, &traffic);
+        let paid = secs(outcome.total.runner_seconds.total());
+        assert_eq!((outcome.end, outcome.total.answered), (End::Answered, 2));
+        assert_eq!((paid, outcome.span), (secs(11.0), secs(11.0)), "{scaling:?}");
+    }
+    let apps = [app(Scaling::default())];
+    let ok = || traffic.iter().copied().map(Ok::<_, Infallible>);
+    let answered = Kpa::default().run_answered(Timestamp::ZERO, &apps, 1, ok()).unwrap();
+    let over = Kpa::default().run(&apps, 1, ok()).unwrap();
+    let paid = |outcome: &Outcome| secs(outcome.total.runner_seconds.total());
+    // It uses 70 % of a pod at most, and so has two.
+    assert_eq!((answered.total.answered, paid(&answered)), (2, secs(22.0)));
+    assert!(paid(&over) > secs(60.0), "its window comes on top");
 }
 
 /// An hour of requests for an app that never comes up: nobody waits for a day of failing starts.

@@ -11,7 +11,9 @@ use glowplug_core::decision::StartCause;
 use glowplug_core::request::{Mode, Priority};
 use glowplug_core::spec::Scaling;
 use glowplug_sim::model::Model;
-use glowplug_sim::plan::result::{CostUnit, Intent, Plan, Recommendation, Source, WaitMeasure};
+use glowplug_sim::plan::result::{
+    CostUnit, Intent, Plan, Recommendation, Run, Source, WaitMeasure,
+};
 use glowplug_sim::plan::setting::{Auto, Fixed, Setting};
 use glowplug_sim::plan::{
     Budget, Error, Filter, Grid, Holdout, Options, Prices, Progress, Silent, Traffic, plan,
@@ -120,8 +122,8 @@ fn of_regular_gaps_only_those_just_kept_through_or_not_at_all_pay() {
         assert_eq!(numbers.requests, 200);
         assert_eq!(numbers.starts.total, if warm { 1 } else { 200 }, "{}", run.setting);
         assert_eq!(numbers.cold, if warm { 1 } else { 200 });
-        // 199 gaps of 60 s, then the last request and keep_alive; or 10 s, 1 s and keep_alive each.
-        let expected = if warm { 199 * 60 + 1 + setting } else { 200 * (10 + 1 + setting) };
+        // 199 gaps of 60 s, then the last request; or 10 s and 1 s each, and keep_alive but after the last.
+        let expected = if warm { 199 * 60 + 1 } else { 200 * (10 + 1) + 199 * setting };
         let found = numbers.runner_seconds.total;
         assert!((found - expected as f64).abs() < 1e-6, "{}: {found}, not {expected}", run.setting);
         assert!((numbers.cost - found / 3_600.0).abs() < 1e-9);
@@ -141,6 +143,7 @@ fn a_memoryless_app_is_kept_for_ever_or_not_at_all() {
             // One runner for all, so that there is but one question.
             let default_scaling = Scaling {
                 keep_alive: secs(today_secs),
+                concurrency_buffer: u32::from(today_secs > 0),
                 max_multiplexing: 100,
                 ..Scaling::default()
             };
@@ -150,6 +153,28 @@ fn a_memoryless_app_is_kept_for_ever_or_not_at_all() {
         // Today is dear, or slow, so that the guard against worse does not bind.
         assert_eq!(found(7_200, Intent::CostSensitive), cost_sensitive, "{gap_secs}");
         assert_eq!(found(0, Intent::LatencyCritical), latency_critical, "{gap_secs}");
+    }
+}
+
+/// Twenty minutes of a request a minute: a runner that outlives them costs nothing more than one that is kept
+/// for good, for what comes after them is not known.
+#[test]
+fn no_floor_is_recommended_because_the_trace_ends() {
+    let traffic = regular(&[("local/a", 60.0, 20)]);
+    let plan = made(&traffic, &Options { grid: Grid::Sensible, ..options() });
+    let cost = |floor| {
+        let like = |run: &&Run| match run.setting {
+            Setting::Fixed(fixed) => {
+                fixed == Fixed { keep_alive: secs(900), min_concurrency: floor, ..Fixed::default() }
+            }
+            _ => false,
+        };
+        plan.runs.iter().find(like).unwrap().numbers.cost
+    };
+    assert!((cost(0) - cost(1)).abs() < 1e-9, "{} without, {} with a floor", cost(0), cost(1));
+    for recommendation in &plan.recommendations {
+        let floor = value(recommendation, "local/a", "min_concurrency");
+        assert_eq!(floor, None, "{:?}", recommendation.intent);
     }
 }
 

@@ -62,6 +62,7 @@ pub(super) struct App {
     /// Still to come, and not to be counted.
     answers_of_before: u64,
     last_tick: Timestamp,
+    last_arrival: Timestamp,
 }
 
 /// Knative's own state of an app, which rules when the last pod may go.
@@ -126,12 +127,14 @@ impl App {
             in_flight: 0,
             answers_of_before: 0,
             last_tick: Timestamp::ZERO,
+            last_arrival: Timestamp::ZERO,
         }
     }
 
     /// A request comes; all that is before it has happened.
     pub(super) fn arrive(&mut self, ledger: &mut Ledger, arrival: &Arrival) {
         let now = arrival.at;
+        self.last_arrival = now;
         self.wake(now);
         let is_first = self.reports.arrive(now, self.concurrency(), self.ready > 0);
         let service = arrival.service.unwrap_or_else(|| self.times.service());
@@ -178,6 +181,21 @@ impl App {
                 Event::Overdue => self.refuse_overdue(ledger, at),
             }
         }
+    }
+
+    /// Lets everything happen up to the last answer, and says when that was, or when the last request came.
+    pub(super) fn answer_all(&mut self, ledger: &mut Ledger) -> Timestamp {
+        let mut now = self.last_arrival;
+        while self.concurrency() > 0 {
+            let event_at = self.agenda.peek().map_or(Timestamp::MAX, |Reverse((at, _))| *at);
+            let next = event_at.min(self.next_tick());
+            if next == Timestamp::MAX {
+                break;
+            }
+            self.advance(ledger, next);
+            now = next;
+        }
+        now
     }
 
     /// Closes the books on what is left at the end.

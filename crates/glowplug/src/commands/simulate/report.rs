@@ -26,6 +26,7 @@ fn ended(end: End) -> &'static str {
     match end {
         End::AllOver => "all_over",
         End::Until => "until",
+        End::Answered => "answered",
         End::Overtime => OVERTIME,
         End::Stuck => STUCK,
     }
