@@ -20,6 +20,7 @@ mod proxy;
 mod queue;
 mod run;
 pub mod tls;
+pub mod webhook;
 mod websocket;
 
 pub use body::Body;
