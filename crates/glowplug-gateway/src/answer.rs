@@ -36,11 +36,19 @@ impl Problem {
             | ErrorType::RunnerDisconnected
             | ErrorType::RunnerConnectionRefused
             | ErrorType::RunnerConnectionError
+            | ErrorType::RequestTimeout
+            | ErrorType::StartupTimeout
             | ErrorType::ShuttingDown
             | ErrorType::StoreUnavailable => RetryHint::Temporary,
             _ => RetryHint::None,
         };
         Self { kind, detail: detail.into(), hint }
+    }
+
+    /// The same request may well succeed if it is sent again.
+    pub(crate) fn temporary(mut self) -> Self {
+        self.hint = RetryHint::Temporary;
+        self
     }
 
     pub fn answer(&self) -> Response<Body> {
@@ -87,6 +95,8 @@ impl From<Refusal> for Problem {
         let mut problem = Self::new(kind, refusal.to_string());
         problem.hint = match refusal {
             Refusal::StartDeadline => RetryHint::CallersDeadline,
+            // What is queued waits for the next start, so that a direct caller may, too.
+            Refusal::StartFailed { .. } => RetryHint::Temporary,
             // No number of tries makes room that the node does not have.
             Refusal::Unschedulable { .. } => RetryHint::None,
             _ => problem.hint,

@@ -146,7 +146,11 @@ impl ForwardError {
             Self::BodyTooLarge => ErrorType::PayloadTooLarge,
             Self::Revoked(refusal) => return Problem::from(refusal.clone()),
         };
-        Problem::new(kind, self.to_string())
+        let problem = Problem::new(kind, self.to_string());
+        match self {
+            Self::Incomplete { .. } | Self::Malformed { .. } => problem.temporary(),
+            _ => problem,
+        }
     }
 }
 

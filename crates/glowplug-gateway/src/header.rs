@@ -4,12 +4,15 @@
 //! end here. Fields named `x-fal-…` are the gateway's: a caller's are read and dropped, so that the app
 //! can believe the ones it gets.
 
-use std::time::Duration;
+mod control;
 
-use glowplug_core::request::{Answer, Priority};
+use glowplug_core::request::Answer;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::options::RESPONSE_HEADER_BYTES_MAX;
+
+pub(crate) use control::CallerControl;
+use control::{START_TIMEOUT_SECONDS_MIN, is_lifecycle_preference};
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-fal-request-id");
 pub(crate) const ENDPOINT: HeaderName = HeaderName::from_static("x-fal-endpoint");
@@ -17,23 +20,13 @@ pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-fal-caller-user
 pub(crate) const ERROR_TYPE: HeaderName = HeaderName::from_static("x-fal-error-type");
 pub(crate) const NEEDS_RETRY: HeaderName = HeaderName::from_static("x-fal-needs-retry");
 pub(crate) const TIMEOUT_TYPE: HeaderName = HeaderName::from_static("x-fal-request-timeout-type");
+/// Ours, beside fal's: seconds until a queued request is expected to be answered.
+pub(crate) const ETA_SECONDS: HeaderName = HeaderName::from_static("x-glowplug-eta-seconds");
 pub(crate) const TARGET_URL: HeaderName = HeaderName::from_static("x-fal-target-url");
 
 const FAL_PREFIX: &str = "x-fal-";
-/// A start timeout of this or less is a mistake: no app could start within it.
-const START_TIMEOUT_SECONDS_MIN: f64 = 0.1;
 /// What HTTP adds to each field beyond its name and value: `: ` and the line end.
 const FIELD_OVERHEAD_BYTES: usize = 4;
-
-/// What a caller's headers ask of the gateway.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct CallerControl {
-    pub(crate) start_timeout: Option<Duration>,
-    pub(crate) priority: Priority,
-    pub(crate) no_retry: bool,
-    /// The protocol of an `Upgrade` the caller wants on this connection.
-    pub(crate) upgrade: Option<HeaderValue>,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeaderError {
@@ -61,32 +54,31 @@ pub(crate) fn receive(
     let mut dropped = Dropped::default();
     for (name, value) in &*headers {
         bytes += field_bytes(name, value);
-        if !dropped.hop_by_hop(name)
-            && (name.as_str().starts_with(FAL_PREFIX) || *name == header::EXPECT)
-        {
+        if !dropped.hop_by_hop(name) && is_gateways(name, value) {
             dropped.others.push(name.clone());
         }
     }
     if bytes > bytes_max {
         return Err(HeaderError::TooLarge { bytes, max: bytes_max });
     }
-    let mut control = CallerControl {
-        start_timeout: None,
-        priority: Priority::Normal,
-        no_retry: false,
-        upgrade: None,
-    };
     if dropped.is_empty() {
-        return Ok(control);
+        return Ok(CallerControl::default());
     }
-    if !dropped.others.is_empty() {
-        control.start_timeout = start_timeout(headers)?;
-        control.priority = priority(headers);
-        control.no_retry = headers.get("x-fal-no-retry").and_then(flag) == Some(true);
-    }
+    let mut control = match dropped.others.is_empty() {
+        true => CallerControl::default(),
+        false => CallerControl::read(headers)?,
+    };
     control.upgrade = upgrade(headers);
     dropped.take_out_of(headers);
     Ok(control)
+}
+
+/// Whether a caller's field ends here, read or not.
+fn is_gateways(name: &HeaderName, value: &HeaderValue) -> bool {
+    match name.as_str() {
+        "expect" | "x-app-fal-disable-fallback" => true,
+        name_text => name_text.starts_with(FAL_PREFIX) && !is_lifecycle_preference(name, value),
+    }
 }
 
 /// Reads an app's headers and leaves in them what the caller should see.
@@ -205,32 +197,6 @@ fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     connection_tokens(headers)
         .any(|token| token.eq_ignore_ascii_case("upgrade"))
         .then(|| protocol.clone())
-}
-
-/// The newer name wins over the deprecated one, which the clients still send.
-fn start_timeout(headers: &HeaderMap) -> Result<Option<Duration>, HeaderError> {
-    let names = ["x-fal-request-start-timeout", "x-fal-request-timeout"];
-    let found = names.into_iter().find_map(|name| Some((name, headers.get(name)?)));
-    let Some((name, value)) = found else { return Ok(None) };
-    let seconds = value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
-    match seconds {
-        // A length of time that cannot be represented never ends.
-        Some(seconds) if seconds > START_TIMEOUT_SECONDS_MIN => {
-            Ok(Duration::try_from_secs_f64(seconds).ok())
-        }
-        _ => {
-            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            Err(HeaderError::StartTimeout { name, value })
-        }
-    }
-}
-
-/// Callers can only lower their priority; anything unknown is normal.
-fn priority(headers: &HeaderMap) -> Priority {
-    match headers.get("x-fal-queue-priority") {
-        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"low") => Priority::Low,
-        _ => Priority::Normal,
-    }
 }
 
 fn flag(value: &HeaderValue) -> Option<bool> {

@@ -84,6 +84,13 @@ pub struct Caller {
     pub admin: bool,
 }
 
+impl Caller {
+    /// Came without a key of this node, to an app that is open to anyone.
+    pub fn is_anonymous(&self) -> bool {
+        self.key_id.is_empty() && !self.admin
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthProblem {
     Missing,

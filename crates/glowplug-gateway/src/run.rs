@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use glowplug_api::ErrorType;
-use glowplug_core::request::{Outcome, Refusal};
-use glowplug_core::{Lease, RequestId};
+use glowplug_core::request::{Answer, Outcome, Refusal};
+use glowplug_core::{Lease, RequestId, retry};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, Version, request};
@@ -16,7 +16,7 @@ use crate::auth;
 use crate::body::{Body, RequestBody};
 use crate::dispatch::Exchange;
 use crate::forward::{AnswerBody, ForwardError};
-use crate::header::{CALLER, ENDPOINT, REQUEST_ID, receive};
+use crate::header::{CALLER, ENDPOINT, NEEDS_RETRY, REQUEST_ID, receive};
 use crate::host::{Admission, AppProblem, AppRoute, Caller, DirectArrival, Host, Revocation, Slot};
 use crate::listener::Worker;
 use crate::path::AppPath;
@@ -41,7 +41,7 @@ pub(crate) async fn direct(
         app: app.id,
         start_deadline,
         caller: caller.key_id.clone(),
-        hint: None,
+        hint: control.hint,
     };
     let mut slot = admitted(worker, arrival).await?;
     let attempt = Attempt::new(worker.clone(), slot.lease);
@@ -233,6 +233,9 @@ pub(crate) fn to_caller(
             return Err(error.problem());
         }
     };
+    if may_be_tried_again(&answer) {
+        parts.headers.insert(NEEDS_RETRY, HeaderValue::from_static("1"));
+    }
     let body = match body {
         AnswerBody::Whole(bytes) => {
             attempt.end(Outcome::Answered(answer));
@@ -243,4 +246,10 @@ pub(crate) fn to_caller(
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     Ok(Response::from_parts(parts, body))
+}
+
+/// Whether a queued request would get another attempt after this answer. A direct one gets none, but its
+/// caller is told.
+fn may_be_tried_again(answer: &Answer) -> bool {
+    answer.status >= 400 && retry::judge(&Outcome::Answered(answer.clone())).1.is_some()
 }

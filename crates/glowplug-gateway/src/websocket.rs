@@ -68,7 +68,7 @@ pub(crate) async fn connect(
         app: app.id,
         start_deadline,
         caller: caller.key_id.clone(),
-        hint: None,
+        hint: control.hint,
     };
     let mut slot = admitted(worker, arrival).await?;
     let attempt = Attempt::new(worker.clone(), slot.lease);

@@ -1,8 +1,16 @@
 use proptest::prelude::*;
 
+use std::time::Duration;
+
+use glowplug_core::request::Priority;
+use glowplug_core::retry::{Budgets, Wish};
+
+use super::control::RUNNER_HINT_BYTES_MAX;
 use super::*;
+use crate::host::Caller;
 
 const BYTES_MAX: usize = 4_096;
+const LIFECYCLE: &str = "x-fal-object-lifecycle-preference";
 
 fn block(fields: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -31,7 +39,19 @@ fn the_app_sees_the_callers_own_headers_only() {
         (&[("x-fal-request-id", "forged"), ("x-other", "1")], &["x-other: 1"]),
         (&[("X-Fal-Caller-User-Id", "root"), ("x-fal-target-url", "u")], &[]),
         (&[("x-fal-runner-hint", "a"), ("x-fal-runner-hint", "b"), ("x-fal", "c")], &["x-fal: c"]),
-        (&[("x-app-fal-disable-fallback", "1")], &["x-app-fal-disable-fallback: 1"]),
+        (
+            &[("x-app-fal-disable-fallback", "1"), ("x-app-fal-can-disable-filter", "1")],
+            &["x-app-fal-can-disable-filter: 1"],
+        ),
+        (&[("x-fal-tags", "a=b"), ("x-fal-store-io", "0"), ("x-fal-retry-config", "{}")], &[]),
+        (&[("x-fal-cdn-token", "forged"), ("x-fal-endpoint", "forged")], &[]),
+        (
+            &[(LIFECYCLE, r#"{"expiration_duration_seconds":60}"#)],
+            &[r#"x-fal-object-lifecycle-preference: {"expiration_duration_seconds":60}"#],
+        ),
+        (&[(LIFECYCLE, "60"), (LIFECYCLE, "{}")], &[]),
+        (&[(LIFECYCLE, "{")], &[]),
+        (&[("idempotency-key", "k")], &["idempotency-key: k"]),
         (&[("connection", "keep-alive, x-hop"), ("keep-alive", "5"), ("x-hop", "1")], &[]),
         (&[("connection", "host, content-length"), ("host", "a")], &["host: a"]),
         (&[("transfer-encoding", "chunked"), ("trailer", "x-sum")], &["trailer: x-sum"]),
@@ -49,20 +69,18 @@ fn the_app_sees_the_callers_own_headers_only() {
 
 #[test]
 fn control_headers_are_read() {
-    let normal = CallerControl {
-        start_timeout: None,
-        priority: Priority::Normal,
-        no_retry: false,
-        upgrade: None,
-    };
+    let normal = CallerControl::default();
     let seconds = |seconds| CallerControl {
         start_timeout: Some(Duration::from_secs_f64(seconds)),
         ..normal.clone()
     };
     let low = CallerControl { priority: Priority::Low, ..normal.clone() };
-    let no_retry = CallerControl { no_retry: true, ..normal.clone() };
+    let hint = |hint: &str| CallerControl { hint: Some(hint.to_owned()), ..normal.clone() };
+    let dropped = CallerControl { keep_payload: false, ..normal.clone() };
     let websocket =
         CallerControl { upgrade: Some(HeaderValue::from_static("websocket")), ..normal.clone() };
+    let longest = "h".repeat(RUNNER_HINT_BYTES_MAX);
+    let too_long = format!("{longest}h");
     let start = "x-fal-request-start-timeout";
     let deprecated = "x-fal-request-timeout";
     let cases: &[(&[(&str, &str)], CallerControl)] = &[
@@ -75,16 +93,81 @@ fn control_headers_are_read() {
         (&[("x-fal-queue-priority", "low")], low),
         (&[("x-fal-queue-priority", "high")], normal.clone()),
         (&[("x-fal-queue-priority", "?")], normal.clone()),
-        (&[("x-fal-no-retry", "1")], no_retry.clone()),
-        (&[("x-fal-no-retry", "Yes")], no_retry.clone()),
-        (&[("x-fal-no-retry", "true")], no_retry),
-        (&[("x-fal-no-retry", "0")], normal.clone()),
+        (&[("x-fal-runner-hint", "model-a")], hint("model-a")),
+        (&[("x-fal-runner-hint", " a b ")], hint("a b")),
+        (&[("x-fal-runner-hint", &longest)], hint(&longest)),
+        (&[("x-fal-runner-hint", &too_long)], normal.clone()),
+        (&[("x-fal-runner-hint", "")], normal.clone()),
+        (&[("x-fal-store-io", "0")], dropped.clone()),
+        (&[("x-fal-store-io", "false")], dropped),
+        (&[("x-fal-store-io", "1")], normal.clone()),
+        (&[("x-fal-store-io", "?")], normal.clone()),
+        (&[("x-fal-tags", "a=b")], normal.clone()),
         (&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")], websocket),
         (&[("upgrade", "websocket")], normal),
     ];
     for (fields, expected) in cases {
         assert_eq!(receive(&mut block(fields), BYTES_MAX).as_ref(), Ok(expected), "{fields:?}");
     }
+}
+
+#[test]
+fn retries_are_read_and_belong_to_known_callers() {
+    let known = Caller { key_id: "k".to_owned(), admin: false };
+    let open = Caller { key_id: String::new(), admin: true };
+    let anonymous = Caller::default();
+    let timeout = Budgets { timeout: Some(2), ..Budgets::default() };
+    let all = Budgets {
+        timeout: Some(0),
+        client_error: Some(1),
+        server_error: Some(2),
+        connection_error: Some(u32::MAX),
+    };
+    let (unsaid, never) = (Wish::Unsaid, Wish::Never);
+    let (config, no) = ("x-fal-retry-config", "x-fal-no-retry");
+    let short = r#"{"timeout":{"retries":2}}"#;
+    let whole = r#"{"timeout":{"retries":0},"client_error":{"retries":1},
+                    "server_error":{"retries":2},"connection_error":{"retries":4294967295}}"#;
+    let whole = whole.replace('\n', "");
+    let padded = format!("{short}{}", " ".repeat(1_024));
+    let cases: &[(&[(&str, &str)], Wish, Wish)] = &[
+        (&[], unsaid, unsaid),
+        (&[(no, "1")], never, never),
+        (&[(no, "Yes")], never, never),
+        (&[(no, "true")], never, never),
+        (&[(no, "0")], unsaid, unsaid),
+        (&[(no, "maybe")], unsaid, unsaid),
+        (&[(config, short)], Wish::Budgets(timeout), unsaid),
+        (&[(config, "{}")], Wish::Budgets(Budgets::default()), unsaid),
+        (&[(config, &whole)], Wish::Budgets(all), unsaid),
+        (&[(config, short), (no, "1")], never, never),
+        (&[(config, short), (no, "0")], Wish::Budgets(timeout), unsaid),
+        (&[(config, "")], unsaid, unsaid),
+        (&[(config, "5")], unsaid, unsaid),
+        (&[(config, "[]")], unsaid, unsaid),
+        (&[(config, r#"{"timeout":2}"#)], unsaid, unsaid),
+        (&[(config, r#"{"timeout":{"retries":-1}}"#)], unsaid, unsaid),
+        (&[(config, r#"{"timeout":{"retries":1.5}}"#)], unsaid, unsaid),
+        (&[(config, r#"{"timeout":{"retries":1,"delay":2}}"#)], unsaid, unsaid),
+        (&[(config, r#"{"timeout":{"retries":2},"weather":{"retries":1}}"#)], unsaid, unsaid),
+        (&[(config, r#"{"timeout":{"retries":2}"#)], unsaid, unsaid),
+        (&[(config, &padded)], unsaid, unsaid),
+    ];
+    for (fields, for_known, for_anonymous) in cases {
+        let control = receive(&mut block(fields), BYTES_MAX).unwrap();
+        assert_eq!(control.retries(&known), *for_known, "{fields:?}");
+        assert_eq!(control.retries(&open), *for_known, "{fields:?}");
+        assert_eq!(control.retries(&anonymous), *for_anonymous, "{fields:?}");
+    }
+}
+
+#[test]
+fn a_hint_is_the_bytes_it_was_sent_as() {
+    let mut headers = HeaderMap::new();
+    let value = HeaderValue::from_bytes(b"caf\xe9").unwrap();
+    headers.insert("x-fal-runner-hint", value);
+    let control = receive(&mut headers, BYTES_MAX).unwrap();
+    assert_eq!(control.hint.as_deref(), Some("caf\u{e9}"));
 }
 
 #[test]

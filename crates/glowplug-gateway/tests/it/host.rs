@@ -11,7 +11,7 @@ use glowplug_core::request::{Outcome, Refusal};
 use glowplug_core::{AppId, Lease, RequestId, RunnerAddress, RunnerId, Timestamp};
 use glowplug_gateway::host::{
     Access, Admission, AppProblem, AppRoute, AuthProblem, Caller, CancelOutcome, DirectArrival,
-    Host, QueueStatus, ResponseLookup, Slot, Submission, SubmitProblem, Submitted,
+    Eta, Host, QueueStatus, ResponseLookup, Slot, Submission, SubmitProblem, Submitted,
 };
 use glowplug_gateway::{Body, Fallback, Gateway, LocalAuthority, Options};
 use http::Response;
@@ -58,6 +58,7 @@ pub(crate) struct TableHost {
     revocations: Mutex<Vec<oneshot::Sender<Refusal>>>,
     pub(crate) queue: Mutex<HashMap<RequestId, Queued>>,
     pub(crate) submit_problem: Mutex<Option<SubmitProblem>>,
+    pub(crate) eta: Mutex<Option<Eta>>,
 }
 
 impl TableHost {
@@ -151,7 +152,7 @@ impl Host for TableHost {
 
     fn authenticate(&self, key: Option<&str>) -> Result<Caller, AuthProblem> {
         match key {
-            _ if self.open => Ok(Caller::default()),
+            _ if self.open => Ok(Caller { key_id: String::new(), admin: true }),
             None => Err(AuthProblem::Missing),
             Some(KEY) => Ok(Caller { key_id: KEY_ID.to_owned(), admin: false }),
             Some(_) => Err(AuthProblem::Wrong),
@@ -196,11 +197,19 @@ impl Host for TableHost {
             }
             let mut queue = self.queue.lock().unwrap();
             let position = queue.len();
-            let status = QueueStatus::InQueue { position, eta: None, logs: Vec::new() };
+            let eta = self.eta.lock().unwrap().clone();
+            let status = QueueStatus::InQueue { position, eta: eta.clone(), logs: Vec::new() };
             let changed = watch::channel(0).0;
             let id = submission.id;
+            let before = queue.iter().find(|(_, queued)| {
+                submission.idempotency_key.is_some()
+                    && queued.submission.idempotency_key == submission.idempotency_key
+            });
+            if let Some((id, _)) = before {
+                return Ok(Submitted { id: *id, queue_position: 0, eta: None });
+            }
             queue.insert(id, Queued { submission, status, response: None, changed });
-            Ok(Submitted { id, queue_position: position, eta: None })
+            Ok(Submitted { id, queue_position: position, eta })
         }
         .boxed()
     }

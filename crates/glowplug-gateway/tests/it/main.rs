@@ -4,12 +4,16 @@
 
 mod attempt;
 mod client;
+mod failures;
 mod host;
+mod leaving;
 mod limits;
 mod protocols;
 mod proxy;
 mod queue;
 mod run;
+mod stage;
+mod streaming;
 mod upstream;
 mod wait;
 mod websocket;

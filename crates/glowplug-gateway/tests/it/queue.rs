@@ -6,7 +6,7 @@ use std::time::Duration;
 use glowplug_core::request::{Priority, Refusal};
 use glowplug_core::retry::Wish;
 use glowplug_core::{RequestId, Timestamp};
-use glowplug_gateway::host::{Access, QueueLog, QueueStatus, SubmitProblem};
+use glowplug_gateway::host::{Access, Eta, QueueLog, QueueStatus, SubmitProblem};
 use glowplug_gateway::{Gateway, Options};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -76,6 +76,12 @@ async fn a_submission_reaches_the_host_whole() {
             ("x-fal-request-timeout", "30.0"),
             ("x-fal-no-retry", "1"),
             ("x-fal-runner-hint", "abc"),
+            ("x-fal-retry-config", r#"{"timeout":{"retries":2}}"#),
+            ("x-fal-store-io", "0"),
+            ("x-fal-object-lifecycle-preference", r#"{"expiration_duration_seconds":60}"#),
+            ("x-fal-tags", "a=b"),
+            ("x-app-fal-disable-fallback", "1"),
+            ("idempotency-key", "the-key"),
         ],
     );
     let (status, headers, body) = ask_json(gateway.address(), request).await;
@@ -102,16 +108,87 @@ async fn a_submission_reaches_the_host_whole() {
     assert_eq!(submission.priority, Priority::Low);
     assert_eq!(submission.start_deadline, Some(Timestamp::from_secs(START_SECONDS + 30)));
     assert_eq!(submission.retries, Wish::Never);
+    assert_eq!(submission.hint.as_deref(), Some("abc"));
+    assert_eq!(submission.idempotency_key.as_deref(), Some("the-key"));
+    assert!(!submission.keep_payload);
     assert_eq!(submission.webhook_url.as_deref(), Some("http://127.0.0.1:9/hook"));
     assert_eq!(submission.queue_length_max, Some(7));
     assert_eq!(submission.caller.key_id, KEY_ID);
     let mut headers = submission.headers.clone();
     headers.sort();
     let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let expected = [
+        field("content-type", "application/json"),
+        field("host", "node.test:8642"),
+        field("idempotency-key", "the-key"),
+        field("x-fal-object-lifecycle-preference", r#"{"expiration_duration_seconds":60}"#),
+    ];
+    assert_eq!(headers, expected);
+}
+
+#[tokio::test]
+async fn the_same_key_is_answered_with_the_same_request() {
+    let host = Arc::new(TableHost::open());
+    host.add("me/app", Access::Private, Plan::Wait);
+    let gateway = gateway(&host);
+    let submit = |key| with(post("/queue/me/app", "{}"), &[("idempotency-key", key)]);
+    let (_, _, first) = ask_json(gateway.address(), submit("one")).await;
+    let (status, headers, again) = ask_json(gateway.address(), submit("one")).await;
+    assert_eq!((status, &again), (200, &first));
+    assert_eq!(headers["x-fal-request-id"], first["request_id"].as_str().unwrap());
+    let (_, _, other) = ask_json(gateway.address(), submit("two")).await;
+    assert_ne!(other["request_id"], first["request_id"]);
+}
+
+#[tokio::test]
+async fn idempotency_keys_have_a_limit_and_a_caller() {
+    let host = Arc::new(TableHost::default());
+    host.add("me/app", Access::Public, Plan::Wait);
+    let gateway = gateway(&host);
+    let (longest, too_long) = ("k".repeat(255), "k".repeat(256));
+    let authorization = format!("Key {KEY}");
+    let known = ("authorization", authorization.as_str());
+    let cases: &[(&[(&'static str, &str)], u16, &str)] = &[
+        (&[known, ("idempotency-key", &longest)], 200, ""),
+        (&[known, ("idempotency-key", &too_long)], 400, "takes 256 bytes; at most 255"),
+        (&[known, ("idempotency-key", " ")], 400, "or empty"),
+        (&[("idempotency-key", "k")], 400, "needs a caller"),
+        (&[], 200, ""),
+    ];
+    for (fields, status, detail) in cases {
+        let request = with(post("/queue/me/app", "{}"), fields);
+        let (got, _, body) = ask_json(gateway.address(), request).await;
+        assert_eq!(got, *status, "{fields:?} {body}");
+        let said = body["detail"].as_str().unwrap_or_default();
+        assert!(said.contains(detail), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_eta_is_told_with_what_it_is_made_of() {
+    let host = Arc::new(TableHost::open());
+    host.add("me/app", Access::Private, Plan::Wait);
+    let basis = "3 requests ahead on 2 runners, 4.1 s each".to_owned();
+    *host.eta.lock().unwrap() = Some(Eta { seconds: 12.34567, basis: basis.clone() });
+    let gateway = gateway(&host);
+    let told = json!({"seconds": 12.34567, "basis": basis});
+    let (_, headers, body) = ask_json(gateway.address(), post("/queue/me/app", "{}")).await;
     assert_eq!(
-        headers,
-        [field("content-type", "application/json"), field("host", "node.test:8642")]
+        (&body["eta"], &headers["x-glowplug-eta-seconds"]),
+        (&told, &"12.346".parse().unwrap())
     );
+    let id = body["request_id"].as_str().unwrap();
+    let path = format!("/queue/me/app/requests/{id}/status");
+    let (_, headers, body) = ask_json(gateway.address(), get(&path)).await;
+    assert_eq!(
+        (&body["eta"], &headers["x-glowplug-eta-seconds"]),
+        (&told, &"12.346".parse().unwrap())
+    );
+    let mut stream = send(gateway.address(), get(&format!("{path}/stream"))).await;
+    assert_eq!(status_event(&mut stream).await["eta"], told);
+    host.set_status(id.parse().unwrap(), QueueStatus::InProgress { logs: Vec::new() });
+    let (_, headers, body) = ask_json(gateway.address(), get(&path)).await;
+    assert!(body.get("eta").is_none() && !headers.contains_key("x-glowplug-eta-seconds"));
 }
 
 #[tokio::test]
@@ -140,6 +217,9 @@ async fn submissions_that_cannot_be_taken_are_refused() {
     let problems = [
         (SubmitProblem::QueueFull { limit: 3 }, 429, "queue_full"),
         (SubmitProblem::Unavailable { reason: "disk full".into() }, 503, "store_unavailable"),
+        (SubmitProblem::StorageFull { reason: "1 MiB left".into() }, 507, "storage_full"),
+        (SubmitProblem::KeyReused { earlier: RequestId(7) }, 422, "idempotency_key_reused"),
+        (SubmitProblem::WebhookNotAllowed { reason: "loopback".into() }, 422, "not_allowed"),
         (SubmitProblem::Refused(Refusal::ShuttingDown), 503, "shutting_down"),
     ];
     for (problem, status, error_type) in problems {

@@ -127,6 +127,7 @@ async fn answer(
         "/early" => whole(b"early"),
         "/websocket" => websocket(request),
         "/orders" => orders(number("status")),
+        "/answer" => plain_answer(&request, number("status")),
         "/headers" => many_headers(number("bytes")),
         _ => echo(request).await,
     })
@@ -256,6 +257,17 @@ fn orders(status: usize) -> Response<UpstreamBody> {
     headers.insert("x-fal-runner-health-check", HeaderValue::from_static("true"));
     headers.insert("x-fal-billable-units", HeaderValue::from_static("2"));
     headers.insert("x-fal-request-id", HeaderValue::from_static("forged"));
+    response
+}
+
+/// A status, and `x-fal-needs-retry` if it was asked for.
+fn plain_answer(request: &Request<Incoming>, status: usize) -> Response<UpstreamBody> {
+    let mut response = whole(b"answer");
+    *response.status_mut() = StatusCode::from_u16(u16::try_from(status).unwrap()).unwrap();
+    let query = request.uri().query().unwrap_or_default();
+    if let Some(value) = query.split('&').find_map(|pair| pair.strip_prefix("needs_retry=")) {
+        response.headers_mut().insert("x-fal-needs-retry", value.parse().unwrap());
+    }
     response
 }
 
