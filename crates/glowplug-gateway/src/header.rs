@@ -6,13 +6,13 @@
 
 mod control;
 
-use glowplug_core::request::Answer;
+use glowplug_core::request::{Answer, Hints};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::options::RESPONSE_HEADER_BYTES_MAX;
 
 pub(crate) use control::CallerControl;
-use control::{START_TIMEOUT_SECONDS_MIN, is_lifecycle_preference};
+use control::{START_TIMEOUT_SECONDS_MIN, is_lifecycle_preference, latin_1};
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-fal-request-id");
 pub(crate) const ENDPOINT: HeaderName = HeaderName::from_static("x-fal-endpoint");
@@ -64,9 +64,10 @@ pub(crate) fn receive(
     if dropped.is_empty() {
         return Ok(CallerControl::default());
     }
-    let mut control = match dropped.others.is_empty() {
-        true => CallerControl::default(),
-        false => CallerControl::read(headers)?,
+    let mut control = if dropped.others.is_empty() {
+        CallerControl::default()
+    } else {
+        CallerControl::read(headers)?
     };
     control.upgrade = upgrade(headers);
     dropped.take_out_of(headers);
@@ -95,6 +96,11 @@ pub(crate) fn answer(
             "x-fal-needs-retry" => answer.needs_retry = flag(value),
             "x-fal-stop-runner" => answer.stop_runner = flag(value),
             "x-fal-runner-health-check" => answer.check_health = flag(value) == Some(true),
+            "x-fal-runner-hints" => {
+                // The caller sees them, too: the next request may name one.
+                answer.hints = Some(Hints::parse(&latin_1(value.as_bytes())));
+                continue;
+            }
             _ => {
                 dropped.hop_by_hop(name);
                 continue;

@@ -9,8 +9,7 @@ use glowplug_core::request::Priority;
 use glowplug_core::retry::{Budgets, Wish};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
-use std::collections::BTreeMap;
+use serde_json::{Map, Value};
 
 use super::{HeaderError, flag};
 use crate::host::Caller;
@@ -151,7 +150,7 @@ pub(super) fn latin_1(bytes: &[u8]) -> String {
 /// Apps read this one themselves when they store what they made, so that it is theirs to have if it is
 /// what it should be.
 pub(super) fn is_lifecycle_preference(name: &HeaderName, value: &HeaderValue) -> bool {
-    *name == LIFECYCLE && json::<BTreeMap<String, IgnoredAny>>(value).is_some()
+    *name == LIFECYCLE && json::<Map<String, Value>>(value).is_some()
 }
 
 fn json<T: for<'de> Deserialize<'de>>(value: &HeaderValue) -> Option<T> {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use std::time::Duration;
 
+use glowplug_core::HintId;
 use glowplug_core::request::Priority;
 use glowplug_core::retry::{Budgets, Wish};
 
@@ -113,6 +114,7 @@ fn control_headers_are_read() {
 
 #[test]
 fn retries_are_read_and_belong_to_known_callers() {
+    type Fields<'a> = &'a [(&'a str, &'a str)];
     let known = Caller { key_id: "k".to_owned(), admin: false };
     let open = Caller { key_id: String::new(), admin: true };
     let anonymous = Caller::default();
@@ -130,7 +132,7 @@ fn retries_are_read_and_belong_to_known_callers() {
                     "server_error":{"retries":2},"connection_error":{"retries":4294967295}}"#;
     let whole = whole.replace('\n', "");
     let padded = format!("{short}{}", " ".repeat(1_024));
-    let cases: &[(&[(&str, &str)], Wish, Wish)] = &[
+    let cases: &[(Fields, Wish, Wish)] = &[
         (&[], unsaid, unsaid),
         (&[(no, "1")], never, never),
         (&[(no, "Yes")], never, never),
@@ -159,6 +161,26 @@ fn retries_are_read_and_belong_to_known_callers() {
         assert_eq!(control.retries(&open), *for_known, "{fields:?}");
         assert_eq!(control.retries(&anonymous), *for_anonymous, "{fields:?}");
     }
+}
+
+#[test]
+fn an_apps_hints_are_read_and_passed_on() {
+    let name = "x-fal-runner-hints";
+    for (value, hints) in [
+        ("a", Some(vec!["a"])),
+        ("a, model-b,,c ", Some(vec!["a", "model-b", "c"])),
+        ("", Some(vec![])),
+    ] {
+        let mut headers = block(&[(name, value)]);
+        let hints = hints.map(|hints| hints.into_iter().map(HintId::of).collect());
+        assert_eq!(answer(200, &mut headers).unwrap().hints, hints, "{value}");
+        assert_eq!(headers[name], value);
+    }
+    assert_eq!(answer(200, &mut block(&[("x-own", "a")])).unwrap().hints, None);
+    let mut headers = HeaderMap::new();
+    headers.insert(name, HeaderValue::from_bytes(b"caf\xe9").unwrap());
+    let hints = answer(200, &mut headers).unwrap().hints.unwrap();
+    assert!(hints.accept(HintId::of("caf\u{e9}")) && !hints.accept(HintId::of("caf")));
 }
 
 #[test]

@@ -142,13 +142,14 @@ async fn the_same_key_is_answered_with_the_same_request() {
 
 #[tokio::test]
 async fn idempotency_keys_have_a_limit_and_a_caller() {
+    type Fields<'a> = &'a [(&'static str, &'a str)];
     let host = Arc::new(TableHost::default());
     host.add("me/app", Access::Public, Plan::Wait);
     let gateway = gateway(&host);
     let (longest, too_long) = ("k".repeat(255), "k".repeat(256));
     let authorization = format!("Key {KEY}");
     let known = ("authorization", authorization.as_str());
-    let cases: &[(&[(&'static str, &str)], u16, &str)] = &[
+    let cases: [(Fields, u16, &str); 5] = [
         (&[known, ("idempotency-key", &longest)], 200, ""),
         (&[known, ("idempotency-key", &too_long)], 400, "takes 256 bytes; at most 255"),
         (&[known, ("idempotency-key", " ")], 400, "or empty"),
@@ -158,7 +159,7 @@ async fn idempotency_keys_have_a_limit_and_a_caller() {
     for (fields, status, detail) in cases {
         let request = with(post("/queue/me/app", "{}"), fields);
         let (got, _, body) = ask_json(gateway.address(), request).await;
-        assert_eq!(got, *status, "{fields:?} {body}");
+        assert_eq!(got, status, "{fields:?} {body}");
         let said = body["detail"].as_str().unwrap_or_default();
         assert!(said.contains(detail), "{said}");
     }
