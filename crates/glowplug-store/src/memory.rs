@@ -3,7 +3,9 @@
 //! It answers exactly as [`SqliteStore`](crate::SqliteStore) does and has the same limits, but nothing
 //! outlives it, and what it holds counts against the memory of the node.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod state;
+mod webhooks;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,13 +14,14 @@ use futures::future::BoxFuture;
 use glowplug_core::{RequestId, Timestamp};
 use tokio::sync::broadcast;
 
+use self::state::State;
 use crate::limits::Bounds;
 use crate::records::{
-    Accepted, Change, Completed, CompletedSummary, Completion, Delivery, DeliveryAttempt,
-    DeliveryRecord, DeliveryState, JournalRecord, KeyRecord, QueuedHead, QueuedRequest,
-    RequestLogLine, RequestRecord, Retention, StoredResponse, WholeRequest,
+    Accepted, Change, Completed, Completion, Delivery, DeliveryAttempt, DeliveryRecord,
+    DeliveryState, JournalRecord, KeyRecord, QueuedHead, QueuedRequest, RequestLogLine,
+    RequestRecord, Retention, StoredResponse, WholeRequest,
 };
-use crate::store::{Result, Store, StoreError, check_body, unsupported};
+use crate::store::{Result, Store, StoreError};
 
 #[derive(Default)]
 pub struct MemoryStore {
@@ -26,27 +29,10 @@ pub struct MemoryStore {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
-struct State {
-    boots: u32,
-    /// Where each request is in `requests`.
-    places: HashMap<RequestId, u64>,
-    /// Every request by its place in the order of acceptance.
-    requests: BTreeMap<u64, Entry>,
-    accepted: u64,
-    pending: BTreeSet<u64>,
-    ended: BTreeSet<(Timestamp, u64)>,
-    settings: BTreeMap<(String, String), String>,
-    keys: BTreeMap<String, KeyRecord>,
-    journal: VecDeque<JournalRecord>,
-}
-
-struct Entry {
-    request: QueuedRequest,
-    completion: Option<Completion>,
-    logs: Vec<RequestLogLine>,
-    /// How many lines were dropped, and when the last of them was written.
-    dropped: Option<(usize, Timestamp)>,
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("bounds", &self.bounds).finish_non_exhaustive()
+    }
 }
 
 impl MemoryStore {
@@ -72,116 +58,6 @@ impl MemoryStore {
     }
 }
 
-impl fmt::Debug for MemoryStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").field("bounds", &self.bounds).finish_non_exhaustive()
-    }
-}
-
-impl State {
-    fn entry(&self, id: RequestId) -> Option<&Entry> {
-        self.requests.get(self.places.get(&id)?)
-    }
-
-    fn submit(&mut self, request: QueuedRequest) -> Result<()> {
-        check_body("request body", &request.body)?;
-        if self.places.contains_key(&request.id) {
-            return Err(StoreError::Duplicate(request.id));
-        }
-        self.accepted += 1;
-        self.places.insert(request.id, self.accepted);
-        self.pending.insert(self.accepted);
-        let entry = Entry { request, completion: None, logs: Vec::new(), dropped: None };
-        self.requests.insert(self.accepted, entry);
-        Ok(())
-    }
-
-    fn complete(&mut self, id: RequestId, completion: Completion) -> Result<Completed> {
-        check_body("response body", &completion.response.body)?;
-        let Some(place) = self.places.get(&id) else { return Ok(Completed::UnknownRequest) };
-        if !self.pending.remove(place) {
-            return Ok(Completed::AlreadyComplete);
-        }
-        self.ended.insert((completion.at, *place));
-        if let Some(entry) = self.requests.get_mut(place) {
-            entry.completion = Some(completion);
-        }
-        Ok(Completed::Recorded)
-    }
-
-    fn pending(&self, after: Option<RequestId>, limit: usize) -> Vec<QueuedRequest> {
-        let after = after.and_then(|id| self.places.get(&id)).copied().unwrap_or(0);
-        let places = self.pending.range(after + 1..).take(limit);
-        places.filter_map(|place| self.requests.get(place)).map(|e| e.request.clone()).collect()
-    }
-
-    fn pending_request(&self, id: RequestId) -> Option<QueuedRequest> {
-        let place = self.places.get(&id).filter(|place| self.pending.contains(place))?;
-        self.requests.get(place).map(|entry| entry.request.clone())
-    }
-
-    fn append_logs(&mut self, id: RequestId, lines: Vec<RequestLogLine>, lines_max: usize) {
-        let place = self.places.get(&id);
-        let Some(entry) = place.and_then(|place| self.requests.get_mut(place)) else { return };
-        for line in lines {
-            if entry.logs.len() < lines_max {
-                entry.logs.push(line);
-            } else {
-                let (dropped, _) = entry.dropped.unwrap_or_default();
-                entry.dropped = Some((dropped + 1, line.at));
-            }
-        }
-    }
-
-    fn purge(&mut self, before: Timestamp, limit: usize) -> usize {
-        let old: Vec<_> = self.ended.range(..(before, 0)).take(limit).copied().collect();
-        for (at, place) in &old {
-            self.ended.remove(&(*at, *place));
-            if let Some(entry) = self.requests.remove(place) {
-                self.places.remove(&entry.request.id);
-            }
-        }
-        old.len()
-    }
-
-    fn append_journal(&mut self, records: Vec<JournalRecord>, records_max: usize) {
-        self.journal.extend(records);
-        let surplus = self.journal.len().saturating_sub(records_max);
-        self.journal.drain(..surplus);
-    }
-
-    fn journal(&self, subject: &str, limit: usize) -> Vec<JournalRecord> {
-        let about = |record: &&JournalRecord| record.subjects.iter().any(|each| each == subject);
-        let newest: Vec<_> = self.journal.iter().rev().filter(about).take(limit).collect();
-        newest.into_iter().rev().cloned().collect()
-    }
-}
-
-impl Entry {
-    fn record(&self) -> RequestRecord {
-        RequestRecord {
-            id: self.request.id,
-            app: self.request.app.clone(),
-            path: self.request.path.clone(),
-            submitted_at: self.request.submitted_at,
-            owner: 0,
-            started: false,
-            completed: self.completion.as_ref().map(|completion| CompletedSummary {
-                at: completion.at,
-                status: completion.response.status,
-                error: completion.error.clone(),
-                inference_seconds: completion.inference_seconds,
-                attempts: completion.attempts,
-            }),
-        }
-    }
-
-    fn lines(&self) -> Vec<RequestLogLine> {
-        let notice = self.dropped.map(|(dropped, at)| RequestLogLine::dropped_notice(dropped, at));
-        self.logs.iter().cloned().chain(notice).collect()
-    }
-}
-
 impl Store for MemoryStore {
     fn begin_boot(&self) -> BoxFuture<'_, Result<u32>> {
         self.with_state(|state| {
@@ -191,7 +67,7 @@ impl Store for MemoryStore {
     }
 
     fn submit(&self, request: QueuedRequest) -> BoxFuture<'_, Result<Accepted>> {
-        self.with_state(|state| state.submit(request).map(|()| Accepted::New))
+        self.with_state(|state| state.submit(request))
     }
 
     fn complete(&self, id: RequestId, completion: Completion) -> BoxFuture<'_, Result<Completed>> {
@@ -211,7 +87,7 @@ impl Store for MemoryStore {
     }
 
     fn request(&self, id: RequestId) -> BoxFuture<'_, Result<Option<RequestRecord>>> {
-        self.with_state(move |state| Ok(state.entry(id).map(Entry::record)))
+        self.with_state(move |state| Ok(state.record(id)))
     }
 
     fn response(&self, id: RequestId) -> BoxFuture<'_, Result<Option<StoredResponse>>> {
@@ -227,21 +103,21 @@ impl Store for MemoryStore {
         lines: Vec<RequestLogLine>,
     ) -> BoxFuture<'_, Result<()>> {
         self.with_state(move |state| {
-            state.append_logs(id, lines, self.bounds.request_log_lines_max);
+            state.append_logs(id, &lines, self.bounds.request_log_lines_max);
             Ok(())
         })
     }
 
     fn request_logs(&self, id: RequestId) -> BoxFuture<'_, Result<Vec<RequestLogLine>>> {
-        self.with_state(move |state| Ok(state.entry(id).map(Entry::lines).unwrap_or_default()))
+        self.with_state(move |state| Ok(state.logs(id)))
     }
 
     fn purge(&self, retention: Retention, limit: usize) -> BoxFuture<'_, Result<usize>> {
-        self.with_state(move |state| Ok(state.purge(retention.ended_before, limit)))
+        self.with_state(move |state| Ok(state.purge(retention, limit)))
     }
 
-    fn adopt(&self, _limit: usize) -> BoxFuture<'_, Result<Vec<QueuedHead>>> {
-        unsupported("take over requests")
+    fn adopt(&self, limit: usize) -> BoxFuture<'_, Result<Vec<QueuedHead>>> {
+        self.with_state(move |state| Ok(state.adopt(limit)))
     }
 
     fn started(&self, _id: RequestId) -> BoxFuture<'_, Result<()>> {
@@ -256,49 +132,51 @@ impl Store for MemoryStore {
         None
     }
 
-    fn ahead(&self, _id: RequestId) -> BoxFuture<'_, Result<usize>> {
-        unsupported("count requests")
+    fn ahead(&self, id: RequestId) -> BoxFuture<'_, Result<usize>> {
+        self.with_state(move |state| Ok(state.ahead(id)))
     }
 
-    fn due_deliveries(
-        &self,
-        _now: Timestamp,
-        _limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<Delivery>>> {
-        unsupported("keep webhooks")
+    fn due_deliveries(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Delivery>>> {
+        self.with_state(move |state| Ok(state.due_deliveries(now, limit)))
     }
 
     fn next_delivery(&self) -> BoxFuture<'_, Result<Option<Timestamp>>> {
-        unsupported("keep webhooks")
+        self.with_state(|state| Ok(state.next_delivery()))
     }
 
     fn called(
         &self,
-        _request: RequestId,
-        _attempt: DeliveryAttempt,
-        _state: DeliveryState,
+        request: RequestId,
+        attempt: DeliveryAttempt,
+        delivery_state: DeliveryState,
     ) -> BoxFuture<'_, Result<()>> {
-        unsupported("keep webhooks")
+        self.with_state(move |state| {
+            state.called(request, attempt, delivery_state);
+            Ok(())
+        })
     }
 
-    fn delivery(&self, _request: RequestId) -> BoxFuture<'_, Result<Option<DeliveryRecord>>> {
-        unsupported("keep webhooks")
+    fn delivery(&self, request: RequestId) -> BoxFuture<'_, Result<Option<DeliveryRecord>>> {
+        self.with_state(move |state| Ok(state.delivery(request)))
     }
 
     fn export(
         &self,
-        _after: Option<RequestId>,
-        _limit: usize,
+        after: Option<RequestId>,
+        limit: usize,
     ) -> BoxFuture<'_, Result<Vec<WholeRequest>>> {
-        unsupported("export")
+        self.with_state(move |state| Ok(state.export(after, limit)))
     }
 
-    fn import(&self, _request: WholeRequest) -> BoxFuture<'_, Result<bool>> {
-        unsupported("import")
+    fn import(&self, request: WholeRequest) -> BoxFuture<'_, Result<bool>> {
+        self.with_state(move |state| state.import(request, self.bounds.request_log_lines_max))
     }
 
     fn backup(&self, _to: PathBuf) -> BoxFuture<'_, Result<()>> {
-        unsupported("make a backup")
+        Box::pin(std::future::ready(Err(StoreError::Unsupported {
+            operation: "make a backup",
+            instead: "export its requests, or give the node a data directory",
+        })))
     }
 
     fn put_setting(&self, app: String, key: String, json: String) -> BoxFuture<'_, Result<()>> {

@@ -142,6 +142,8 @@ pub struct RequestLogLine {
     pub message: String,
 }
 
+const DROPPED: &str = " more log lines of this request were dropped";
+
 impl RequestLogLine {
     /// The line that stands for those a store did not keep.
     pub(crate) fn dropped_notice(dropped: usize, at: Timestamp) -> Self {
@@ -149,7 +151,19 @@ impl RequestLogLine {
             at,
             level: "WARNING".to_owned(),
             source: "gateway".to_owned(),
-            message: format!("{dropped} more log lines of this request were dropped"),
+            message: format!("{dropped}{DROPPED}"),
+        }
+    }
+
+    /// Tells the lines that were kept from the one that stands for those that were not.
+    pub(crate) fn split_notice(lines: &[Self]) -> (&[Self], Option<(usize, Timestamp)>) {
+        let Some((last, before)) = lines.split_last() else { return (lines, None) };
+        let number = last.message.strip_suffix(DROPPED).and_then(|number| number.parse().ok());
+        match number {
+            Some(dropped) if Self::dropped_notice(dropped, last.at) == *last => {
+                (before, Some((dropped, last.at)))
+            }
+            _ => (lines, None),
         }
     }
 }

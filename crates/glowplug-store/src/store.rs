@@ -30,7 +30,8 @@ pub trait Store: Send + Sync + 'static {
     // Queue.
 
     /// Accepts a request; the node that called [`begin_boot`](Self::begin_boot) owns it from then on.
-    /// Fails with [`StoreError::Duplicate`] if the id exists, and with [`StoreError::KeyReused`] if the
+    /// Under an idempotency key the request is the same if method, path and body are, and the key is
+    /// remembered as long as the request is. Fails with [`StoreError::Duplicate`] if the id exists, and with [`StoreError::KeyReused`] if the
     /// caller used the idempotency key for another request before.
     fn submit(&self, request: QueuedRequest) -> BoxFuture<'_, Result<Accepted>>;
     /// Makes this node the owner of requests that are not complete and whose owner is gone: all that an
@@ -85,7 +86,8 @@ pub trait Store: Send + Sync + 'static {
     fn due_deliveries(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Delivery>>>;
     /// When the next webhook is due, or may be given out again.
     fn next_delivery(&self) -> BoxFuture<'_, Result<Option<Timestamp>>>;
-    /// Records a call of a webhook and what becomes of it.
+    /// Records a call of a webhook and what becomes of it. One that was delivered stays so. A request
+    /// without a webhook, or one that was purged, is passed over.
     fn called(
         &self,
         request: RequestId,
@@ -103,9 +105,11 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<WholeRequest>>>;
     /// Takes in what [`export`](Self::export) gave out, in one transaction; says whether it was new. A
-    /// request that is not complete belongs to no node until one adopts it.
+    /// request that is not complete belongs to no node until one adopts it. An idempotency key that
+    /// another request has already is left out.
     fn import(&self, request: WholeRequest) -> BoxFuture<'_, Result<bool>>;
     /// Copies the whole store to a new file at `to`, while it is in use. The copy is one moment of it.
+    /// Fails if there is a file of that name.
     fn backup(&self, to: PathBuf) -> BoxFuture<'_, Result<()>>;
 
     // Settings changed at run time, surviving restarts and deploys. Value: JSON text.
@@ -180,6 +184,17 @@ pub enum StoreError {
     Unavailable { operation: &'static str, problem: String },
 }
 
+/// Refuses a request that no store would keep.
+pub(crate) fn check_request(request: &QueuedRequest) -> Result<()> {
+    check_body("request body", &request.body)?;
+    let bytes = request.idempotency_key.as_ref().map_or(0, String::len);
+    let bytes_max = limits::IDEMPOTENCY_KEY_BYTES_MAX;
+    if bytes > bytes_max {
+        return Err(StoreError::TooLarge { what: "idempotency key", bytes, bytes_max });
+    }
+    Ok(())
+}
+
 /// Refuses a body that no store would keep.
 pub(crate) fn check_body(what: &'static str, body: &[u8]) -> Result<()> {
     let (bytes, bytes_max) = (body.len(), limits::BODY_BYTES_MAX);
@@ -187,11 +202,4 @@ pub(crate) fn check_body(what: &'static str, body: &[u8]) -> Result<()> {
         return Err(StoreError::TooLarge { what, bytes, bytes_max });
     }
     Ok(())
-}
-
-pub(crate) fn unsupported<T: Send + 'static>(
-    operation: &'static str,
-) -> BoxFuture<'static, Result<T>> {
-    let instead = "use another kind of store";
-    Box::pin(std::future::ready(Err(StoreError::Unsupported { operation, instead })))
 }

@@ -11,6 +11,10 @@ pub(super) fn id_bytes(id: RequestId) -> [u8; 16] {
     id.0.to_be_bytes()
 }
 
+pub(super) fn request_id(row: &Row<'_>, column: usize) -> rusqlite::Result<RequestId> {
+    Ok(RequestId(u128::from_be_bytes(row.get(column)?)))
+}
+
 /// SQLite's integers end half way through ours, in the year 294,247. What lies beyond is stored as
 /// the last moment, which is read back as [`Timestamp::MAX`]: "never" stays "never".
 pub(super) fn micros(at: Timestamp) -> i64 {

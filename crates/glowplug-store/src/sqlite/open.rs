@@ -37,7 +37,7 @@ const WRITER_CACHE_KIB: i32 = 16 * 1024;
 /// Prepared statements kept per connection: more than there are.
 const STATEMENTS_MAX: usize = 64;
 /// Requests and key hashes are nobody else's business.
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 const OPERATION: &str = "open the database";
 
@@ -184,7 +184,7 @@ fn length(path: &Path) -> Result<u64> {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()

@@ -14,7 +14,7 @@ use tokio::task::unconstrained;
 use super::schema::{MIGRATIONS, migrate, version};
 use super::{Durability, SqliteOptions, SqliteStore, writer};
 use crate::records::Accepted;
-use crate::records::{JournalRecord, Priority, QueuedRequest};
+use crate::records::{JournalRecord, Priority, QueuedRequest, Retention};
 use crate::store::{Result, Store, StoreError};
 
 fn fast() -> SqliteOptions {
@@ -245,13 +245,24 @@ async fn a_file_of_every_older_version_is_migrated() {
         let mut conn = Connection::open(directory.path().join("store.db")).unwrap();
         migrate(&mut conn, &MIGRATIONS[..old]).unwrap();
         if old > 0 {
-            super::queue::submit(&conn, &request(1, b"old".to_vec())).unwrap();
+            conn.execute_batch(
+                "INSERT INTO requests VALUES (7, zeroblob(16), 'local/ocr', '', 'POST', 0, 1000000, \
+                 NULL, 0, NULL, '', '[]', x'01'); INSERT INTO pending VALUES (7); \
+                 INSERT INTO requests VALUES (9, x'00000000000000000000000000000009', 'local/ocr', \
+                 '', 'POST', 0, 1000000, NULL, 0, NULL, '', '[]', x'0102'); \
+                 INSERT INTO completions VALUES (9, 5, 200, NULL, NULL, NULL, 1, '[]', x'030405');",
+            )
+            .unwrap();
         }
         conn.close().unwrap();
 
         let store = open(directory.path());
         let pending = store.pending(None, 10).await.unwrap();
-        assert_eq!(pending.len(), usize::from(old > 0), "from version {old}");
+        let expected: &[_] = if old > 0 { &[request(0, vec![1])] } else { &[] };
+        assert_eq!(pending, expected, "from version {old}");
+        let keep = |bytes_max| Retention { bytes_max, ..Retention::since(Timestamp::ZERO) };
+        assert_eq!(store.purge(keep(5), 10).await.unwrap(), 0);
+        assert_eq!(store.purge(keep(4), 10).await.unwrap(), usize::from(old > 0));
         store.put_setting("a".to_owned(), "b".to_owned(), "1".to_owned()).await.unwrap();
         let record = JournalRecord {
             at: Timestamp::ZERO,
@@ -291,9 +302,25 @@ fn queries_use_their_indexes() {
         "SEARCH pending USING INTEGER PRIMARY KEY (rowid>?); \
          SEARCH requests USING INTEGER PRIMARY KEY (rowid=?)",
     );
+    check(super::purge::SELECT_ENDED, "SCAN completions USING INDEX completions_by_time");
     check(
-        super::queue::SELECT_ENDED,
-        "SEARCH completions USING COVERING INDEX completions_by_time (at<?)",
+        super::accept::SELECT_BY_KEY,
+        "SEARCH requests USING INDEX requests_by_key (caller=? AND app=? AND idempotency_key=?)",
+    );
+    check(
+        super::accept::SELECT_NOT_OWNED,
+        "SEARCH pending USING INTEGER PRIMARY KEY (rowid>?); \
+         SEARCH requests USING INTEGER PRIMARY KEY (rowid=?)",
+    );
+    check(
+        super::webhooks::SELECT_DUE,
+        "SEARCH deliveries USING INDEX deliveries_by_time (due_at<?); \
+         SEARCH completions USING INTEGER PRIMARY KEY (rowid=?); \
+         SEARCH requests USING INTEGER PRIMARY KEY (rowid=?)",
+    );
+    check(
+        super::webhooks::SELECT_NEXT,
+        "SEARCH deliveries USING COVERING INDEX deliveries_by_time (due_at>?)",
     );
     check(
         super::journal::SELECT_ABOUT,

@@ -142,8 +142,8 @@ fn work_until_killed(directory: &Path) {
     runtime.block_on(async {
         let boot = store.begin_boot().await.unwrap();
         report(&format!("boot {boot}"));
-        let old = store.pending(None, usize::MAX).await.unwrap();
-        let mut old = old.into_iter().map(|request| request.id);
+        let old = store.adopt(usize::MAX).await.unwrap();
+        let mut old = old.into_iter().map(|head| head.id);
         for first in (0_u128..).step_by(usize::try_from(BATCH).unwrap()) {
             let new =
                 (first..first + BATCH).map(|number| RequestId(u128::from(boot) << 64 | number));

@@ -131,6 +131,9 @@ proptest! {
                 if matches!(step, Step::Reopen) {
                     drop(disk);
                     disk = open();
+                    // A node counts its start before it does anything else.
+                    let boot = model.begin_boot().await.unwrap();
+                    prop_assert_eq!(disk.begin_boot().await.unwrap(), boot);
                 } else {
                     let expected = perform(&model, step.clone()).await;
                     prop_assert_eq!(perform(&*disk, step.clone()).await, expected, "{:?}", step);

@@ -1,0 +1,66 @@
+//! Dropping complete requests in SQL.
+
+use rusqlite::{Connection, params};
+
+use super::columns::{micros, row_number};
+use super::failure::Failure;
+use crate::records::Retention;
+
+pub(super) const SELECT_ENDED: &str =
+    "SELECT place, at, kept_bytes FROM completions ORDER BY at, place LIMIT ?1";
+
+pub(super) fn purge(
+    conn: &Connection,
+    retention: Retention,
+    limit: usize,
+) -> Result<usize, Failure> {
+    let (places, bytes) = beyond(conn, retention, limit)?;
+    for statement in [
+        "DELETE FROM request_logs WHERE place = ?1",
+        "DELETE FROM request_logs_dropped WHERE place = ?1",
+        "DELETE FROM delivery_calls WHERE place = ?1",
+        "DELETE FROM deliveries WHERE place = ?1",
+        "DELETE FROM completions WHERE place = ?1",
+        "DELETE FROM requests WHERE place = ?1",
+    ] {
+        let mut delete = conn.prepare_cached(statement)?;
+        for place in &places {
+            delete.execute([place])?;
+        }
+    }
+    conn.prepare_cached(
+        "UPDATE node SET complete_requests = complete_requests - ?1, \
+         complete_bytes = complete_bytes - ?2",
+    )?
+    .execute(params![row_number(places.len()), bytes])?;
+    Ok(places.len())
+}
+
+/// The places of what goes, and the bytes that were kept for them.
+fn beyond(
+    conn: &Connection,
+    retention: Retention,
+    limit: usize,
+) -> Result<(Vec<i64>, i64), Failure> {
+    let as_limit = |limit: u64| i64::try_from(limit).unwrap_or(i64::MAX);
+    let (requests_max, bytes_max) =
+        (as_limit(retention.requests_max), as_limit(retention.bytes_max));
+    let before = micros(retention.ended_before);
+    let (mut requests, mut bytes): (i64, i64) = conn
+        .prepare_cached("SELECT complete_requests, complete_bytes FROM node")?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (mut places, mut dropped_bytes) = (Vec::new(), 0);
+    let mut oldest = conn.prepare_cached(SELECT_ENDED)?;
+    let mut rows = oldest.query([row_number(limit)])?;
+    while let Some(row) = rows.next()? {
+        let (place, at, kept): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if at >= before && requests <= requests_max && bytes <= bytes_max {
+            break;
+        }
+        requests -= 1;
+        bytes -= kept;
+        dropped_bytes += kept;
+        places.push(place);
+    }
+    Ok((places, dropped_bytes))
+}
