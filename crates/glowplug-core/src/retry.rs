@@ -1,23 +1,38 @@
 //! What an attempt's outcome means for the request and for the runner (fal's table of runner answers).
+//!
+//! Two questions are kept apart. [`judge`] looks at the outcome alone: what becomes of the runner, and under
+//! which condition the request could be tried again. [`Course`] then says whether it is: caller before app
+//! before platform, each condition within its budget, and never more than [`ATTEMPTS_MAX`].
+
+mod course;
 
 use std::fmt;
-use std::time::Duration;
 
-use crate::request::{Mode, Outcome};
+pub use course::{ATTEMPTS_MAX, Course, DELAY_CAP, DELAY_FIRST, delay};
 
-/// Attempts of one request in all, the first included (fal's ceiling).
-pub const ATTEMPTS_MAX: u32 = 10;
-/// Wait before the second attempt; doubles from then on.
-pub const DELAY_FIRST: Duration = Duration::from_millis(250);
-pub const DELAY_CAP: Duration = Duration::from_secs(30);
+use crate::request::Outcome;
 
 /// fal's names for what may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
+    /// The attempt overran `request_timeout`.
     Timeout,
+    /// An answer of 400 to 499. Tried again only if a budget or the app asks for it.
     ClientError,
+    /// An answer of 503 or 504, or any of 500 to 599 that the app wants tried again.
     ServerError,
+    /// No connection, or one that broke before the answer was complete.
     ConnectionError,
+}
+
+impl Condition {
+    pub const ALL: [Self; 4] =
+        [Self::Timeout, Self::ClientError, Self::ServerError, Self::ConnectionError];
+
+    /// Whether it is tried again when neither caller nor app say anything.
+    fn is_retried_unasked(self) -> bool {
+        self != Self::ClientError
+    }
 }
 
 impl fmt::Display for Condition {
@@ -93,20 +108,34 @@ pub enum RunnerFate {
     Stop,
 }
 
-/// The fate of the runner and the condition under which the request may be tried again.
-pub fn judge(outcome: &Outcome) -> (RunnerFate, Option<Condition>) {
-    let (fate, condition) = match outcome {
-        Outcome::CallerGone => return (RunnerFate::Keep, None),
-        Outcome::ConnectFailed => return (RunnerFate::Probe, Some(Condition::ConnectionError)),
-        Outcome::Disconnected => return (RunnerFate::Stop, Some(Condition::ConnectionError)),
-        Outcome::Answered(answer) => match answer.status {
-            503 => (RunnerFate::Stop, Some(Condition::ServerError)),
-            504 => (RunnerFate::Probe, Some(Condition::ServerError)),
-            500 | 502 => (RunnerFate::Probe, None),
-            _ => (RunnerFate::Keep, None),
-        },
+/// Whether an outcome may be tried again, as far as it says itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It is the request's answer.
+    No,
+    /// If what caller, app and platform say of the condition allows it.
+    On(Condition),
+    /// The app asks for it with its answer, and need not have the condition in its settings. Budgets hold.
+    Asked(Condition),
+}
+
+/// What an attempt's outcome means for its runner and for its request.
+pub fn judge(outcome: &Outcome) -> (RunnerFate, Again) {
+    let answer = match outcome {
+        Outcome::CallerGone => return (RunnerFate::Keep, Again::No),
+        Outcome::ConnectFailed => {
+            return (RunnerFate::Probe, Again::On(Condition::ConnectionError));
+        }
+        Outcome::Disconnected => return (RunnerFate::Stop, Again::On(Condition::ConnectionError)),
+        Outcome::Answered(answer) => answer,
     };
-    let Outcome::Answered(answer) = outcome else { return (fate, condition) };
+    let (fate, again) = match answer.status {
+        503 => (RunnerFate::Stop, Again::On(Condition::ServerError)),
+        504 => (RunnerFate::Probe, Again::On(Condition::ServerError)),
+        500 | 502 => (RunnerFate::Probe, Again::No),
+        400..=499 => (RunnerFate::Keep, Again::On(Condition::ClientError)),
+        _ => (RunnerFate::Keep, Again::No),
+    };
     let fate = match answer.stop_runner {
         Some(true) => RunnerFate::Stop,
         Some(false) => RunnerFate::Keep,
@@ -114,21 +143,13 @@ pub fn judge(outcome: &Outcome) -> (RunnerFate, Option<Condition>) {
         None => fate,
     };
     // The app's word counts for server errors and 429 alone.
-    let condition = match answer.needs_retry {
-        Some(true) if answer.status >= 500 || answer.status == 429 => Some(Condition::ServerError),
-        Some(false) => None,
-        _ => condition,
+    let again = match (answer.needs_retry, answer.status) {
+        (Some(true), 500..) => Again::Asked(Condition::ServerError),
+        (Some(true), 429) => Again::Asked(Condition::ClientError),
+        (Some(false), 429 | 500..) => Again::No,
+        _ => again,
     };
-    (fate, condition)
-}
-
-/// How long a request waits before its next attempt; `None`: it gets no other.
-pub fn delay(mode: Mode, no_retry: bool, attempts: u32) -> Option<Duration> {
-    if mode == Mode::Direct || no_retry || attempts >= ATTEMPTS_MAX {
-        return None;
-    }
-    let doublings = attempts.saturating_sub(1).min(16);
-    Some(DELAY_CAP.min(DELAY_FIRST.saturating_mul(1 << doublings)))
+    (fate, again)
 }
 
 #[cfg(test)]
@@ -142,50 +163,49 @@ mod tests {
 
     #[test]
     fn fals_table_of_answers() {
-        use Condition::{ConnectionError, ServerError};
+        use Again::{No, On};
+        use Condition::{ClientError, ConnectionError, ServerError};
         use RunnerFate::{Keep, Probe, Stop};
-        for (outcome, fate, condition) in [
-            (Outcome::Answered(answered(200)), Keep, None),
-            (Outcome::Answered(answered(302)), Keep, None),
-            (Outcome::Answered(answered(422)), Keep, None),
-            (Outcome::Answered(answered(500)), Probe, None),
-            (Outcome::Answered(answered(502)), Probe, None),
-            (Outcome::Answered(answered(503)), Stop, Some(ServerError)),
-            (Outcome::Answered(answered(504)), Probe, Some(ServerError)),
-            (Outcome::Disconnected, Stop, Some(ConnectionError)),
-            (Outcome::ConnectFailed, Probe, Some(ConnectionError)),
-            (Outcome::CallerGone, Keep, None),
+        for (outcome, fate, again) in [
+            (Outcome::Answered(answered(200)), Keep, No),
+            (Outcome::Answered(answered(302)), Keep, No),
+            (Outcome::Answered(answered(422)), Keep, On(ClientError)),
+            (Outcome::Answered(answered(429)), Keep, On(ClientError)),
+            (Outcome::Answered(answered(500)), Probe, No),
+            (Outcome::Answered(answered(502)), Probe, No),
+            (Outcome::Answered(answered(503)), Stop, On(ServerError)),
+            (Outcome::Answered(answered(504)), Probe, On(ServerError)),
+            (Outcome::Disconnected, Stop, On(ConnectionError)),
+            (Outcome::ConnectFailed, Probe, On(ConnectionError)),
+            (Outcome::CallerGone, Keep, No),
         ] {
-            assert_eq!(judge(&outcome), (fate, condition), "{outcome:?}");
+            assert_eq!(judge(&outcome), (fate, again), "{outcome:?}");
         }
     }
 
     #[test]
     fn the_apps_word_beats_the_status() {
-        let check = |answer: Answer, expected| {
-            assert_eq!(judge(&Outcome::Answered(answer)), expected);
-        };
-        check(
-            Answer { stop_runner: Some(false), ..answered(503) },
-            (RunnerFate::Keep, Some(Condition::ServerError)),
-        );
-        check(Answer { stop_runner: Some(true), ..answered(200) }, (RunnerFate::Stop, None));
-        check(Answer { needs_retry: Some(false), ..answered(503) }, (RunnerFate::Stop, None));
-        check(
-            Answer { needs_retry: Some(true), ..answered(429) },
-            (RunnerFate::Keep, Some(Condition::ServerError)),
-        );
-        check(Answer { needs_retry: Some(true), ..answered(404) }, (RunnerFate::Keep, None));
-        check(Answer { check_health: true, ..answered(200) }, (RunnerFate::Probe, None));
-    }
-
-    #[test]
-    fn ten_attempts_in_all_and_none_for_direct_calls() {
-        assert_eq!(delay(Mode::Queued, false, 1), Some(DELAY_FIRST));
-        assert_eq!(delay(Mode::Queued, false, 2), Some(DELAY_FIRST * 2));
-        assert_eq!(delay(Mode::Queued, false, 9), Some(DELAY_CAP));
-        assert_eq!(delay(Mode::Queued, false, 10), None);
-        assert_eq!(delay(Mode::Queued, true, 1), None);
-        assert_eq!(delay(Mode::Direct, false, 1), None);
+        use Again::{Asked, No, On};
+        use Condition::{ClientError, ServerError};
+        use RunnerFate::{Keep, Probe, Stop};
+        let needs = |status, needs| Answer { needs_retry: Some(needs), ..answered(status) };
+        let stop = |status, stop| Answer { stop_runner: Some(stop), ..answered(status) };
+        for (answer, fate, again) in [
+            (stop(503, false), Keep, On(ServerError)),
+            (stop(200, true), Stop, No),
+            (needs(500, true), Probe, Asked(ServerError)),
+            (needs(502, true), Probe, Asked(ServerError)),
+            (needs(503, true), Stop, Asked(ServerError)),
+            (needs(503, false), Stop, No),
+            (needs(504, false), Probe, No),
+            (needs(429, true), Keep, Asked(ClientError)),
+            (needs(429, false), Keep, No),
+            (needs(404, true), Keep, On(ClientError)),
+            (needs(404, false), Keep, On(ClientError)),
+            (needs(200, true), Keep, No),
+            (Answer { check_health: true, ..answered(200) }, Probe, No),
+        ] {
+            assert_eq!(judge(&Outcome::Answered(answer.clone())), (fate, again), "{answer:?}");
+        }
     }
 }

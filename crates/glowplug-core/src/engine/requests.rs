@@ -10,7 +10,7 @@ use crate::decision::{StopReason, What};
 use crate::ids::{AppId, Lease, RequestId, RunnerId};
 use crate::lifecycle::{self, Input, State, Step};
 use crate::request::{Arrival, Mode, Outcome, Refusal};
-use crate::retry::{self, Condition, RunnerFate, Wish};
+use crate::retry::{self, Again, Condition, Course, RunnerFate};
 use crate::time::Timestamp;
 
 impl Engine {
@@ -55,7 +55,7 @@ impl Engine {
             sequence: self.request_sequence,
             arrived: now,
             start_deadline: arrival.start_deadline,
-            retries: arrival.retries,
+            course: Course::new(arrival.mode, arrival.retries),
             attempt: 0,
             progress: Progress::Waiting,
             wake: None,
@@ -172,7 +172,7 @@ impl Engine {
         if !self.holds(lease) {
             return;
         }
-        let (fate, condition) = retry::judge(outcome);
+        let (fate, again) = retry::judge(outcome);
         let stop = match (fate, outcome) {
             (RunnerFate::Stop, Outcome::Answered(answer)) => {
                 Some(format!("it answered {} and is not to be trusted", answer.status))
@@ -183,7 +183,7 @@ impl Engine {
         if fate == RunnerFate::Probe {
             self.actions.push_back(Action::Probe { runner: lease.runner });
         }
-        self.close_attempt(now, lease, condition);
+        self.close_attempt(now, lease, again);
         if let Some(detail) = stop {
             self.drain(now, lease.runner, StopReason::BadAnswer { detail });
         }
@@ -199,16 +199,13 @@ impl Engine {
     }
 
     /// Ends an attempt for the request: delivered, or tried again later.
-    fn close_attempt(&mut self, now: Timestamp, lease: Lease, condition: Option<Condition>) {
-        let Some(request) = self.requests.get(&lease.request) else { return };
+    fn close_attempt(&mut self, now: Timestamp, lease: Lease, again: Again) {
+        let Some(request) = self.requests.get_mut(&lease.request) else { return };
         let app_id = request.app;
-        let again = condition.and_then(|condition| {
-            let removed = self.apps.get(&app_id).is_none_or(|app| app.removed);
-            let delay =
-                retry::delay(request.mode, request.retries == Wish::Never, request.attempt)?;
-            (!removed).then_some((condition, delay))
-        });
-        if let Some((condition, delay)) = again {
+        let rules = self.apps.get(&app_id).filter(|app| !app.removed).map(|app| &app.spec.retry);
+        let condition = rules.and_then(|rules| request.course.go_on(again, rules));
+        if let Some(condition) = condition {
+            let delay = retry::delay(lease.request, lease.attempt);
             self.try_again_later(now, lease, delay);
             let what = What::Retried { condition, attempt: lease.attempt, delay };
             self.note(now, app_id, Some(lease.runner), Some(lease.request), what);
@@ -296,7 +293,7 @@ impl Engine {
         match request.progress {
             Progress::InFlight { runner } => {
                 // However this attempt ends, nobody wants another.
-                request.retries = Wish::Never;
+                request.course.forbid();
                 let lease = Lease { request: id, attempt: request.attempt, runner };
                 self.actions.push_back(Action::Interrupt { lease });
             }
@@ -414,7 +411,7 @@ impl Engine {
         let lease = Lease { request: held.request, attempt: held.attempt, runner };
         if self.holds(lease) {
             self.actions.push_back(Action::Revoke { lease, refusal });
-            self.close_attempt(now, lease, Some(condition));
+            self.close_attempt(now, lease, Again::On(condition));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::ids::{AppId, RequestId, RunnerId};
 use crate::lifecycle::State;
 use crate::request::{Mode, Priority};
 use crate::resources::Allocation;
-use crate::retry::Wish;
+use crate::retry::Course;
 use crate::scaler::{self, Load, Target};
 use crate::spec::AppSpec;
 use crate::time::Timestamp;
@@ -284,7 +284,7 @@ pub(super) struct Request {
     pub sequence: u64,
     pub arrived: Timestamp,
     pub start_deadline: Option<Timestamp>,
-    pub retries: Wish,
+    pub course: Course,
     /// Attempts begun.
     pub attempt: u32,
     pub progress: Progress,

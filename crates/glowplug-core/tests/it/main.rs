@@ -8,6 +8,7 @@ mod interest;
 mod learned;
 mod random;
 mod requests;
+mod retries;
 mod scaling;
 mod starts;
 mod stopping;

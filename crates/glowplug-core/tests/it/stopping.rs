@@ -56,9 +56,9 @@ fn stop_with_replace_starts_the_other_first_above_the_cap() {
 2.00 r1-2 of a was placed as 1 slot on GPU 1 after 0 µs in PENDING
 4.00 r1-2 of a became ready after 2.00 s, of it 2.00 s in SETUP
 4.00 r1-1 of a was stopped in RUNNING because r1-2 took its place
-5.00 attempt 1 of request q1 of a failed on r1-1 (connection_error); it is tried again in 250 ms
+5.00 attempt 1 of request q1 of a failed on r1-1 (connection_error); it is tried again in 236 ms
 5.00 r1-1 of a is gone; it lived 5.00 s and served 1 request(s)
-5.25 request q1 of a waited 3.25 s for r1-2, which was started for it (attempt 2)
+5.24 request q1 of a waited 3.24 s for r1-2, which was started for it (attempt 2)
 ");
 }
 
