@@ -364,6 +364,33 @@ def scaling_settings(settings, path):
     return found
 
 
+def retry_settings(settings, path):
+    """What the app says about retries and about waiting for a runner, in one form whatever it was given in."""
+    from fal.sdk import RetryConfig, validate_retry_config_dict
+
+    config = settings.get("retry_config")
+    try:
+        if isinstance(config, RetryConfig):
+            config = config.to_dict()
+        elif config is not None:
+            config = validate_retry_config_dict(config)
+    except ValueError as error:
+        message = "`retry_config` in %s cannot be used: %s" % (path, error)
+        raise Problem("bad_setting", message, "write it as `RetryConfig(server_error=2)`")
+    timeout = settings.get("request_start_timeout")
+    if timeout is not None:
+        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and math.isfinite(timeout)
+        if not number or timeout < 0:
+            message = "`request_start_timeout` in %s is %r" % (path, timeout)
+            raise Problem("bad_setting", message, "give a number of at least 0")
+        timeout = math.ceil(timeout)
+    return {
+        "retries": config and {condition: entry["retries"] for condition, entry in config.items()},
+        "skip": sorted(settings.get("skip_retry_conditions") or []),
+        "request_start_timeout": timeout,
+    }
+
+
 def from_class(target, options):
     """Names of the settings that the author gave; the others are fal's own defaults."""
     import fal
@@ -410,6 +437,7 @@ def describe(path, loaded, host, names, out):
     machine_types = settings.get("machine_type") or []
     health = settings.get("health_check_config")
     scaling = scaling_settings(settings, path)
+    retry = retry_settings(settings, path)
     import cloudpickle
     import fal
     import isolate
@@ -429,6 +457,7 @@ def describe(path, loaded, host, names, out):
             "isolate==%s" % isolate.__version__,
         ],
         "scaling": scaling,
+        "retry": retry,
         "set_by_class": [key for key in explicit if key in scaling or key in ("machine_type", "num_gpus")],
         "machine_types": [machine_types] if isinstance(machine_types, str) else list(machine_types),
         "num_gpus": settings.get("num_gpus"),

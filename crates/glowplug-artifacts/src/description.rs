@@ -1,6 +1,6 @@
 //! A Python app as its class describes itself, ready to be stored and compared.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ pub struct AppDescription {
     pub support_requirements: Vec<String>,
     /// fal's scaling parameters, from the class or from fal's defaults for classes.
     pub scaling: ScalingOverrides,
+    /// What it says about retries and about waiting for a runner.
+    #[serde(default)]
+    pub retry: RetrySettings,
     /// Names of the settings that the author wrote; the others are fal's defaults.
     pub set_by_class: BTreeSet<String>,
     /// In the order of preference; fal's names, such as `GPU-H100`.
@@ -90,6 +93,18 @@ impl ScalingOverrides {
             ),
         }
     }
+}
+
+/// What of an app's requests is tried again, and how long they may wait.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RetrySettings {
+    /// Additional attempts by fal's names of conditions. `None`: the class does not say.
+    pub retries: Option<BTreeMap<String, u32>>,
+    /// fal's names of the conditions that are not retried.
+    pub skip: Vec<String>,
+    /// Seconds. 0 clears it.
+    pub request_start_timeout: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

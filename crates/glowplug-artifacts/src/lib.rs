@@ -14,7 +14,8 @@ mod toolchain;
 pub use app_error::{AppError, AppProblem, ProblemKind};
 pub use command::ToolRunError;
 pub use description::{
-    AppDescription, AppFiles, AppInput, Endpoint, HealthCheck, LocalProject, ScalingOverrides,
+    AppDescription, AppFiles, AppInput, Endpoint, HealthCheck, LocalProject, RetrySettings,
+    ScalingOverrides,
 };
 pub use environment::{
     Environment, EnvironmentError, EnvironmentInfo, EnvironmentSpec, Environments,

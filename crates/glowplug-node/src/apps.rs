@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub(crate) struct App {
     pub id: AppId,
     pub config: AppConfig,
     pub last_sign: LastSign,
+    /// How long a request may wait for its runner if its caller does not say; microseconds, 0 for ever.
+    start_timeout: AtomicU64,
     status: watch::Sender<Status>,
 }
 
@@ -125,6 +128,20 @@ impl App {
         }
     }
 
+    /// How long a request may wait for its runner where its caller does not say.
+    pub(crate) fn start_timeout(&self) -> Option<Duration> {
+        match self.start_timeout.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros)),
+        }
+    }
+
+    /// Zero: requests wait as long as it takes.
+    pub(crate) fn set_start_timeout(&self, timeout: Duration) {
+        let micros = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+        self.start_timeout.store(micros, Ordering::Relaxed);
+    }
+
     pub(crate) fn preparing(&self, doing: String) {
         self.status.send_if_modified(|status| match status {
             Status::Preparing { doing: before } if *before != doing => {
@@ -162,7 +179,8 @@ impl Apps {
         for (id, config) in (0..).map(AppId).zip(configs) {
             let (status, _) =
                 watch::channel(Status::Preparing { doing: "waiting its turn".into() });
-            let app = Arc::new(App { id, config, last_sign: LastSign::default(), status });
+            let (last_sign, start_timeout) = (LastSign::default(), AtomicU64::new(0));
+            let app = Arc::new(App { id, config, last_sign, start_timeout, status });
             apps.by_id.push(app.clone());
             apps.by_name.insert(app.name().to_owned(), app);
         }

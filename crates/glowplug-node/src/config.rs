@@ -39,6 +39,7 @@ pub use node::{
 };
 pub use problem::{ConfigError, Origin, PROBLEMS_SHOWN_MAX, Problem, nearest};
 pub use reference::render as render_reference;
+pub(crate) use retries::condition as retry_condition;
 pub use show::Shown;
 pub use unit::{parse_bytes, parse_duration, write_bytes, write_duration};
 pub use value::GpuGroup;

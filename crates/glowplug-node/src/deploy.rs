@@ -19,10 +19,9 @@ use crate::apps::{App, CommandLaunch, Deployed, HealthCheck, Launch, PythonLaunc
 use crate::config::Program;
 use crate::events::NodeEvent;
 use crate::launch::label;
-use crate::queue::{self, PendingRequest};
-use crate::recall;
 use crate::runner_task::chain;
 use crate::shared::Shared;
+use crate::{queue, recall, retries};
 
 /// Apps whose environments are built at the same time.
 const BUILDS_AT_ONCE: usize = 2;
@@ -35,42 +34,40 @@ const FAL_HEALTH_START: Duration = Duration::from_secs(30);
 const FAL_HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 const FAL_HEALTH_FAILURES: u32 = 3;
 
-/// What earlier lives of the node left behind, by app.
-struct Legacy {
-    runners: BTreeMap<String, Vec<ObservedRunner>>,
-    requests: BTreeMap<String, Vec<PendingRequest>>,
-}
-
 /// Deploys every app of the config. Commands are ready when this returns; Python apps follow.
 pub(crate) async fn all(shared: &Arc<Shared>) -> anyhow::Result<()> {
-    let mut legacy = find_legacy(shared).await?;
+    let mut found: BTreeMap<String, Vec<ObservedRunner>> = BTreeMap::new();
+    for runner in shared.backend.observe().await? {
+        found.entry(runner.app.clone()).or_default().push(runner);
+    }
+    // They are held back until their apps are ready.
+    queue::take_over(shared).await?;
     recall::all(shared).await;
     let builds = Arc::new(Semaphore::new(BUILDS_AT_ONCE));
     // All of them first: what they hold must be known before anything is started.
     let mut taken_over: BTreeMap<AppId, Vec<ObservedRunner>> = BTreeMap::new();
     for app in shared.apps.all() {
-        let runners = legacy.runners.remove(app.name()).unwrap_or_default();
+        let runners = found.remove(app.name()).unwrap_or_default();
         take_over(shared, app, &runners);
         taken_over.insert(app.id, runners);
     }
     for app in shared.apps.all() {
         let runners = taken_over.remove(&app.id).unwrap_or_default();
-        let requests = legacy.requests.remove(app.name()).unwrap_or_default();
         match &app.config.program {
             Program::Command { argv } => {
                 let command = command(app, argv.clone());
-                finish(shared, app, command, runners, requests).await;
+                finish(shared, app, command, runners).await;
             }
             Program::Python { .. } => {
                 let (shared, app, builds) = (shared.clone(), app.clone(), builds.clone());
                 shared.tasks.clone().spawn(async move {
                     let Ok(_permit) = builds.acquire_owned().await else { return };
-                    python_app(&shared, &app, runners, requests).await;
+                    python_app(&shared, &app, runners).await;
                 });
             }
         }
     }
-    for (name, runners) in legacy.runners {
+    for (name, runners) in found {
         tracing::warn!(
             app = name,
             count = runners.len(),
@@ -80,25 +77,14 @@ pub(crate) async fn all(shared: &Arc<Shared>) -> anyhow::Result<()> {
             stop_leftover(shared, runner.id).await;
         }
     }
-    for (name, requests) in legacy.requests {
+    for (name, count) in shared.queue.held_back_unknown(shared) {
         tracing::warn!(
             app = name,
-            count = requests.len(),
+            count,
             "queued requests wait for an app that is not configured any more"
         );
     }
     Ok(())
-}
-
-async fn find_legacy(shared: &Arc<Shared>) -> anyhow::Result<Legacy> {
-    let mut legacy = Legacy { runners: BTreeMap::new(), requests: BTreeMap::new() };
-    for runner in shared.backend.observe().await? {
-        legacy.runners.entry(runner.app.clone()).or_default().push(runner);
-    }
-    for request in queue::pending(&*shared.store).await? {
-        legacy.requests.entry(request.app.clone()).or_default().push(request);
-    }
-    Ok(legacy)
 }
 
 async fn stop_leftover(shared: &Shared, runner: RunnerId) {
@@ -113,6 +99,9 @@ struct Described {
     launch: Launch,
     health: Option<HealthCheck>,
     scaling: Scaling,
+    retry: Rules,
+    /// Zero: none.
+    start_timeout: Duration,
     machine_types: Vec<String>,
     code: String,
 }
@@ -127,19 +116,16 @@ fn command(app: &App, argv: Vec<String>) -> Described {
         }),
         health: None,
         scaling: Scaling::default(),
+        retry: Rules::default(),
+        start_timeout: Duration::ZERO,
         machine_types: Vec::new(),
         code,
     }
 }
 
-async fn python_app(
-    shared: &Arc<Shared>,
-    app: &Arc<App>,
-    runners: Vec<ObservedRunner>,
-    requests: Vec<PendingRequest>,
-) {
+async fn python_app(shared: &Arc<Shared>, app: &Arc<App>, runners: Vec<ObservedRunner>) {
     match describe_python(shared, app).await {
-        Ok(described) => finish(shared, app, described, runners, requests).await,
+        Ok(described) => finish(shared, app, described, runners).await,
         Err(reason) => {
             tracing::error!(app = app.name(), "{reason}");
             shared.apps.break_app(app, reason.clone());
@@ -162,6 +148,8 @@ async fn describe_python(shared: &Arc<Shared>, app: &Arc<App>) -> Result<Describ
     let described = Described {
         health: description.health_check.as_ref().map(|check| health(check, &description)),
         scaling: description.scaling.over(Scaling::default()),
+        retry: retries::of_class(&description.retry),
+        start_timeout: Duration::from_secs(description.retry.request_start_timeout.unwrap_or(0)),
         machine_types: own_machine_types(shared, &description),
         code: description.content_hash.clone(),
         launch: Launch::Python(Box::new(PythonLaunch::new(description))),
@@ -221,7 +209,6 @@ async fn finish(
     app: &Arc<App>,
     described: Described,
     runners: Vec<ObservedRunner>,
-    requests: Vec<PendingRequest>,
 ) {
     match deployed(shared, app, described).await {
         Ok(deployed) => {
@@ -234,8 +221,10 @@ async fn finish(
             shared.metrics.name_app(app.id, app.name());
             shared.desk.report(Event::AppChanged { app: app.id, spec: deployed.spec.clone() });
             // Before new callers can come, so that they are served after those who waited.
-            shared.queue.restore(shared, requests, app);
+            shared.queue.release(shared, app);
             shared.apps.deploy(app, deployed);
+            // What was taken over between the two.
+            shared.queue.release(shared, app);
             shared.announce(NodeEvent::AppPrepared { app: app.name().to_owned() });
         }
         Err(reason) => {
@@ -267,8 +256,9 @@ async fn deployed(
         revision: REVISION,
         scaling,
         machine_types,
-        retry: Rules::default(),
+        retry: retries::of_app(described.retry, config),
     };
+    app.set_start_timeout(config.request_start_timeout.unwrap_or(described.start_timeout));
     let route = AppRoute {
         id: app.id,
         name: app.name().to_owned(),

@@ -39,7 +39,12 @@ impl Host for NodeHost {
         keys::authenticate(&self.0.keys(), key)
     }
 
-    fn arrive(&self, arrival: DirectArrival) -> Admission {
+    fn arrive(&self, mut arrival: DirectArrival) -> Admission {
+        if arrival.start_deadline.is_none() {
+            let app = self.0.apps.by_id(arrival.app);
+            let timeout = app.and_then(|app| app.start_timeout());
+            arrival.start_deadline = timeout.map(|timeout| self.0.desk.now() + timeout);
+        }
         self.0.desk.arrive_direct(&arrival)
     }
 

@@ -22,6 +22,7 @@ mod queue;
 mod recall;
 pub mod recorder;
 mod records;
+mod retries;
 mod runner_task;
 mod scale;
 mod settings;

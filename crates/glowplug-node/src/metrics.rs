@@ -11,6 +11,7 @@ use glowplug_core::decision::{Decision, StartCause, What};
 use glowplug_core::lifecycle::State;
 use glowplug_core::request::{Mode, Outcome};
 use glowplug_core::{AppId, Timestamp};
+use glowplug_store::StoreError;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -38,6 +39,11 @@ struct AppLabels {
 struct CauseLabels {
     app: String,
     cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -97,6 +103,7 @@ pub(crate) struct Metrics {
     in_flight: Family<AppLabels, Gauge>,
     journal_dropped: Counter<u64, AtomicU64>,
     trace_dropped: Counter<u64, AtomicU64>,
+    store_errors: Family<KindLabels, Counter>,
 }
 
 /// The state of one app at the moment of a scrape.
@@ -129,6 +136,7 @@ impl Metrics {
             in_flight: Family::default(),
             journal_dropped: Counter::default(),
             trace_dropped: Counter::default(),
+            store_errors: Family::default(),
         };
         metrics.register();
         metrics
@@ -169,6 +177,11 @@ impl Metrics {
             "trace_dropped_records",
             "Requests, starts and stops that could not be recorded",
             self.trace_dropped.clone(),
+        );
+        registry.register(
+            "store_errors",
+            "Writes and reads of the queue that the store refused, by kind",
+            self.store_errors.clone(),
         );
     }
 
@@ -280,6 +293,15 @@ impl Metrics {
 
     pub(crate) fn trace_dropped(&self, records: u64) {
         self.trace_dropped.inc_by(records);
+    }
+
+    pub(crate) fn store_failed(&self, error: &StoreError) {
+        let kind = match error {
+            StoreError::Full { .. } => "full",
+            StoreError::Corrupt { .. } | StoreError::BodyDamaged { .. } => "damaged",
+            _ => "unavailable",
+        };
+        self.store_errors.get_or_create(&KindLabels { kind }).inc();
     }
 
     /// The whole of `/metrics`.

@@ -130,6 +130,8 @@ impl Node {
         tasks.spawn(Executor::new(shared.clone(), decisions).run(cancelled.clone()));
         tasks.spawn(until(cancelled.clone(), wake_engine(shared.clone())));
         tasks.spawn(until(cancelled.clone(), queue::purge(shared.clone())));
+        tasks.spawn(until(cancelled.clone(), queue::look_after(shared.clone())));
+        tasks.spawn(until(cancelled.clone(), queue::follow_changes(shared.clone())));
         tasks
             .spawn(until(cancelled.clone(), runner_task::backend_notices(shared.clone(), notices)));
         if let Some(recorder) = shared.recorder.clone() {

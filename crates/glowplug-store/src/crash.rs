@@ -12,6 +12,10 @@ pub const CRASH_POINTS: &[(&str, &str)] = &[
     ("store.group.committed", "a group of writes is durable, and no caller has been told"),
     ("store.body.dropped", "what named a file is gone for good, and the file is still there"),
     ("store.backup.copied", "a backup is written under a temporary name, and not in its place"),
+    ("queue.accepted", "a request is durable, and the engine has not heard of it"),
+    ("queue.answered", "an answer is there, and it is not durable"),
+    ("queue.completed", "an answer is durable, and nobody who waits for it has been told"),
+    ("queue.cancel.marked", "a running request is marked as cancelled, and its app was not told"),
 ];
 
 /// Dies here if the environment says so.

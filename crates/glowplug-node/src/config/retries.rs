@@ -10,7 +10,7 @@ use super::value::Unfit;
 pub(super) const CONDITIONS: [&str; 4] =
     ["timeout", "client_error", "server_error", "connection_error"];
 
-pub(super) fn condition(name: &str) -> Option<Condition> {
+pub(crate) fn condition(name: &str) -> Option<Condition> {
     match name {
         "timeout" => Some(Condition::Timeout),
         "client_error" => Some(Condition::ClientError),

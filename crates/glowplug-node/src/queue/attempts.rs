@@ -8,19 +8,21 @@ use glowplug_core::request::{Outcome, Refusal};
 use glowplug_core::{Lease, RequestId, RunnerAddress};
 use glowplug_gateway::answer::Problem;
 use glowplug_gateway::attempt::{self, AttemptRequest};
-use glowplug_gateway::host::QueueLog;
-use glowplug_store::{Completed, Completion, RequestLogLine, StoreError};
+use glowplug_gateway::host::{QueueLog, Revocation};
+use glowplug_store::{
+    Completed, Completion, QueuedRequest, RequestLogLine, StoreError, crash_point,
+};
 
-use super::Queue;
 use super::answer::{completion, problem_completion, refusal_completion};
 use super::words::Words;
+use super::{Queue, cancel};
 use crate::desk::{Attempt, Verdict};
 use crate::shared::Shared;
 
 /// Log lines of one request kept while it runs.
 const LOG_LINES_MAX: usize = glowplug_store::limits::REQUEST_LOG_LINES_MAX;
-/// The store is asked again this often to take an answer that it could not take.
-const STORE_RETRY: Duration = Duration::from_secs(1);
+/// The store is asked again this often to take or give what it could not.
+pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
 impl Queue {
     /// Runs one attempt in a task of its own.
@@ -32,30 +34,59 @@ impl Queue {
     }
 
     async fn run_attempt(&self, shared: &Arc<Shared>, attempt: Attempt) {
-        let Attempt { lease, address, revoked } = attempt;
-        let request = match shared.store.pending_request(lease.request).await {
+        let Attempt { lease, address, mut revoked } = attempt;
+        let reading = async {
+            self.health.answers_kept().await;
+            read(shared, lease).await
+        };
+        let request = tokio::select! {
+            biased;
+            request = reading => request,
+            // Withdrawn: the engine has decided what becomes of the request, and says so elsewhere.
+            _ = &mut revoked => return,
+        };
+        let request = match request {
             Ok(Some(request)) => request,
-            // It was cancelled before its app was ready.
+            // It was completed elsewhere.
             Ok(None) => {
                 shared.desk.finish_queued(lease, Outcome::CallerGone);
-                self.live().remove(&lease.request);
+                self.forget(lease.request);
                 return;
             }
             Err(error) => {
-                tracing::error!(request = %lease.request, "cannot be read: {error}");
-                self.unreadable(shared, lease, &error).await;
-                return;
+                let problem = Problem::new(ErrorType::InternalError, error.to_string());
+                return self.give_up(shared, lease, &problem).await;
             }
         };
-        let began = shared.desk.now();
         if !self.begin(lease.request) {
-            if matches!(shared.desk.finish_queued(lease, Outcome::CallerGone), Verdict::Deliver) {
-                let completion = refusal_completion(&Refusal::Cancelled, began, lease.attempt);
-                self.complete(shared, lease.request, completion).await;
-            }
-            return;
+            return self.give_up(shared, lease, &Problem::from(Refusal::Cancelled)).await;
         }
         self.changed(lease.request);
+        if self.watched.is_open() {
+            self.tell_others(shared, lease.request);
+        }
+        self.send(shared, lease, &address, revoked, request).await;
+    }
+
+    /// Tells other nodes that the request is being worked on.
+    fn tell_others(&self, shared: &Arc<Shared>, id: RequestId) {
+        let store = shared.store.clone();
+        shared.tasks.spawn(async move {
+            if let Err(error) = store.started(id).await {
+                tracing::debug!(request = %id, "other nodes do not know that it runs: {error}");
+            }
+        });
+    }
+
+    async fn send(
+        &self,
+        shared: &Arc<Shared>,
+        lease: Lease,
+        address: &RunnerAddress,
+        revoked: Revocation,
+        request: QueuedRequest,
+    ) {
+        let began = shared.desk.now();
         let request = AttemptRequest {
             request_id: lease.request,
             endpoint: request.app,
@@ -66,11 +97,10 @@ impl Queue {
             caller: request.caller,
         };
         let mut words = Words::new(shared, lease, began);
-        let run = attempt::attempt(&shared.forwarder, &address, request);
+        let run = attempt::attempt(&shared.forwarder, address, request);
         let result = tokio::select! {
             biased;
             result = run => result,
-            // Withdrawn: the engine has decided what becomes of the request, and says so elsewhere.
             _ = revoked => return,
             never = words.follow() => match never {},
         };
@@ -87,27 +117,21 @@ impl Queue {
         }
     }
 
-    /// The store does not give the request out: it is tried again, and fails when it may not be any more.
-    async fn unreadable(&self, shared: &Arc<Shared>, lease: Lease, error: &StoreError) {
-        let now = shared.desk.now();
-        match shared.desk.finish_queued(lease, Outcome::ConnectFailed) {
-            Verdict::Deliver => {
-                let problem = Problem::new(ErrorType::StoreUnavailable, error.to_string());
-                let completion = problem_completion(&problem, now, lease.attempt);
-                self.complete(shared, lease.request, completion).await;
-            }
-            Verdict::Retry => self.changed(lease.request),
-            Verdict::Void => {}
+    /// Ends a request whose attempt was not sent, and will not be.
+    async fn give_up(&self, shared: &Arc<Shared>, lease: Lease, problem: &Problem) {
+        if shared.desk.finish_queued(lease, Outcome::CallerGone) == Verdict::Deliver {
+            let completion = problem_completion(problem, shared.desk.now(), lease.attempt);
+            self.complete(shared, lease.request, completion).await;
         }
     }
 
     /// Adds a line to the log of a request.
     pub(super) fn said(&self, id: RequestId, line: QueueLog) {
-        if let Some(live) = self.live().get_mut(&id)
+        if let Some(live) = self.live().by_id.get_mut(&id)
             && live.logs.len() < LOG_LINES_MAX
         {
             live.logs.push(line);
-            live.changed.send_modify(|count| *count += 1);
+            live.tell();
         }
     }
 
@@ -116,39 +140,76 @@ impl Queue {
         &self,
         shared: &Arc<Shared>,
         id: RequestId,
-        mut completion: Completion,
+        completion: Completion,
     ) {
+        crash_point("queue.answered");
         self.keep_logs(shared, id).await;
-        loop {
-            match shared.store.complete(id, completion.clone()).await {
-                Ok(Completed::Recorded) => break,
-                Err(error @ StoreError::TooLarge { .. }) => {
-                    let problem =
-                        Problem::new(ErrorType::RunnerIncompleteResponse, error.to_string());
-                    completion = problem_completion(&problem, completion.at, completion.attempts);
-                }
-                Ok(other) => {
-                    tracing::error!(request = %id, ?other, "an answer came twice");
-                    break;
-                }
-                Err(error) => {
-                    tracing::error!(request = %id, "its answer cannot be kept yet: {error}");
-                    tokio::time::sleep(STORE_RETRY).await;
-                    if shared.tasks.is_closed() {
-                        // The node ends. The request stays accepted and runs again at the next start.
-                        return;
-                    }
-                }
+        let kept = match self.try_complete(shared, id, &completion).await {
+            Err(error) => {
+                tracing::error!(request = %id, "its answer cannot be kept yet: {error}");
+                self.health.answer_waits();
+                let kept = self.insist(shared, id, completion).await;
+                self.health.answer_kept();
+                kept
             }
+            Ok(kept) => Some(kept),
+        };
+        match kept {
+            Some(Completed::Recorded) => crash_point("queue.completed"),
+            // An earlier try was recorded although it seemed to fail, or another node was first.
+            Some(Completed::AlreadyComplete) => {
+                tracing::debug!(request = %id, "it was complete before");
+            }
+            Some(Completed::Fenced) => {
+                tracing::info!(request = %id, "another node has taken it over; this answer is dropped");
+            }
+            Some(Completed::UnknownRequest) => {
+                tracing::error!(request = %id, "an answer came to a request that does not exist");
+            }
+            // The node ends. The request stays accepted and runs again at the next start.
+            None => return,
         }
-        let live = self.live().remove(&id);
-        if let Some(live) = live {
-            live.changed.send_modify(|count| *count += 1);
+        let live = self.forget(id);
+        if kept != Some(Completed::Fenced) && live.is_some_and(|live| live.cancel_kept) {
+            cancel::unmark(shared, id).await;
         }
     }
 
+    /// Tries until it succeeds; `None` if the node ends before.
+    async fn insist(
+        &self,
+        shared: &Arc<Shared>,
+        id: RequestId,
+        completion: Completion,
+    ) -> Option<Completed> {
+        while !shared.tasks.is_closed() {
+            tokio::time::sleep(STORE_RETRY).await;
+            if let Ok(kept) = self.try_complete(shared, id, &completion).await {
+                return Some(kept);
+            }
+        }
+        None
+    }
+
+    /// An answer that no store would take is replaced by one that says so.
+    async fn try_complete(
+        &self,
+        shared: &Arc<Shared>,
+        id: RequestId,
+        completion: &Completion,
+    ) -> Result<Completed, StoreError> {
+        let mut kept = shared.store.complete(id, completion.clone()).await;
+        if let Err(error @ StoreError::TooLarge { .. }) = &kept {
+            let problem = Problem::new(ErrorType::RunnerIncompleteResponse, error.to_string());
+            let instead = problem_completion(&problem, completion.at, completion.attempts);
+            kept = shared.store.complete(id, instead).await;
+        }
+        self.health.note(shared, kept.as_ref().err());
+        kept
+    }
+
     async fn keep_logs(&self, shared: &Arc<Shared>, id: RequestId) {
-        let lines: Vec<RequestLogLine> = match self.live().get(&id) {
+        let lines: Vec<RequestLogLine> = match self.live().by_id.get(&id) {
             Some(live) => live.logs.iter().map(stored_line).collect(),
             None => return,
         };
@@ -168,7 +229,7 @@ impl Queue {
         refusal: Refusal,
         attempts: u32,
     ) {
-        if !self.live().contains_key(&id) {
+        if !self.live().by_id.contains_key(&id) {
             return;
         }
         let shared = shared.clone();
@@ -185,7 +246,7 @@ impl Queue {
         lease: Lease,
         address: Arc<RunnerAddress>,
     ) {
-        let path = match self.live().get_mut(&lease.request) {
+        let path = match self.live().by_id.get_mut(&lease.request) {
             Some(live) if !live.cancel_asked => {
                 live.cancel_asked = true;
                 if !live.sent {
@@ -200,6 +261,23 @@ impl Queue {
             let told = attempt::cancel(&shared.forwarder, &address, &path, lease.request).await;
             tracing::debug!(request = %lease.request, ?told, "the app was told of the cancellation");
         });
+    }
+}
+
+/// The request with its body, however long the store takes to give it out: that it cannot is not the
+/// request's fault, and must not use up its attempts. Fails if the body is damaged.
+async fn read(shared: &Shared, lease: Lease) -> Result<Option<QueuedRequest>, StoreError> {
+    let id = lease.request;
+    loop {
+        let found = shared.store.pending_request(id).await;
+        match found {
+            Err(StoreError::BodyDamaged { .. }) | Ok(_) => return found,
+            Err(error) => {
+                tracing::error!(request = %id, "it cannot be read yet: {error}");
+                shared.queue.health.note(shared, Some(&error));
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+        }
     }
 }
 
