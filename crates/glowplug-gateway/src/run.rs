@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use glowplug_api::ErrorType;
 use glowplug_core::request::{Answer, Outcome, Refusal};
-use glowplug_core::{Lease, RequestId, retry};
+use glowplug_core::retry::{self, Again, Condition};
+use glowplug_core::{Lease, RequestId};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, Version, request};
@@ -251,5 +252,7 @@ pub(crate) fn to_caller(
 /// Whether a queued request would get another attempt after this answer. A direct one gets none, but its
 /// caller is told.
 fn may_be_tried_again(answer: &Answer) -> bool {
-    answer.status >= 400 && retry::judge(&Outcome::Answered(answer.clone())).1.is_some()
+    let (_, again) = retry::judge(&Outcome::Answered(answer.clone()));
+    // An answer of 400 to 499 is tried again only where somebody asks for it.
+    !matches!(again, Again::No | Again::On(Condition::ClientError))
 }
