@@ -82,7 +82,7 @@ impl Queue {
         &self,
         shared: &Arc<Shared>,
         lease: Lease,
-        address: &RunnerAddress,
+        address: &Arc<RunnerAddress>,
         revoked: Revocation,
         request: QueuedRequest,
     ) {
