@@ -6,6 +6,7 @@ mod app_error;
 mod command;
 mod description;
 mod environment;
+pub mod files;
 mod progress;
 mod python_app;
 mod source_tree;

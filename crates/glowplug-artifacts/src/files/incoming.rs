@@ -1,0 +1,144 @@
+//! Bytes on their way to the disk: hashed and written as they come, at most [`FLUSH_BYTES`] in memory.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use sha2::{Digest as _, Sha256};
+
+use super::folder::Draft;
+use super::room::{Held, Room};
+use super::{Digest, Error, Result};
+
+/// Bytes of a body that are gathered before they are written. One more frame may be held with them.
+const FLUSH_BYTES: usize = 1 << 20;
+
+/// Runs what waits for a disk where it keeps nobody else waiting. It runs to its end even if nobody waits
+/// for it any more.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::Closing),
+        },
+    }
+}
+
+/// A file that is being written.
+pub(super) struct Incoming {
+    draft: Draft,
+    file: File,
+    hash: Sha256,
+    bytes: u64,
+    held: Held,
+    bytes_max: u64,
+}
+
+/// A file that was written and is durable, but has no name.
+#[derive(Debug)]
+pub(super) struct Written {
+    draft: Draft,
+    pub(super) digest: Digest,
+    pub(super) bytes: u64,
+    held: Held,
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+impl Incoming {
+    pub(super) fn begin(draft: Draft, room: Arc<Room>, bytes_max: u64) -> Result<Self> {
+        let file = draft.create()?;
+        let held = Held::nothing(room);
+        Ok(Self { draft, file, hash: Sha256::new(), bytes: 0, held, bytes_max })
+    }
+
+    /// Writes a whole body.
+    pub(super) async fn take<S, E>(mut self, body: S) -> Result<Written>
+    where
+        S: Stream<Item = Result<Bytes, E>>,
+        E: fmt::Display,
+    {
+        let mut body = pin!(body);
+        let (mut waiting, mut waiting_bytes) = (Vec::new(), 0);
+        loop {
+            let chunk = match body.next().await {
+                Some(Ok(chunk)) => Some(chunk),
+                Some(Err(error)) => return Err(Error::Body { reason: error.to_string() }),
+                None => None,
+            };
+            let ended = chunk.is_none();
+            if let Some(chunk) = chunk {
+                self.count(chunk.len() as u64)?;
+                waiting_bytes += chunk.len();
+                waiting.push(chunk);
+            }
+            if ended || waiting_bytes >= FLUSH_BYTES {
+                let chunks = std::mem::take(&mut waiting);
+                waiting_bytes = 0;
+                if ended {
+                    return blocking(move || self.write(&chunks)?.finish()).await;
+                }
+                self = blocking(move || self.write(&chunks)).await?;
+            }
+        }
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<()> {
+        let all = self.bytes + bytes;
+        if all > self.bytes_max {
+            return Err(Error::TooLarge { limit: self.bytes_max });
+        }
+        self.bytes = all;
+        Ok(())
+    }
+
+    fn write(mut self, chunks: &[Bytes]) -> Result<Self> {
+        let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.held.grow(bytes)?;
+        for chunk in chunks {
+            self.append(chunk)?;
+        }
+        Ok(self)
+    }
+
+    fn append(&mut self, chunk: &[u8]) -> Result<()> {
+        self.hash.update(chunk);
+        let path = self.draft.path();
+        self.file.write_all(chunk).map_err(|source| Error::io("write", path, source))
+    }
+
+    /// Adds bytes of a part, which goes when the whole is there.
+    pub(super) fn append_part(&mut self, chunk: &[u8]) -> Result<()> {
+        self.count(chunk.len() as u64)?;
+        self.held.force(chunk.len() as u64);
+        self.append(chunk)
+    }
+
+    /// After this the bytes are on the disk, whatever happens.
+    pub(super) fn finish(self) -> Result<Written> {
+        let Self { draft, file, hash, bytes, held, .. } = self;
+        file.sync_all().map_err(|source| Error::io("write", draft.path(), source))?;
+        Ok(Written { draft, digest: Digest(hash.finalize().into()), bytes, held })
+    }
+}
+
+impl Written {
+    /// Its bytes stay counted.
+    pub(super) fn place_at(self, place: &Path) -> Result<()> {
+        self.draft.rename_to(place)?;
+        self.held.keep();
+        Ok(())
+    }
+}
