@@ -2,6 +2,7 @@
 //!
 //! - [`SqliteStore`] keeps everything in one SQLite file and needs nothing else installed. A write is
 //!   answered after it is on the disk; writes that arrive together share one commit.
+//! - [`PostgresStore`] keeps everything on a PostgreSQL server, for several nodes on one queue.
 //! - [`MemoryStore`] behaves the same and forgets everything when it is dropped.
 //!
 //! The store remembers and never decides: which request runs next, when it is retried and how long an
@@ -10,6 +11,7 @@
 mod crash;
 pub mod limits;
 mod memory;
+mod postgres;
 mod records;
 mod sqlite;
 mod store;
@@ -17,6 +19,7 @@ mod store;
 pub use crash::{CRASH_POINTS, crash_point};
 pub use limits::Bounds;
 pub use memory::MemoryStore;
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use records::*;
 pub use sqlite::{Durability, SqliteOptions, SqliteStore};
 pub use store::{DELIVERY_LEASE, Result, Store, StoreError};
