@@ -122,7 +122,10 @@ fn to_runner(request: AttemptRequest) -> Result<Request<RequestBody>, ForwardErr
     headers.entry(header::HOST).or_insert(localhost);
     headers.insert(REQUEST_ID, identity::header(request.request_id));
     let below = target.path();
-    let endpoint = if below == "/" { request.endpoint } else { request.endpoint + below };
+    let endpoint = match request.endpoint {
+        endpoint if below == "/" || endpoint.is_empty() => endpoint,
+        endpoint => endpoint + below,
+    };
     for (name, value) in [(ENDPOINT, endpoint), (CALLER, request.caller)] {
         if let Ok(value) = HeaderValue::from_str(&value)
             && !value.is_empty()

@@ -8,13 +8,15 @@
 //! A runner's connection has no task of its own. Whoever waits for the answer drives it: the future of
 //! [`Forwarder::exchange`] until the head is there, then [`RunnerBody`] until the last byte. So one
 //! request costs one task, its wake-ups are not passed on between tasks, and dropping the waiting side
-//! (the caller went away) closes the connection to the runner at once.
+//! closes the connection to the runner at once. A direct caller that goes away is the exception: its
+//! connection goes on alone, in a task of its own ([`LeftBehind`]).
 //!
 //! A [`Forwarder`] belongs to one event loop; the sockets in its pool are registered there. It never
 //! picks a runner and never repeats a request of which the runner may have seen anything.
 
 mod codec;
 mod connection;
+mod left_behind;
 mod pool;
 mod runner_body;
 mod stream;
@@ -26,10 +28,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use glowplug_api::ErrorType;
 use glowplug_core::request::{Outcome, Refusal};
 use glowplug_core::{RunnerAddress, Timestamp};
 use http::{Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 
 use crate::answer::Problem;
 use crate::body::{RequestBody, RequestBodyError};
@@ -38,6 +42,8 @@ use crate::options::ForwardOptions;
 
 use codec::HeadFault;
 pub(crate) use connection::{Connection, connect_stream};
+use left_behind::LEFT_BEHIND_MAX;
+pub(crate) use left_behind::LeftBehind;
 use pool::Pool;
 pub use runner_body::BodyError;
 pub(crate) use runner_body::RunnerBody;
@@ -53,6 +59,8 @@ pub struct Forwarder {
     options: ForwardOptions,
     clock: Clock,
     pool: Mutex<Pool>,
+    /// Room for work whose caller left.
+    left_behind: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Forwarder {
@@ -164,7 +172,8 @@ pub(crate) enum AnswerBody {
 
 impl Forwarder {
     pub fn new(options: ForwardOptions, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { options, clock, pool: Mutex::default() })
+        let left_behind = Arc::new(Semaphore::new(LEFT_BEHIND_MAX));
+        Arc::new(Self { options, clock, pool: Mutex::default(), left_behind })
     }
 
     /// Sends a request and waits for the head of the answer. Cancel-safe: dropping closes the
@@ -174,16 +183,30 @@ impl Forwarder {
         address: &Arc<RunnerAddress>,
         request: Request<RequestBody>,
     ) -> Result<Response<AnswerBody>, ForwardError> {
-        let mut connection = match self.checkout(address).await {
+        self.exchange_on(&mut None, address, request).await
+    }
+
+    /// As [`Forwarder::exchange`], but dropping leaves the connection in `underway`, where it is from the
+    /// moment it is open until the head of the answer has come.
+    async fn exchange_on(
+        self: &Arc<Self>,
+        underway: &mut Option<Box<Connection>>,
+        address: &Arc<RunnerAddress>,
+        request: Request<RequestBody>,
+    ) -> Result<Response<AnswerBody>, ForwardError> {
+        let connection = match self.checkout(address).await {
             Some(connection) => connection,
             None => connection::connect(address, &self.options).await?,
         };
+        let connection = underway.insert(connection);
         let head = connection.send(request).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let reason = "it switched protocols without being asked to".to_owned();
             return Err(ForwardError::Malformed { reason });
         }
-        let body = match connection.take_whole() {
+        let whole = connection.take_whole();
+        let connection = underway.take().expect("nobody else has taken it out");
+        let body = match whole {
             Some(bytes) => {
                 self.give_back(address, connection);
                 AnswerBody::Whole(bytes)
@@ -196,14 +219,15 @@ impl Forwarder {
         Ok(response)
     }
 
-    /// As [`Forwarder::exchange`], until the attempt is withdrawn.
+    /// As [`Forwarder::exchange_on`], until the attempt is withdrawn.
     pub(crate) async fn exchange_until(
         self: &Arc<Self>,
+        underway: &mut Option<Box<Connection>>,
         address: &Arc<RunnerAddress>,
         request: Request<RequestBody>,
         revocation: Option<&mut Revocation>,
     ) -> Result<Response<AnswerBody>, ForwardError> {
-        let mut exchange = pin!(self.exchange(address, request));
+        let mut exchange = pin!(self.exchange_on(underway, address, request));
         let Some(revocation) = revocation else { return exchange.await };
         tokio::select! {
             biased;
@@ -276,4 +300,9 @@ pub(crate) async fn revoked(revocation: &mut Revocation) -> Refusal {
         return refusal;
     }
     std::future::pending().await
+}
+
+/// The same as a value that can be kept.
+pub(crate) fn withdrawal(mut revocation: Revocation) -> BoxFuture<'static, Refusal> {
+    Box::pin(async move { revoked(&mut revocation).await })
 }

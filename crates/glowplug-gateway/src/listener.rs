@@ -326,6 +326,11 @@ impl Worker {
         }
     }
 
+    /// When no more is begun.
+    pub(crate) async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
     fn take(self: &Arc<Self>, accepted: Accepted) {
         let worker = self.clone();
         let Accepted { stream, peer, held } = accepted;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use glowplug_api::ErrorType;
 use glowplug_core::request::{Answer, Outcome, Refusal};
 use glowplug_core::retry::{self, Again, Condition};
-use glowplug_core::{Lease, RequestId};
+use glowplug_core::{Lease, RequestId, RunnerAddress};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, Uri, Version, request};
@@ -16,7 +16,7 @@ use crate::answer::Problem;
 use crate::auth;
 use crate::body::{Body, RequestBody};
 use crate::dispatch::Exchange;
-use crate::forward::{AnswerBody, ForwardError};
+use crate::forward::{AnswerBody, Connection, ForwardError, LeftBehind, withdrawal};
 use crate::header::{CALLER, ENDPOINT, NEEDS_RETRY, REQUEST_ID, receive};
 use crate::host::{Admission, AppProblem, AppRoute, Caller, DirectArrival, Host, Revocation, Slot};
 use crate::listener::Worker;
@@ -44,18 +44,12 @@ pub(crate) async fn direct(
         caller: caller.key_id.clone(),
         hint: control.hint,
     };
-    let mut slot = admitted(worker, arrival).await?;
-    let attempt = Attempt::new(worker.clone(), slot.lease);
+    let slot = admitted(worker, arrival).await?;
+    let mut underway = Underway::new(worker, slot, target.rest);
     to_runner(&mut parts, exchange, target, &caller);
-    let request = Request::from_parts(parts, body);
-    let answered =
-        worker.forwarder.exchange_until(&slot.address, request, slot.revoked.as_mut()).await;
-    match answered {
-        Ok(response) => to_caller(response, attempt, slot.revoked),
-        Err(error) => {
-            attempt.end(error.outcome());
-            Err(error.problem())
-        }
+    match underway.send(Request::from_parts(parts, body)).await {
+        Ok(response) => underway.answered(response),
+        Err(error) => Err(underway.failed(&error)),
     }
 }
 
@@ -134,12 +128,22 @@ fn shutting_down() -> Problem {
 /// exactly once.
 pub(crate) struct Attempt {
     worker: Arc<Worker>,
+    request: RequestId,
+    /// `None` once reported.
     lease: Option<Lease>,
 }
 
 impl Attempt {
     pub(crate) fn new(worker: Arc<Worker>, lease: Lease) -> Self {
-        Self { worker, lease: Some(lease) }
+        Self { worker, request: lease.request, lease: Some(lease) }
+    }
+
+    pub(crate) fn request(&self) -> RequestId {
+        self.request
+    }
+
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
     }
 
     pub(crate) fn end(mut self, outcome: Outcome) {
@@ -156,6 +160,63 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         self.report(Outcome::CallerGone);
+    }
+}
+
+/// An attempt until the head of its answer has come. Dropped before, because its caller left, it is seen to
+/// its end without one.
+struct Underway<'a> {
+    attempt: Option<Attempt>,
+    connection: Option<Box<Connection>>,
+    address: Arc<RunnerAddress>,
+    revocation: Option<Revocation>,
+    /// Below the app, as called.
+    path: &'a str,
+}
+
+impl<'a> Underway<'a> {
+    fn new(worker: &Arc<Worker>, slot: Slot, path: &'a str) -> Self {
+        Self {
+            attempt: Some(Attempt::new(worker.clone(), slot.lease)),
+            connection: None,
+            address: slot.address,
+            revocation: slot.revoked,
+            path,
+        }
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<AnswerBody>, ForwardError> {
+        let attempt = self.attempt.as_ref().expect("it has not ended");
+        let revocation = self.revocation.as_mut();
+        let forwarder = &attempt.worker.forwarder;
+        forwarder.exchange_until(&mut self.connection, &self.address, request, revocation).await
+    }
+
+    fn answered(mut self, response: Response<AnswerBody>) -> Result<Response<Body>, Problem> {
+        let attempt = self.attempt.take().expect("it has not ended");
+        to_caller(response, attempt, self.revocation.take(), self.path)
+    }
+
+    fn failed(mut self, error: &ForwardError) -> Problem {
+        self.connection = None;
+        if let Some(attempt) = self.attempt.take() {
+            attempt.end(error.outcome());
+        }
+        error.problem()
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        let Some(attempt) = self.attempt.take() else { return };
+        let Some(connection) = self.connection.take() else { return };
+        let address = self.address.clone();
+        let revoked = self.revocation.take().map(withdrawal);
+        let path = self.path.to_owned();
+        LeftBehind { connection, address, attempt, revoked, path, answer: None }.leave();
     }
 }
 
@@ -220,10 +281,11 @@ fn runner_uri(rest: &str, query: Option<&str>) -> Uri {
 }
 
 /// Rewrites an app's answer into the one its caller gets.
-pub(crate) fn to_caller(
+fn to_caller(
     response: Response<AnswerBody>,
     attempt: Attempt,
     revocation: Option<Revocation>,
+    path: &str,
 ) -> Result<Response<Body>, Problem> {
     let (mut parts, body) = response.into_parts();
     let answer = match crate::header::answer(parts.status.as_u16(), &mut parts.headers) {
@@ -242,7 +304,9 @@ pub(crate) fn to_caller(
             attempt.end(Outcome::Answered(answer));
             Body::full(bytes)
         }
-        AnswerBody::Streaming(body) => Body::runner(body.carry(attempt, answer, revocation)),
+        AnswerBody::Streaming(body) => {
+            Body::runner(body.carry(attempt, answer, revocation, path.to_owned()))
+        }
     };
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
@@ -252,6 +316,9 @@ pub(crate) fn to_caller(
 /// Whether a queued request would get another attempt after this answer. A direct one gets none, but its
 /// caller is told.
 fn may_be_tried_again(answer: &Answer) -> bool {
+    if answer.status < 400 {
+        return false;
+    }
     let (_, again) = retry::judge(&Outcome::Answered(answer.clone()));
     // An answer of 400 to 499 is tried again only where somebody asks for it.
     !matches!(again, Again::No | Again::On(Condition::ClientError))

@@ -47,6 +47,10 @@ pub(crate) struct Connection {
     answer: AnswerDecoder,
     /// The runner says it will, and nothing speaks against it.
     keeps_open: bool,
+    /// The runner was sent some of the present request.
+    begun: bool,
+    /// The head of the present answer has not come.
+    awaits_head: bool,
 }
 
 /// A request's body on its way.
@@ -93,6 +97,8 @@ impl Connection {
             interim_answers: 0,
             answer: AnswerDecoder::End,
             keeps_open: true,
+            begun: false,
+            awaits_head: false,
         }
     }
 
@@ -108,6 +114,8 @@ impl Connection {
     ) -> Result<Head, ForwardError> {
         let (head, body) = request.into_parts();
         let framing = Framing::of(&body);
+        self.begun = false;
+        self.awaits_head = true;
         encode_head(&head, framing, &mut self.outbox);
         if framing != Framing::Empty {
             let announced = announced_trailers(&head, framing);
@@ -139,7 +147,7 @@ impl Connection {
         .await
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, ForwardError>> {
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, ForwardError>> {
         self.send_on(cx)?;
         loop {
             if !self.received.is_empty()
@@ -165,6 +173,7 @@ impl Connection {
                 Parsed::Interim => self.interim_answers += 1,
                 Parsed::Head { head, body, keeps_open } => {
                     self.answer = body;
+                    self.awaits_head = false;
                     // Servers close a connection after an exception without having announced it (uvicorn
                     // does), and a request that meets the close is lost.
                     self.keeps_open &= keeps_open && !head.status.is_server_error();
@@ -212,6 +221,18 @@ impl Connection {
         self.answer.is_end()
     }
 
+    /// The runner has the request, and nothing of it depends on its caller any more.
+    pub(super) fn has_sent(&self) -> bool {
+        self.begun && self.upload.is_none()
+    }
+
+    /// Closes our side, and leaves the runner's open.
+    pub(super) async fn hang_up(&mut self) {
+        self.keeps_open = false;
+        // A side that cannot be closed is closed already.
+        let _ = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await;
+    }
+
     /// How much of the answer's body is to come.
     pub(super) fn size_hint(&self) -> SizeHint {
         self.answer.size_hint()
@@ -220,6 +241,7 @@ impl Connection {
     /// Both messages of the last exchange are complete, and the runner keeps the connection open.
     pub(super) fn is_reusable(&self) -> bool {
         self.keeps_open
+            && !self.awaits_head
             && self.upload.is_none()
             && self.outbox.is_empty()
             && self.answer.is_end()
@@ -253,7 +275,10 @@ impl Connection {
         while !self.outbox.is_empty() {
             let slices = self.outbox.slices();
             match ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices)) {
-                Ok(bytes) if bytes > 0 => self.outbox.advance(bytes),
+                Ok(bytes) if bytes > 0 => {
+                    self.begun = true;
+                    self.outbox.advance(bytes);
+                }
                 Ok(_) | Err(_) => {
                     self.upload = None;
                     self.keeps_open = false;

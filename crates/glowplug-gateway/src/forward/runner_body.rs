@@ -13,12 +13,12 @@ use glowplug_core::request::{Answer, Outcome, Refusal};
 use http_body::{Body, Frame, SizeHint};
 
 use super::codec::BodyFault;
-use super::{AnswerBody, Connection, ForwardError, Forwarder, revoked};
+use super::{AnswerBody, Connection, ForwardError, Forwarder, LeftBehind, withdrawal};
 use crate::host::Revocation;
 use crate::run::Attempt;
 
 /// Drives the runner's connection, gives it back to the pool after the last byte, and reports the
-/// attempt's end. Dropped before the end, it closes the connection.
+/// attempt's end. Dropped before the end, it closes the connection, or leaves it behind with its attempt.
 pub(crate) struct RunnerBody {
     /// Read ahead by [`RunnerBody::prefetch`], in this order.
     ahead: [Option<Frame<Bytes>>; 2],
@@ -26,8 +26,16 @@ pub(crate) struct RunnerBody {
     connection: Option<Box<Connection>>,
     forwarder: Arc<Forwarder>,
     address: Arc<RunnerAddress>,
-    attempt: Option<(Attempt, Answer)>,
+    carried: Option<Carried>,
     revoked: Option<BoxFuture<'static, Refusal>>,
+}
+
+/// The attempt that ends with the body.
+struct Carried {
+    attempt: Attempt,
+    answer: Answer,
+    /// Below the app.
+    path: String,
 }
 
 impl fmt::Debug for RunnerBody {
@@ -55,7 +63,7 @@ impl RunnerBody {
             connection: Some(connection),
             forwarder,
             address,
-            attempt: None,
+            carried: None,
             revoked: None,
         }
     }
@@ -67,9 +75,10 @@ impl RunnerBody {
         if self.connection.is_some() {
             return Ok(AnswerBody::Streaming(Box::new(self)));
         }
-        match self.ahead {
+        match &mut self.ahead {
             [Some(frame), None] if frame.is_data() => {
-                Ok(AnswerBody::Whole(frame.into_data().unwrap_or_default()))
+                let bytes = std::mem::replace(frame, Frame::data(Bytes::new())).into_data();
+                Ok(AnswerBody::Whole(bytes.unwrap_or_default()))
             }
             [None, None] => Ok(AnswerBody::Whole(Bytes::new())),
             _ => Ok(AnswerBody::Streaming(Box::new(self))),
@@ -109,25 +118,24 @@ impl RunnerBody {
         attempt: Attempt,
         answer: Answer,
         revocation: Option<Revocation>,
+        path: String,
     ) -> Box<Self> {
-        self.attempt = Some((attempt, answer));
-        self.revoked = revocation.map(|mut revocation| -> BoxFuture<'static, Refusal> {
-            Box::pin(async move { revoked(&mut revocation).await })
-        });
+        self.carried = Some(Carried { attempt, answer, path });
+        self.revoked = revocation.map(withdrawal);
         self
     }
 
     /// The answer is complete.
     fn finish(&mut self) {
         self.release();
-        if let Some((attempt, answer)) = self.attempt.take() {
+        if let Some(Carried { attempt, answer, .. }) = self.carried.take() {
             attempt.end(Outcome::Answered(answer));
         }
     }
 
     fn fail(&mut self, error: BodyError) -> BodyError {
         self.connection = None;
-        if let Some((attempt, _)) = self.attempt.take() {
+        if let Some(Carried { attempt, .. }) = self.carried.take() {
             attempt.end(Outcome::Disconnected);
         }
         error
@@ -147,6 +155,16 @@ impl RunnerBody {
             Some(connection) => connection.poll_frame(cx),
             None => Poll::Ready(None),
         }
+    }
+}
+
+impl Drop for RunnerBody {
+    fn drop(&mut self) {
+        let Some(Carried { attempt, answer, path }) = self.carried.take() else { return };
+        let Some(connection) = self.connection.take() else { return };
+        let address = self.address.clone();
+        let (revoked, answer) = (self.revoked.take(), Some(answer));
+        LeftBehind { connection, address, attempt, revoked, path, answer }.leave();
     }
 }
 

@@ -37,6 +37,10 @@ pub(crate) struct Seen {
     pub(crate) go_on: Notify,
     /// Method and path of each request.
     pub(crate) uris: Mutex<Vec<String>>,
+    /// `x-fal-request-id` of each request.
+    pub(crate) ids: Mutex<Vec<String>>,
+    /// What `/stoppable` and `/endless` wait for, and being cancelled brings.
+    stop: Notify,
     close: Notify,
     open: AtomicUsize,
 }
@@ -109,6 +113,8 @@ async fn answer(
     seen.requests.fetch_add(1, Ordering::SeqCst);
     let path = request.uri().path().to_owned();
     seen.uris.lock().unwrap().push(format!("{} {path}", request.method()));
+    let id = request.headers().get("x-fal-request-id").map(|id| id.to_str().unwrap().to_owned());
+    seen.ids.lock().unwrap().push(id.unwrap_or_default());
     let number = |name: &str| -> usize {
         let query = request.uri().query().unwrap_or_default();
         let value = query.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}=")));
@@ -119,7 +125,14 @@ async fn answer(
         "/big" => chunks(seen, number("chunks"), number("bytes")),
         "/length" => whole(&vec![b'x'; number("bytes")]),
         "/events" => events(seen),
-        "/hang" => hang(seen).await,
+        "/hang" => hang(seen, number("status")).await,
+        "/stoppable" => stoppable(&seen).await,
+        "/endless" => endless(seen),
+        "/stoppable/cancel" | "/endless/cancel" => {
+            seen.stop.notify_one();
+            whole(b"{}")
+        }
+        "/hang/cancel" | "/events/cancel" => with_status(404),
         "/trailers" => trailers(request).await,
         "/duplex" => {
             Response::new(request.into_body().map_err(std::io::Error::other).boxed_unsync())
@@ -212,11 +225,35 @@ impl Drop for CountDrop {
 }
 
 /// Answers only after [`Seen::go_on`].
-async fn hang(seen: Arc<Seen>) -> Response<UpstreamBody> {
+async fn hang(seen: Arc<Seen>, status: usize) -> Response<UpstreamBody> {
     let noticed = CountDrop(seen);
     noticed.0.go_on.notified().await;
     std::mem::forget(noticed);
-    whole(b"at last")
+    with_status(status.max(200))
+}
+
+/// Works until it is cancelled.
+async fn stoppable(seen: &Seen) -> Response<UpstreamBody> {
+    seen.stop.notified().await;
+    with_status(499)
+}
+
+/// Answers one event, and then nothing until it is cancelled.
+fn endless(seen: Arc<Seen>) -> Response<UpstreamBody> {
+    let events = stream::unfold((0, seen), |(sent, seen)| async move {
+        if sent > 0 {
+            seen.stop.notified().await;
+            return None;
+        }
+        Some((Ok(Frame::data(Bytes::from_static(b"data: 0\n\n"))), (sent + 1, seen)))
+    });
+    Response::new(StreamBody::new(events).boxed_unsync())
+}
+
+fn with_status(status: usize) -> Response<UpstreamBody> {
+    let mut response = whole(b"at last");
+    *response.status_mut() = StatusCode::from_u16(u16::try_from(status).unwrap()).unwrap();
+    response
 }
 
 /// The request's trailers as the response's.
@@ -262,8 +299,7 @@ fn orders(status: usize) -> Response<UpstreamBody> {
 
 /// A status, and `x-fal-needs-retry` if it was asked for.
 fn plain_answer(request: &Request<Incoming>, status: usize) -> Response<UpstreamBody> {
-    let mut response = whole(b"answer");
-    *response.status_mut() = StatusCode::from_u16(u16::try_from(status).unwrap()).unwrap();
+    let mut response = with_status(status);
     let query = request.uri().query().unwrap_or_default();
     if let Some(value) = query.split('&').find_map(|pair| pair.strip_prefix("needs_retry=")) {
         response.headers_mut().insert("x-fal-needs-retry", value.parse().unwrap());
