@@ -6,21 +6,28 @@
 //! ```
 //!
 //! Reads never wait for writes. Callers wait, without blocking their thread, while a queue is full.
-//! A full disk, a locked file or a device error fails the writes at hand with
+//! A full disk fails the writes at hand with [`StoreError::Full`], a locked file or a device error with
 //! [`StoreError::Unavailable`]; the next group tries again, so the store works on as soon as the disk
-//! does.
+//! does. New requests are refused before the disk is full, answers are not.
 //!
-//! Limits: bodies are kept in the file ([`limits::BODY_BYTES_MAX`](crate::limits::BODY_BYTES_MAX)),
-//! and the file does not shrink: space freed by a purge is used again. Only one process may have the
+//! Bodies beyond [`SqliteOptions::inline_bytes_max`] are in files of their own, in a folder named like
+//! the database with `.bodies` at the end (`bodies.rs`). A backup of `glowplug.db` is a database and such a
+//! folder as well: to restore it, put both in the place of the old ones while no node runs.
+//!
+//! Limits: [`limits::BODY_BYTES_MAX`](crate::limits::BODY_BYTES_MAX) for a body. The file does not
+//! shrink: space freed by a purge is used again. Only one process may have the
 //! file open as a store; a file named like it with `.lock` at the end sees to that. It must be on a
 //! local disk.
 
 mod accept;
 mod answer;
 mod backup;
+mod bodies;
 mod calls;
 mod columns;
+mod disk;
 mod failure;
+mod filing;
 mod journal;
 mod lane;
 mod open;
@@ -35,6 +42,7 @@ mod stored_body;
 mod tests;
 mod webhooks;
 mod whole;
+mod worker;
 mod writer;
 
 use std::fmt;
@@ -48,6 +56,8 @@ use futures::future::BoxFuture;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use self::bodies::Bodies;
+use self::disk::Disk;
 use self::failure::Failure;
 use self::lane::{Closed, Lane};
 use crate::limits::Bounds;
@@ -59,6 +69,11 @@ const WRITE_QUEUE_MAX: usize = 4 * writer::GROUP_WRITES_MAX;
 const READ_QUEUE_MAX: usize = 256;
 /// How long a lock that another program holds on the file is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A row of this size is read and written in one go; beyond, the log would write everything twice.
+const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Answers to some thousand requests, and the write-ahead log at its largest.
+const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// What an acknowledged write survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +92,11 @@ pub struct SqliteOptions {
     pub bounds: Bounds,
     /// How long to wait for another program that has locked the file.
     pub busy_timeout: Duration,
+    /// Bodies with more bytes than this are put into files.
+    pub inline_bytes_max: usize,
+    /// While the disk has less free than this, new requests are refused, so that those which were
+    /// accepted can still be answered.
+    pub disk_reserve_bytes: u64,
 }
 
 impl Default for SqliteOptions {
@@ -85,6 +105,8 @@ impl Default for SqliteOptions {
             durability: Durability::default(),
             bounds: Bounds::default(),
             busy_timeout: BUSY_TIMEOUT,
+            inline_bytes_max: INLINE_BYTES_MAX,
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
         }
     }
 }
@@ -94,6 +116,9 @@ impl Default for SqliteOptions {
 pub struct SqliteStore {
     path: PathBuf,
     bounds: Bounds,
+    inline_bytes_max: usize,
+    bodies: Arc<Bodies>,
+    disk: Arc<Disk>,
     commits: Arc<AtomicU64>,
     /// The start of the node that uses this store. 0 before the first, when requests are nobody's.
     owner: AtomicU32,
@@ -103,6 +128,7 @@ pub struct SqliteStore {
     // one can tidy up the write-ahead log.
     reads: Lane<reader::Read>,
     writes: Lane<Box<dyn writer::Write>>,
+    files: Arc<Lane<worker::Task>>,
     _lock: File,
 }
 
@@ -117,10 +143,26 @@ impl SqliteStore {
         };
         let commits = Arc::new(AtomicU64::new(0));
         let (mut writes, write_queue) = Lane::new(WRITE_QUEUE_MAX);
-        let (counter, conn) = (Arc::clone(&commits), opened.writer);
+        let bodies = Bodies::beside(path, options.durability);
+        if bodies.sweep(|id, file| whole::names_file(&opened.writer, id, file)).is_err() {
+            // What a file that is too many takes up is no reason not to serve the others.
+            bodies.expect_orphans();
+        }
+        let disk = Arc::new(Disk::of(path, options.disk_reserve_bytes));
+        let (counter, conn, its_disk) = (Arc::clone(&commits), opened.writer, Arc::clone(&disk));
         writes
-            .start("store-writer", move |alive| writer::work(conn, write_queue, &counter, alive))
+            .start("store-writer", move |alive| {
+                writer::work(conn, write_queue, &its_disk, &counter, alive);
+            })
             .map_err(cannot_start)?;
+        let (mut files, file_queue) = Lane::new(worker::QUEUE_MAX);
+        let file_queue = Arc::new(Mutex::new(file_queue));
+        for _ in 0..worker::WORKERS {
+            let queue = Arc::clone(&file_queue);
+            files
+                .start("store-files", move |alive| worker::work(&queue, alive))
+                .map_err(cannot_start)?;
+        }
         let (mut reads, read_queue) = Lane::new(READ_QUEUE_MAX);
         let read_queue = Arc::new(Mutex::new(read_queue));
         for conn in opened.readers {
@@ -129,10 +171,20 @@ impl SqliteStore {
                 .start("store-reader", move |alive| reader::work(conn, &queue, alive))
                 .map_err(cannot_start)?;
         }
-        let (path, bounds) = (path.to_owned(), options.bounds);
-        let (owner, adopted_to) = (AtomicU32::new(0), AtomicI64::new(0));
-        let lock = opened.lock;
-        Ok(Arc::new(Self { path, bounds, commits, owner, adopted_to, reads, writes, _lock: lock }))
+        Ok(Arc::new(Self {
+            path: path.to_owned(),
+            bounds: options.bounds,
+            inline_bytes_max: options.inline_bytes_max,
+            bodies,
+            disk,
+            commits,
+            owner: AtomicU32::new(0),
+            adopted_to: AtomicI64::new(0),
+            reads,
+            writes,
+            files: Arc::new(files),
+            _lock: opened.lock,
+        }))
     }
 
     /// Transactions since the store was opened; many writes may share one.
@@ -149,9 +201,19 @@ impl SqliteStore {
         operation: &'static str,
         run: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
+        self.write_and(operation, run, |_| {})
+    }
+
+    /// Does `after` with the outcome, whether or not the caller still waits for it.
+    fn write_and<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        run: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+        after: impl FnOnce(&mut Result<T, Failure>) + Send + 'static,
+    ) -> BoxFuture<'_, Result<T>> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
-            let sent = self.writes.send(writer::write(run, reply)).await;
+            let sent = self.writes.send(writer::write(run, after, reply)).await;
             self.answer(operation, sent, answer).await
         })
     }
@@ -159,7 +221,7 @@ impl SqliteStore {
     fn read<T: Send + 'static>(
         &self,
         operation: &'static str,
-        run: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+        run: impl Fn(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();

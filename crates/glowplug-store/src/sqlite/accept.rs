@@ -7,6 +7,7 @@ use super::columns::{
     id_bytes, json_text, micros, optional_timestamp, priority, priority_number, request_id,
     row_number, timestamp,
 };
+use super::disk::Disk;
 use super::failure::Failure;
 use super::stored_body::NewBody;
 use crate::records::{Accepted, QueuedHead, QueuedRequest};
@@ -26,12 +27,14 @@ pub(super) fn submit(
     request: &QueuedRequest,
     body: &NewBody,
     owner: u32,
+    disk: &Disk,
 ) -> Result<Accepted, Failure> {
     if let Some(key) = &request.idempotency_key
         && let Some(earlier) = submitted_before(conn, request, key, body)?
     {
         return Ok(Accepted::Before(earlier));
     }
+    disk.check_reserve("accept the request")?;
     if insert(conn, request, body)?.is_none() {
         return Err(StoreError::Duplicate(request.id).into());
     }

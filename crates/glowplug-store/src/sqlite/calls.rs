@@ -1,13 +1,16 @@
 //! The store's calls: what each asks of the writer and the readers.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::future::BoxFuture;
 use glowplug_core::{RequestId, Timestamp};
 use tokio::sync::broadcast;
 
-use super::stored_body::{KeptBody, NewBody};
+use super::bodies::Bodies;
+use super::failure::Failure;
+use super::stored_body::NewBody;
 use super::{
     SqliteStore, accept, answer, backup, journal, purge, queue, registry, request_logs, webhooks,
     whole,
@@ -32,11 +35,14 @@ impl Store for SqliteStore {
     fn submit(&self, mut request: QueuedRequest) -> BoxFuture<'_, Result<Accepted>> {
         Box::pin(async move {
             check_request(&request)?;
-            let body = NewBody::payload(&mut request);
-            let owner = self.owner();
-            self.write("accept the request", move |conn| {
-                accept::submit(conn, &request, &body, owner)
-            })
+            let operation = "accept the request";
+            let (body, placed) = self.place_payload(operation, &mut request).await?;
+            let (owner, disk, remover) = (self.owner(), Arc::clone(&self.disk), self.remover());
+            self.write_and(
+                operation,
+                move |conn| accept::submit(conn, &request, &body, owner, &disk),
+                move |outcome| remover.settle(placed, outcome, |done| *done == Accepted::New),
+            )
             .await
         })
     }
@@ -77,12 +83,21 @@ impl Store for SqliteStore {
     ) -> BoxFuture<'_, Result<Completed>> {
         Box::pin(async move {
             check_body("response body", &completion.response.body)?;
-            let body = NewBody::answer(&mut completion);
-            let owner = self.owner();
+            let operation = "record the answer of a request";
+            let (body, placed) = self.place_answer(operation, id, &mut completion).await?;
+            let (owner, remover) = (self.owner(), self.remover());
             let (completed, _) = self
-                .write("record the answer of a request", move |conn| {
-                    answer::complete(conn, id, &completion, &body, owner)
-                })
+                .write_and(
+                    operation,
+                    move |conn| answer::complete(conn, id, &completion, &body, owner),
+                    move |outcome| {
+                        let recorded = |done: &answer::Ended| done.0 == Completed::Recorded;
+                        remover.settle(placed, outcome, recorded);
+                        if let Ok((_, dropped_payload)) = outcome {
+                            remover.remove(dropped_payload.take().into_iter().collect());
+                        }
+                    },
+                )
                 .await?;
             Ok(completed)
         })
@@ -93,14 +108,18 @@ impl Store for SqliteStore {
         after: Option<RequestId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<QueuedRequest>>> {
+        let bodies = Arc::clone(&self.bodies);
         self.read("read the queue", move |conn| {
-            Ok(queue::pending(conn, after, limit)?.into_iter().map(with_payload).collect())
+            let found = queue::pending(conn, after, limit)?;
+            found.into_iter().map(|queued| with_payload(&bodies, queued)).collect()
         })
     }
 
     fn pending_request(&self, id: RequestId) -> BoxFuture<'_, Result<Option<QueuedRequest>>> {
+        let bodies = Arc::clone(&self.bodies);
         self.read("read a queued request", move |conn| {
-            Ok(queue::pending_request(conn, id)?.map(with_payload))
+            let found = queue::pending_request(conn, id)?;
+            found.map(|queued| with_payload(&bodies, queued)).transpose()
         })
     }
 
@@ -109,9 +128,10 @@ impl Store for SqliteStore {
     }
 
     fn response(&self, id: RequestId) -> BoxFuture<'_, Result<Option<StoredResponse>>> {
+        let bodies = Arc::clone(&self.bodies);
         self.read("read the answer of a request", move |conn| {
-            let found = answer::response(conn, id)?;
-            Ok(found.map(|(response, body)| StoredResponse { body: body.inline, ..response }))
+            let Some((response, body)) = answer::response(conn, id)? else { return Ok(None) };
+            Ok(Some(StoredResponse { body: bodies.read(id, body)?, ..response }))
         })
     }
 
@@ -131,7 +151,22 @@ impl Store for SqliteStore {
     }
 
     fn purge(&self, retention: Retention, limit: usize) -> BoxFuture<'_, Result<usize>> {
-        self.write("drop old requests", move |conn| purge::purge(conn, retention, limit))
+        Box::pin(async move {
+            let remover = self.remover();
+            let purged = self
+                .write_and(
+                    "drop old requests",
+                    move |conn| purge::purge(conn, retention, limit),
+                    move |outcome| {
+                        if let Ok(purged) = outcome {
+                            remover.remove(std::mem::take(&mut purged.files));
+                        }
+                    },
+                )
+                .await?;
+            self.sweep_if_needed().await;
+            Ok(purged.requests)
+        })
     }
 
     fn due_deliveries(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Delivery>>> {
@@ -162,27 +197,34 @@ impl Store for SqliteStore {
         after: Option<RequestId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<WholeRequest>>> {
+        let bodies = Arc::clone(&self.bodies);
         self.read("export requests", move |conn| {
-            Ok(whole::export(conn, after, limit)?.into_iter().map(with_bodies).collect())
+            let found = whole::export(conn, after, limit)?;
+            found.into_iter().map(|exported| with_bodies(&bodies, exported)).collect()
         })
     }
 
     fn import(&self, mut request: WholeRequest) -> BoxFuture<'_, Result<bool>> {
         Box::pin(async move {
             check_request(&request.request)?;
-            let payload = NewBody::payload(&mut request.request);
-            let answer = match &mut request.completion {
-                Some(completion) => {
-                    check_body("response body", &completion.response.body)?;
-                    NewBody::answer(completion)
-                }
-                None => NewBody::in_row(Vec::new()),
-            };
+            let operation = "import a request";
+            let id = request.request.id;
+            let (payload, mut placed) = self.place_payload(operation, &mut request.request).await?;
+            let mut answer = NewBody::in_row(Vec::new());
+            if let Some(completion) = &mut request.completion {
+                check_body("response body", &completion.response.body)?;
+                let (body, its_file) = self.place_answer(operation, id, completion).await?;
+                answer = body;
+                placed = placed.and(its_file);
+            }
             let lines_max = self.bounds.request_log_lines_max;
+            let (disk, remover) = (Arc::clone(&self.disk), self.remover());
             let is_new = self
-                .write("import a request", move |conn| {
-                    whole::import(conn, &request, &payload, &answer, lines_max)
-                })
+                .write_and(
+                    operation,
+                    move |conn| whole::import(conn, &request, &payload, &answer, lines_max, &disk),
+                    move |outcome| remover.settle(placed, outcome, |is_new| *is_new),
+                )
                 .await?;
             // Its place may be one that was looked at when it was another's.
             self.adopted_to.store(0, Ordering::SeqCst);
@@ -191,7 +233,8 @@ impl Store for SqliteStore {
     }
 
     fn backup(&self, to: PathBuf) -> BoxFuture<'_, Result<()>> {
-        self.read("make a backup", move |conn| backup::backup(conn, &to))
+        let bodies = Arc::clone(&self.bodies);
+        self.read("make a backup", move |conn| backup::backup(conn, &bodies, &to))
     }
 
     fn put_setting(&self, app: String, key: String, json: String) -> BoxFuture<'_, Result<()>> {
@@ -242,6 +285,7 @@ impl Store for SqliteStore {
         Box::pin(async move {
             self.reads.close().await;
             self.writes.close().await;
+            self.files.close().await;
         })
     }
 
@@ -260,17 +304,16 @@ impl Store for SqliteStore {
     }
 }
 
-fn with_payload((request, body): queue::Queued) -> QueuedRequest {
-    QueuedRequest { body: body.inline, ..request }
+fn with_payload(bodies: &Bodies, (request, body): queue::Queued) -> Result<QueuedRequest, Failure> {
+    Ok(QueuedRequest { body: bodies.read(request.id, body)?, ..request })
 }
 
-fn with_bodies(exported: whole::Exported) -> WholeRequest {
+fn with_bodies(bodies: &Bodies, exported: whole::Exported) -> Result<WholeRequest, Failure> {
     let mut whole = exported.whole;
-    whole.request.body = exported.payload.inline;
-    if let (Some(completion), Some(KeptBody { inline, .. })) =
-        (&mut whole.completion, exported.answer)
-    {
-        completion.response.body = inline;
+    let id = whole.request.id;
+    whole.request.body = bodies.read(id, exported.payload)?;
+    if let (Some(completion), Some(body)) = (&mut whole.completion, exported.answer) {
+        completion.response.body = bodies.read(id, body)?;
     }
-    whole
+    Ok(whole)
 }

@@ -53,6 +53,11 @@ impl<J: Send + 'static> Lane<J> {
         self.deliver(Message::Job(job)).await
     }
 
+    /// Does not wait. Says whether there was a place in the queue.
+    pub(super) fn try_send(&self, job: J) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(Message::Job(job)).is_ok())
+    }
+
     /// Returns when everything sent before is done and every connection is closed. Jobs that come
     /// later are dropped. May be called again.
     pub(super) async fn close(&self) {

@@ -204,6 +204,7 @@ fn damaged(path: &Path, problem: &str) -> StoreError {
 fn fault(path: &Path, error: rusqlite::Error) -> StoreError {
     match Fault::from(error) {
         Fault::Damaged(problem) => damaged(path, &problem),
-        Fault::Passing(problem) => unavailable(path, &problem),
+        Fault::Full(problem) => StoreError::Full { operation: OPERATION, problem },
+        Fault::Device(problem) | Fault::Passing(problem) => unavailable(path, &problem),
     }
 }

@@ -9,12 +9,20 @@ use crate::records::Retention;
 pub(super) const SELECT_ENDED: &str =
     "SELECT place, at, kept_bytes FROM completions ORDER BY at, place LIMIT ?1";
 
+/// What was dropped.
+pub(super) struct Purged {
+    pub(super) requests: usize,
+    /// Files of bodies that nothing names any more.
+    pub(super) files: Vec<String>,
+}
+
 pub(super) fn purge(
     conn: &Connection,
     retention: Retention,
     limit: usize,
-) -> Result<usize, Failure> {
+) -> Result<Purged, Failure> {
     let (places, bytes) = beyond(conn, retention, limit)?;
+    let files = files(conn, &places)?;
     for statement in [
         "DELETE FROM request_logs WHERE place = ?1",
         "DELETE FROM request_logs_dropped WHERE place = ?1",
@@ -33,7 +41,7 @@ pub(super) fn purge(
          complete_bytes = complete_bytes - ?2",
     )?
     .execute(params![row_number(places.len()), bytes])?;
-    Ok(places.len())
+    Ok(Purged { requests: places.len(), files })
 }
 
 /// The places of what goes, and the bytes that were kept for them.
@@ -63,4 +71,18 @@ fn beyond(
         places.push(place);
     }
     Ok((places, dropped_bytes))
+}
+
+fn files(conn: &Connection, places: &[i64]) -> Result<Vec<String>, Failure> {
+    let mut named = conn.prepare_cached(
+        "SELECT requests.body_file, completions.body_file \
+         FROM requests JOIN completions USING (place) WHERE place = ?1",
+    )?;
+    let mut files = Vec::new();
+    for place in places {
+        let both: (Option<String>, Option<String>) =
+            named.query_row([place], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        files.extend(both.0.into_iter().chain(both.1));
+    }
+    Ok(files)
 }

@@ -15,17 +15,22 @@ pub(super) type Queue = Arc<Mutex<mpsc::Receiver<Message<Read>>>>;
 
 /// Makes a job of a question that may take more than one statement: all of them see the same moment.
 pub(super) fn read<T: Send + 'static>(
-    run: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    run: impl Fn(&Connection) -> Result<T, Failure> + Send + 'static,
     reply: oneshot::Sender<Result<T, Failure>>,
 ) -> Read {
     Box::new(move |conn| {
         if reply.is_closed() {
             return;
         }
-        let answer = match conn.unchecked_transaction() {
+        let in_snapshot = || match conn.unchecked_transaction() {
             Ok(snapshot) => run(&snapshot),
             Err(error) => Err(error.into()),
         };
+        let mut answer = in_snapshot();
+        if let Err(Failure::BodyMissing(_)) = answer {
+            // A purge may have taken the file after the row was read. Then the row is gone by now.
+            answer = in_snapshot();
+        }
         // The caller may have stopped waiting, which is its right.
         drop(reply.send(answer));
     })

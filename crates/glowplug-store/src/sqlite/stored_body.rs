@@ -1,10 +1,6 @@
 //! A body as its row has it.
 
-use std::mem;
-
 use rusqlite::Row;
-
-use crate::records::{Completion, QueuedRequest};
 
 /// A body on its way into a row.
 #[derive(Debug)]
@@ -18,19 +14,6 @@ pub(super) struct NewBody {
 }
 
 impl NewBody {
-    /// Takes the body out of a request.
-    pub(super) fn payload(request: &mut QueuedRequest) -> Self {
-        let body = mem::take(&mut request.body);
-        // What is submitted again under the same key is compared by this.
-        let hash = request.idempotency_key.as_ref().map(|_| blake3::hash(&body).into());
-        Self { hash, ..Self::in_row(body) }
-    }
-
-    /// Takes the body out of an answer.
-    pub(super) fn answer(completion: &mut Completion) -> Self {
-        Self::in_row(mem::take(&mut completion.response.body))
-    }
-
     pub(super) fn in_row(body: Vec<u8>) -> Self {
         Self { bytes_total: body.len(), hash: None, file: None, inline: body }
     }
@@ -43,12 +26,22 @@ impl NewBody {
 /// A body out of its row.
 #[derive(Debug)]
 pub(super) struct KeptBody {
+    pub(super) bytes_total: u64,
+    pub(super) hash: Option<[u8; 32]>,
+    pub(super) file: Option<String>,
     pub(super) inline: Vec<u8>,
 }
 
 impl KeptBody {
     /// From the columns `body_bytes`, `body_hash`, `body_file` and `body`, the first of which is `column`.
     pub(super) fn of(row: &Row<'_>, column: usize) -> rusqlite::Result<Self> {
-        Ok(Self { inline: row.get(column + 3)? })
+        let bytes: i64 = row.get(column)?;
+        Ok(Self {
+            bytes_total: u64::try_from(bytes)
+                .map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, bytes))?,
+            hash: row.get(column + 1)?,
+            file: row.get(column + 2)?,
+            inline: row.get(column + 3)?,
+        })
     }
 }

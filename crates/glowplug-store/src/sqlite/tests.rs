@@ -148,7 +148,8 @@ async fn a_lost_transaction_fails_its_whole_group() {
 #[tokio::test]
 async fn a_full_disk_passes() {
     let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
+    let options = SqliteOptions { inline_bytes_max: usize::MAX, ..fast() };
+    let store = SqliteStore::open(&directory.path().join("store.db"), options).unwrap();
     store.submit(request(1, Vec::new())).await.unwrap();
     let limit_pages = |pages: u32| {
         store.write("limit the size of the file", move |conn| {
@@ -161,6 +162,7 @@ async fn a_full_disk_passes() {
     let expected = "cannot accept the request: database or disk is full; free some space on the disk \
                     of the database";
     assert_eq!(error.to_string(), expected);
+    assert!(matches!(error, StoreError::Full { .. }));
     assert_eq!(store.pending(None, 10).await.unwrap(), [request(1, Vec::new())]);
 
     limit_pages(u32::MAX >> 1).await.unwrap();

@@ -5,7 +5,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::accept;
 use super::answer;
-use super::columns::{row_number, timestamp};
+use super::columns::{id_bytes, row_number, timestamp};
+use super::disk::Disk;
 use super::failure::Failure;
 use super::queue::{Queued, REQUEST_COLUMNS, SELECT_WHOLE, place_after, queued};
 use super::request_logs;
@@ -70,6 +71,15 @@ fn completion(conn: &Connection, place: i64) -> Result<Option<(Completion, KeptB
     Ok(found)
 }
 
+/// Whether a row names the file of a body.
+pub(super) fn names_file(conn: &Connection, id: RequestId, file: &str) -> Result<bool, Failure> {
+    let mut statement = conn.prepare_cached(
+        "SELECT 1 FROM requests LEFT JOIN completions USING (place) \
+         WHERE id = ?1 AND (requests.body_file = ?2 OR completions.body_file = ?2)",
+    )?;
+    Ok(statement.exists(params![id_bytes(id), file])?)
+}
+
 /// The bodies of `whole` are in `payload` and `answer`. Says whether the request was new.
 pub(super) fn import(
     conn: &Connection,
@@ -77,6 +87,7 @@ pub(super) fn import(
     payload: &NewBody,
     answer_body: &NewBody,
     log_lines_max: usize,
+    disk: &Disk,
 ) -> Result<bool, Failure> {
     let mut request = whole.request.clone();
     if let Some(key) = &request.idempotency_key
@@ -85,6 +96,7 @@ pub(super) fn import(
         // Two requests cannot have one key, and a request is worth more than its key.
         request.idempotency_key = None;
     }
+    disk.check_reserve("import a request")?;
     let Some(place) = accept::insert(conn, &request, payload)? else { return Ok(false) };
     match &whole.completion {
         Some(completion) => {

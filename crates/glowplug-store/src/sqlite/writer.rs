@@ -15,8 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::disk::Disk;
 use super::failure::{Failure, Fault};
 use super::lane::{Alive, Message};
+use crate::crash::crash_point;
 
 /// Writes in one transaction. Beyond this the share of the sync in each write is next to nothing, and
 /// the first of the group would only wait longer for the last.
@@ -31,23 +33,27 @@ pub(super) trait Write: Send {
     fn settle(self: Box<Self>, fate: &Result<(), Fault>);
 }
 
-struct Waiting<F, T> {
+struct Waiting<F, A, T> {
     /// Present until it is applied.
     run: Option<F>,
+    /// What is done with the outcome when it is known, whether or not the caller still waits.
+    after: A,
     outcome: Option<Result<T, Failure>>,
     reply: oneshot::Sender<Result<T, Failure>>,
 }
 
 pub(super) fn write<T: Send + 'static>(
     run: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    after: impl FnOnce(&mut Result<T, Failure>) + Send + 'static,
     reply: oneshot::Sender<Result<T, Failure>>,
 ) -> Box<dyn Write> {
-    Box::new(Waiting { run: Some(run), outcome: None, reply })
+    Box::new(Waiting { run: Some(run), after, outcome: None, reply })
 }
 
-impl<F, T> Write for Waiting<F, T>
+impl<F, A, T> Write for Waiting<F, A, T>
 where
     F: FnOnce(&Connection) -> Result<T, Failure> + Send,
+    A: FnOnce(&mut Result<T, Failure>) + Send,
     T: Send,
 {
     fn apply(&mut self, conn: &Connection) -> Result<(), Fault> {
@@ -58,7 +64,7 @@ where
     }
 
     fn settle(self: Box<Self>, fate: &Result<(), Fault>) {
-        let answer = match (fate, self.outcome) {
+        let mut answer = match (fate, self.outcome) {
             (Ok(()), Some(outcome)) => outcome,
             // Even a refusal may rest on changes that did not come to be.
             (Err(fault), _) => Err(Failure::Fault(fault.clone())),
@@ -66,6 +72,7 @@ where
                 unreachable!("a group commits only after all its writes were applied")
             }
         };
+        (self.after)(&mut answer);
         // The caller may have stopped waiting, which is its right.
         drop(self.reply.send(answer));
     }
@@ -77,7 +84,10 @@ fn in_savepoint<T>(
     run: impl FnOnce(&Connection) -> Result<T, Failure>,
 ) -> Result<Result<T, Failure>, Fault> {
     conn.prepare_cached("SAVEPOINT one_write")?.execute([])?;
-    let outcome = run(conn);
+    let outcome = match run(conn) {
+        Err(Failure::Fault(fault)) => Err(Failure::Fault(fault.explained(conn))),
+        outcome => outcome,
+    };
     // After some faults SQLite has rolled back the whole transaction by itself.
     if conn.is_autocommit() {
         return Err(match outcome {
@@ -97,6 +107,7 @@ fn in_savepoint<T>(
 pub(super) fn work(
     conn: Connection,
     mut queue: mpsc::Receiver<Message<Box<dyn Write>>>,
+    disk: &Disk,
     commits: &AtomicU64,
     alive: Alive,
 ) {
@@ -112,6 +123,7 @@ pub(super) fn work(
                 Message::Close => is_closing = true,
             }
         }
+        disk.changed();
         commit(&conn, &mut group, commits);
     }
     // The last connection to close moves the write-ahead log into the database and removes it.
@@ -126,7 +138,7 @@ fn commit(conn: &Connection, group: &mut Vec<Box<dyn Write>>, commits: &AtomicU6
     if group.is_empty() {
         return;
     }
-    let fate = in_one_transaction(conn, group);
+    let fate = in_one_transaction(conn, group).map_err(|fault| fault.explained(conn));
     if fate.is_ok() {
         commits.fetch_add(1, Ordering::Relaxed);
     } else if !conn.is_autocommit()
@@ -144,6 +156,8 @@ fn in_one_transaction(conn: &Connection, group: &mut [Box<dyn Write>]) -> Result
     for write in group {
         write.apply(conn)?;
     }
+    crash_point("store.group.applied");
     conn.prepare_cached("COMMIT")?.execute([])?;
+    crash_point("store.group.committed");
     Ok(())
 }

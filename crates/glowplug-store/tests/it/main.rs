@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backup;
+mod bodies;
 #[macro_use]
 mod conformance;
 mod crash;
