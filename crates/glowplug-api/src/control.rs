@@ -15,6 +15,8 @@
 //! | `/api/v1/runners/{id}/kill` | POST | → [`RunnerView`] |
 //! | `/api/v1/runners/{id}/logs` (`?from=`, `?follow=true`) | GET | → lines of JSON, each a [`LogLineView`] |
 //! | `/api/v1/why/{id}` | GET | → [`WhyView`] |
+//! | `/api/v1/webhooks/{request_id}` | GET | → [`WebhookView`] |
+//! | `/api/v1/webhooks/{request_id}/retry` | POST | → [`WebhookView`] |
 //! | `/api/v1/trace` (`?since=24h`, `?app=a,b`) | GET | → a trace, as `glowplug plan` reads it |
 //! | `/api/v1/trace/status` | GET | → [`TraceStatusView`] |
 //! | `/api/v1/keys` | GET, POST | [`KeyRequest`] → `[KeyView]`, [`KeyCreated`] |
@@ -172,6 +174,31 @@ pub struct QueueView {
     /// Waiting, not yet given to a runner.
     pub size: usize,
     pub in_progress: usize,
+}
+
+/// The webhook of a request and the newest calls of it, oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WebhookView {
+    pub request_id: String,
+    pub url: String,
+    /// `due`, `delivered` or `failed`.
+    pub state: String,
+    /// When it is called next; while it is being called, when it is called again if the node dies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_call_at_micros: Option<u64>,
+    pub calls: Vec<WebhookCallView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WebhookCallView {
+    pub at_micros: u64,
+    pub seconds: f64,
+    /// What the receiver answered, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Why the call did not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

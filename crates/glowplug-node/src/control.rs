@@ -6,6 +6,7 @@
 
 mod prewarm;
 mod recordings;
+mod webhooks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -76,6 +77,7 @@ async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
         (&Method::GET, ["healthz"]) => Ok(text("ok\n")),
         (&Method::GET, ["readyz"]) => readyz(shared).await,
         (&Method::GET, ["metrics"]) => Ok(metrics(shared)),
+        (&Method::GET, [".well-known", "jwks.json"]) => Ok(webhooks::public_keys(shared)),
         (&Method::GET, []) => Ok(text("glowplug serves here; its API is below /api/v1\n")),
         (_, ["api", "v1", rest @ ..]) => {
             // The recordings tell of the traffic of all apps.
@@ -151,6 +153,7 @@ async fn api(
         (&Method::GET, ["trace"]) => recordings::export(shared, &query).await,
         (&Method::GET, ["trace", "status"]) => Ok(recordings::status(shared).await),
         (&Method::GET, ["why", rest @ ..]) => explain(shared, &decoded(&rest.join("/"))).await,
+        (_, ["webhooks", id, rest @ ..]) => webhooks::about(shared, method, id, rest).await,
         (&Method::GET, ["keys"]) => Ok(json(StatusCode::OK, &key_views(shared))),
         (&Method::POST, ["keys"]) => create_key(shared, body(request).await?).await,
         (&Method::DELETE, ["keys", id]) => revoke_key(shared, id).await,

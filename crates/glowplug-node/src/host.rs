@@ -57,7 +57,14 @@ impl Host for NodeHost {
     }
 
     fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, SubmitProblem>> {
-        Box::pin(self.0.queue.submit(&self.0, submission))
+        Box::pin(async move {
+            if let Some(url) = &submission.webhook_url {
+                self.0.webhooks.check(url).map_err(|error| SubmitProblem::WebhookNotAllowed {
+                    reason: error.to_string(),
+                })?;
+            }
+            self.0.queue.submit(&self.0, submission).await
+        })
     }
 
     fn status(&self, app: &str, id: RequestId, logs: bool) -> BoxFuture<'_, Option<QueueStatus>> {

@@ -28,6 +28,7 @@ mod scale;
 mod settings;
 mod shared;
 mod views;
+mod webhooks;
 mod why;
 
 pub use events::NodeEvent;

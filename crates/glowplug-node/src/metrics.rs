@@ -71,6 +71,11 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    outcome: &'static str,
+}
+
 type SecondsFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
 const MODES: [&str; 2] = ["direct", "queued"];
@@ -104,6 +109,7 @@ pub(crate) struct Metrics {
     journal_dropped: Counter<u64, AtomicU64>,
     trace_dropped: Counter<u64, AtomicU64>,
     store_errors: Family<KindLabels, Counter>,
+    webhook_calls: Family<CallLabels, Counter>,
 }
 
 /// The state of one app at the moment of a scrape.
@@ -137,6 +143,7 @@ impl Metrics {
             journal_dropped: Counter::default(),
             trace_dropped: Counter::default(),
             store_errors: Family::default(),
+            webhook_calls: Family::default(),
         };
         metrics.register();
         metrics
@@ -182,6 +189,11 @@ impl Metrics {
             "store_errors",
             "Writes and reads of the queue that the store refused, by kind",
             self.store_errors.clone(),
+        );
+        registry.register(
+            "webhook_calls",
+            "Calls of webhooks, by what became of the webhook",
+            self.webhook_calls.clone(),
         );
     }
 
@@ -302,6 +314,11 @@ impl Metrics {
             _ => "unavailable",
         };
         self.store_errors.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// `outcome`: `delivered`, `again` (another call follows) or `failed` (none does).
+    pub(crate) fn webhook_called(&self, outcome: &'static str) {
+        self.webhook_calls.get_or_create(&CallLabels { outcome }).inc();
     }
 
     /// The whole of `/metrics`.

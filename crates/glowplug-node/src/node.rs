@@ -15,6 +15,7 @@ use glowplug_core::resources::{Capacity, Gpu};
 use glowplug_core::spec::Overrides;
 use glowplug_gateway::host::Host;
 use glowplug_gateway::options::ProxyOrigins;
+use glowplug_gateway::webhook::{Client as WebhookClient, SigningKey};
 use glowplug_gateway::{Fallback, Forwarder, Gateway, LocalAuthority, Options};
 use glowplug_runner::{Backend, LogCaps, ProcessBackend, ProcessOptions, ShimCommand};
 use glowplug_store::{KeyRecord, MemoryStore, SqliteOptions, SqliteStore, Store};
@@ -34,7 +35,8 @@ use crate::queue::Queue;
 use crate::recorder::Recorder;
 use crate::recorder::tape::Recording;
 use crate::shared::Shared;
-use crate::{control, deploy, journal, queue, recorder, runner_task, scale};
+use crate::webhooks::Webhooks;
+use crate::{control, deploy, journal, queue, recorder, runner_task, scale, webhooks};
 
 /// Events of the node that a slow listener may fall behind by before it misses some.
 const EVENTS_MAX: usize = 256;
@@ -100,6 +102,8 @@ impl Node {
         let boot = store.begin_boot().await?;
         let keys = store.keys().await?;
         let scaling = scale::load(&*store).await?;
+        let webhook_client = WebhookClient::new(webhooks::options(&config.node.webhooks))?;
+        let webhooks = (webhook_client, webhooks::signing_key(&*store).await?);
         let open_allowed = config.node.open || config.node.listen.ip().is_loopback();
         if keys.is_empty() && !open_allowed {
             bail!(
@@ -118,8 +122,18 @@ impl Node {
         let python = PythonApps::new(options.cache_dir.as_ref().unwrap_or(&data_dir));
         let ephemeral = options.ephemeral;
         let recorder = if ephemeral { None } else { open_recorder(&config).await };
-        let opened =
-            Opened { boot, ephemeral, clock, store, backend, keys, scaling, python, recorder };
+        let opened = Opened {
+            boot,
+            ephemeral,
+            clock,
+            store,
+            backend,
+            keys,
+            scaling,
+            webhooks,
+            python,
+            recorder,
+        };
         let shared = share(config, opened);
         let gateway = open_port(&shared, &authority)?;
 
@@ -132,6 +146,7 @@ impl Node {
         tasks.spawn(until(cancelled.clone(), queue::purge(shared.clone())));
         tasks.spawn(until(cancelled.clone(), queue::look_after(shared.clone())));
         tasks.spawn(until(cancelled.clone(), queue::follow_changes(shared.clone())));
+        tasks.spawn(until(cancelled.clone(), shared.webhooks.clone().run()));
         tasks
             .spawn(until(cancelled.clone(), runner_task::backend_notices(shared.clone(), notices)));
         if let Some(recorder) = shared.recorder.clone() {
@@ -309,12 +324,14 @@ struct Opened {
     backend: Arc<dyn Backend>,
     keys: Vec<KeyRecord>,
     scaling: HashMap<String, Overrides>,
+    webhooks: (WebhookClient, SigningKey),
     python: PythonApps,
     recorder: Option<Arc<Recorder>>,
 }
 
 fn share(config: Config, opened: Opened) -> Arc<Shared> {
-    let Opened { boot, ephemeral, clock, store, backend, keys, scaling, python, recorder } = opened;
+    let Opened { boot, ephemeral, clock, store, backend, keys, scaling, python, recorder, .. } =
+        opened;
     let recording = if recorder.is_some() { Recording::On } else { Recording::Off };
     let engine = Engine::new(
         EngineConfig {
@@ -325,6 +342,9 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         capacity(&config),
     );
     let metrics = Arc::new(Metrics::new());
+    let (client, key) = opened.webhooks;
+    let retention = config.node.queue.retention;
+    let webhooks = Webhooks::new(store.clone(), clock, metrics.clone(), client, key, retention);
     Arc::new(Shared {
         boot,
         ephemeral,
@@ -335,6 +355,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         backend,
         forwarder: Forwarder::new(gateway_options(&config).forward, clock.shared()),
         queue: Queue::default(),
+        webhooks: Arc::new(webhooks),
         metrics,
         recorder,
         python,

@@ -22,6 +22,7 @@ use crate::events::NodeEvent;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::recorder::Recorder;
+use crate::webhooks::Webhooks;
 use crate::{records, views};
 
 pub(crate) struct Shared {
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub backend: Arc<dyn Backend>,
     pub forwarder: Arc<Forwarder>,
     pub queue: Queue,
+    pub webhooks: Arc<Webhooks>,
     pub metrics: Arc<Metrics>,
     /// `None`: nothing is recorded.
     pub recorder: Option<Arc<Recorder>>,

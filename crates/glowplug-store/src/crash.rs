@@ -11,6 +11,8 @@ pub const CRASH_POINTS: &[(&str, &str)] = &[
     ("store.group.applied", "a group of writes is made, and its transaction is not committed"),
     ("store.group.committed", "a group of writes is durable, and no caller has been told"),
     ("store.body.dropped", "what named a file is gone for good, and the file is still there"),
+    ("node.webhook.given_out", "a webhook was given out to be called, and is not called yet"),
+    ("node.webhook.called", "a webhook was called, and nobody knows how that ended"),
     ("store.backup.copied", "a backup is written under a temporary name, and not in its place"),
     ("queue.accepted", "a request is durable, and the engine has not heard of it"),
     ("queue.answered", "an answer is there, and it is not durable"),

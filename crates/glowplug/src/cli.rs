@@ -71,6 +71,9 @@ enum Command {
     /// Look at an app's queue, or empty it
     #[command(subcommand)]
     Queue(commands::queue::Command),
+    /// See how the webhook of a request fared, or call it again
+    #[command(subcommand)]
+    Webhooks(commands::webhooks::Command),
     /// Explain a start, a wait or a stop from what was decided
     Why(commands::why::Args),
     /// Export the recorded traffic, or see how much there is
@@ -188,6 +191,7 @@ fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Apps(command) => block_on(commands::apps::run(command, context)),
         Command::Runners(command) => block_on(commands::runners::run(command, context)),
         Command::Queue(command) => block_on(commands::queue::run(command, context)),
+        Command::Webhooks(command) => block_on(commands::webhooks::run(command, context)),
         Command::Why(args) => block_on(commands::why::run(args, context)),
         Command::Trace(command) => block_on(commands::trace::run(command, context)),
         Command::Plan(args) => commands::plan::run(&args, context),

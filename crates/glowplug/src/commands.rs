@@ -18,4 +18,5 @@ pub(crate) mod serve;
 pub(crate) mod simulate;
 pub(crate) mod trace;
 pub(crate) mod version;
+pub(crate) mod webhooks;
 pub(crate) mod why;

@@ -169,6 +169,7 @@ impl Queue {
             // The node ends. The request stays accepted and runs again at the next start.
             None => return,
         }
+        shared.webhooks.wake();
         let live = self.forget(id);
         if kept != Some(Completed::Fenced) && live.is_some_and(|live| live.cancel_kept) {
             cancel::unmark(shared, id).await;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use futures::future::BoxFuture;
 use glowplug_core::{RequestId, Timestamp};
+use rusqlite::Connection;
 use tokio::sync::broadcast;
 
 use super::bodies::Bodies;
@@ -25,7 +26,11 @@ use crate::store::{Result, Store, StoreError, check_body, check_request};
 impl Store for SqliteStore {
     fn begin_boot(&self) -> BoxFuture<'_, Result<u32>> {
         Box::pin(async move {
-            let boot = self.write("count the start of the node", registry::begin_boot).await?;
+            let begin = |conn: &Connection| {
+                webhooks::take_back(conn)?;
+                registry::begin_boot(conn)
+            };
+            let boot = self.write("count the start of the node", begin).await?;
             self.owner.store(boot, Ordering::SeqCst);
             self.adopted_to.store(0, Ordering::SeqCst);
             Ok(boot)

@@ -13,8 +13,10 @@ use tokio::task::unconstrained;
 
 use super::schema::{MIGRATIONS, migrate, version};
 use super::{Durability, SqliteOptions, SqliteStore, writer};
-use crate::records::Accepted;
-use crate::records::{JournalRecord, Priority, QueuedRequest, Retention};
+use crate::records::{
+    Accepted, Completion, DeliveryAttempt, DeliveryState, JournalRecord, Priority, QueuedRequest,
+    Retention, StoredResponse,
+};
 use crate::store::{Result, Store, StoreError};
 
 fn fast() -> SqliteOptions {
@@ -286,6 +288,38 @@ fn a_migration_that_fails_changes_nothing() {
     assert!(!conn.table_exists(None, "two").unwrap());
     migrate(&mut conn, &["CREATE TABLE one (x)", "CREATE TABLE two (x)"]).unwrap();
     assert_eq!(version(&conn).unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_start_takes_back_the_webhooks_that_were_under_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    store.begin_boot().await.unwrap();
+    let end = Timestamp::from_secs(10);
+    for number in 0..3 {
+        let webhook_url = Some("https://example.com".to_owned());
+        let hooked = QueuedRequest { webhook_url, ..request(number, Vec::new()) };
+        store.submit(hooked).await.unwrap();
+        let response = StoredResponse { status: 200, headers: Vec::new(), body: Vec::new() };
+        let completion =
+            Completion { at: end, response, error: None, inference_seconds: None, attempts: 1 };
+        store.complete(RequestId(number), completion).await.unwrap();
+    }
+    assert_eq!(store.due_deliveries(end, 10).await.unwrap().len(), 3);
+    let call = DeliveryAttempt { at: end, took: Duration::ZERO, status: None, problem: None };
+    let later = DeliveryState::Due(Timestamp::from_secs(99));
+    store.called(RequestId(0), call.clone(), later).await.unwrap();
+    store.called(RequestId(1), call, DeliveryState::Delivered).await.unwrap();
+    assert_eq!(store.due_deliveries(Timestamp::from_secs(11), 10).await.unwrap(), []);
+    store.close().await;
+    drop(store);
+
+    let store = open(directory.path());
+    store.begin_boot().await.unwrap();
+    let due = store.due_deliveries(Timestamp::from_secs(11), 10).await.unwrap();
+    let again: Vec<_> = due.iter().map(|delivery| delivery.request).collect();
+    assert_eq!(again, [RequestId(2)], "the only one whose call nobody told of");
+    assert_eq!(store.next_delivery().await.unwrap(), Some(Timestamp::from_secs(99)));
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub(super) const SELECT_NEXT: &str = "SELECT min(due_at) FROM deliveries WHERE d
 const DUE: i64 = 0;
 const DELIVERED: i64 = 1;
 const FAILED: i64 = 2;
+/// As due, and a node is calling it; `due_at` is when that node has had its time.
+const GIVEN: i64 = 3;
 
 /// The values of `state` and `due_at`.
 fn state_values(state: DeliveryState) -> (i64, Option<i64>) {
@@ -66,11 +68,21 @@ pub(super) fn due(
         })?
         .collect::<Result<_, _>>()?;
     let again_at = micros(now + DELIVERY_LEASE);
-    let mut lease = conn.prepare_cached("UPDATE deliveries SET due_at = ?1 WHERE place = ?2")?;
+    let mut lease =
+        conn.prepare_cached("UPDATE deliveries SET state = ?1, due_at = ?2 WHERE place = ?3")?;
     for (place, _) in &found {
-        lease.execute([again_at, *place])?;
+        lease.execute([GIVEN, again_at, *place])?;
     }
     Ok(found.into_iter().map(|(_, delivery)| delivery).collect())
+}
+
+/// A node starts, and no other uses this file: whoever was given a webhook before is gone.
+pub(super) fn take_back(conn: &Connection) -> Result<(), Failure> {
+    conn.prepare_cached(
+        "UPDATE deliveries SET state = ?1, due_at = 0 WHERE due_at IS NOT NULL AND state = ?2",
+    )?
+    .execute([DUE, GIVEN])?;
+    Ok(())
 }
 
 pub(super) fn next(conn: &Connection) -> Result<Option<Timestamp>, Failure> {
@@ -152,7 +164,7 @@ pub(super) fn at(conn: &Connection, place: i64) -> Result<Option<DeliveryRecord>
 /// From the columns `state` and `due_at` after the first.
 fn delivery_state(row: &Row<'_>) -> rusqlite::Result<DeliveryState> {
     match (row.get(1)?, optional_timestamp(row, 2)?) {
-        (DUE, Some(at)) => Ok(DeliveryState::Due(at)),
+        (DUE | GIVEN, Some(at)) => Ok(DeliveryState::Due(at)),
         (DELIVERED, _) => Ok(DeliveryState::Delivered),
         (FAILED, _) => Ok(DeliveryState::Failed),
         (other, _) => Err(Error::IntegralValueOutOfRange(1, other)),

@@ -76,7 +76,7 @@ UPDATE node SET (complete_requests, complete_bytes) =
     (SELECT count(*), coalesce(sum(kept_bytes), 0) FROM completions);
 
 -- A row from the moment its request is complete. `due_at` is empty when no further call is made, and is
--- in the future while a call is under way. `state`: 0 due, 1 delivered, 2 failed.
+-- in the future while a call is under way. `state`: 0 due, 1 delivered, 2 failed, 3 under way.
 CREATE TABLE deliveries (
     place INTEGER PRIMARY KEY,
     state INTEGER NOT NULL,
