@@ -28,10 +28,13 @@ const FULL_CHECK_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const VITAL_TABLES: [&str; 4] = ["node", "pending", "settings", "keys"];
 /// Connections that read side by side.
 pub(super) const READERS: usize = 4;
-/// Pages of the write-ahead log (16 MB) after which it is moved into the database.
-const WAL_CHECKPOINT_PAGES: u32 = 4_000;
-/// The size to which the write-ahead log is cut after it was larger.
-const WAL_KEPT_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// Pages of the write-ahead log (1 to 16 MB) after which it is moved into the database. Fewer where the
+/// reserve is small: a log that is moved takes its room twice, and must never need more than there is.
+const WAL_CHECKPOINT_PAGES: std::ops::RangeInclusive<u64> = 250..=4_000;
+const WAL_SHARE_OF_RESERVE: u64 = 16;
+const PAGE_BYTES: u64 = 4_096;
+/// The size to which the write-ahead log is cut after it was larger, in checkpoints.
+const WAL_KEPT_CHECKPOINTS: u64 = 4;
 /// Memory for pages of the writing connection.
 const WRITER_CACHE_KIB: i32 = 16 * 1024;
 /// Prepared statements kept per connection: more than there are.
@@ -162,13 +165,22 @@ fn configure_writer(conn: &Connection, options: &SqliteOptions, path: &Path) -> 
         Durability::PowerLoss => "FULL",
         Durability::ProcessCrash => "OFF",
     };
+    let share = options.disk_reserve_bytes / WAL_SHARE_OF_RESERVE / PAGE_BYTES;
+    let checkpoint_pages = share.clamp(*WAL_CHECKPOINT_PAGES.start(), *WAL_CHECKPOINT_PAGES.end());
+    let wal_kept_bytes = WAL_KEPT_CHECKPOINTS * checkpoint_pages * PAGE_BYTES;
+    let (checkpoint_pages, wal_kept_bytes) = (whole(checkpoint_pages), whole(wal_kept_bytes));
     let set = || {
         conn.pragma_update(None, "synchronous", synchronous)?;
-        conn.pragma_update(None, "wal_autocheckpoint", WAL_CHECKPOINT_PAGES)?;
-        conn.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES_MAX)?;
+        conn.pragma_update(None, "wal_autocheckpoint", checkpoint_pages)?;
+        conn.pragma_update(None, "journal_size_limit", wal_kept_bytes)?;
         conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)
     };
     set().map_err(explain)
+}
+
+/// SQLite's integers are signed, and these numbers are small.
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn create(path: &Path) -> io::Result<File> {

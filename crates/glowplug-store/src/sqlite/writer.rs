@@ -146,8 +146,20 @@ fn commit(conn: &Connection, group: &mut Vec<Box<dyn Write>>, commits: &AtomicU6
     {
         tracing::error!(%error, "a failed transaction could not be rolled back");
     }
+    if matches!(fate, Err(Fault::Full(_))) {
+        give_back_log(conn);
+    }
     for write in group.drain(..) {
         write.settle(&fate);
+    }
+}
+
+/// On a full disk the write-ahead log may have the very room that the next group needs. Moves it into the
+/// database, as far as that has room, and cuts it.
+fn give_back_log(conn: &Connection) {
+    let moved = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    if let Err(error) = moved {
+        tracing::debug!(%error, "the write-ahead log could not be moved into the database");
     }
 }
 

@@ -121,7 +121,8 @@ async fn what_is_refused_leaves_no_file() {
 
 #[tokio::test]
 async fn a_damaged_file_fails_its_request_alone() {
-    let damages: [(&str, fn(&Path)); 5] = [
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 5] = [
         ("the file is missing", |file| fs::remove_file(file).unwrap()),
         ("the file has 0 bytes instead of 101", |file| fs::write(file, b"").unwrap()),
         ("the file has 100 bytes instead of 101", |file| {

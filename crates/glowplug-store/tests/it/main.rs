@@ -9,4 +9,7 @@ mod conformance;
 mod crash;
 mod damage;
 mod model;
+mod queue_model;
 mod samples;
+mod small_disk;
+mod torn;
