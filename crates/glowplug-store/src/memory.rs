@@ -60,10 +60,7 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn begin_boot(&self) -> BoxFuture<'_, Result<u32>> {
-        self.with_state(|state| {
-            state.boots += 1;
-            Ok(state.boots)
-        })
+        self.with_state(|state| Ok(state.begin_boot()))
     }
 
     fn submit(&self, request: QueuedRequest) -> BoxFuture<'_, Result<Accepted>> {

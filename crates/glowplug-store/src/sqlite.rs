@@ -199,7 +199,7 @@ impl SqliteStore {
     fn write<T: Send + 'static>(
         &self,
         operation: &'static str,
-        run: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+        run: impl FnMut(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
         self.write_and(operation, run, |_| {})
     }
@@ -208,7 +208,7 @@ impl SqliteStore {
     fn write_and<T: Send + 'static>(
         &self,
         operation: &'static str,
-        run: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+        run: impl FnMut(&Connection) -> Result<T, Failure> + Send + 'static,
         after: impl FnOnce(&mut Result<T, Failure>) + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
         Box::pin(async move {

@@ -17,6 +17,7 @@ const NOBODY: u32 = 0;
 
 #[derive(Default)]
 pub(super) struct State {
+    /// The start of the node that uses this store. 0 before the first, when requests are nobody's.
     pub(super) boots: u32,
     /// Where each request is in `requests`.
     pub(super) places: HashMap<RequestId, u64>,

@@ -12,13 +12,15 @@ use crate::store::DELIVERY_LEASE;
 pub(super) struct Webhook {
     url: String,
     state: DeliveryState,
+    /// It was given out, and nobody has told of the call.
+    is_given: bool,
     calls: u32,
     log: VecDeque<DeliveryAttempt>,
 }
 
 impl Webhook {
     pub(super) fn new(url: String, state: DeliveryState) -> Self {
-        Self { url, state, calls: 0, log: VecDeque::new() }
+        Self { url, state, is_given: false, calls: 0, log: VecDeque::new() }
     }
 
     pub(super) fn from_record(url: String, record: DeliveryRecord) -> Self {
@@ -62,6 +64,7 @@ impl State {
             };
             let again_at = now + DELIVERY_LEASE;
             webhook.state = DeliveryState::Due(again_at);
+            webhook.is_given = true;
             self.due.remove(&(due_at, place));
             self.due.insert((again_at, place));
             given.push(Delivery {
@@ -75,6 +78,28 @@ impl State {
         given
     }
 
+    /// A node starts, and no other uses this store: whoever was given a webhook before is gone.
+    fn take_back_deliveries(&mut self) {
+        let given = self.due.iter().filter(|(_, place)| {
+            let webhook = self.requests.get(place).and_then(|entry| entry.webhook.as_ref());
+            webhook.is_some_and(|webhook| webhook.is_given)
+        });
+        for (due_at, place) in given.copied().collect::<Vec<_>>() {
+            let entry = self.requests.get_mut(&place);
+            let Some(webhook) = entry.and_then(|entry| entry.webhook.as_mut()) else { continue };
+            webhook.state = DeliveryState::Due(Timestamp::ZERO);
+            webhook.is_given = false;
+            self.due.remove(&(due_at, place));
+            self.due.insert((Timestamp::ZERO, place));
+        }
+    }
+
+    pub(super) fn begin_boot(&mut self) -> u32 {
+        self.take_back_deliveries();
+        self.boots += 1;
+        self.boots
+    }
+
     pub(super) fn next_delivery(&self) -> Option<Timestamp> {
         self.due.first().map(|(due_at, _)| *due_at)
     }
@@ -84,6 +109,7 @@ impl State {
         let Some(webhook) = &mut entry.webhook else { return };
         webhook.note(attempt);
         let before = webhook.due_at();
+        webhook.is_given = false;
         // A call that was overtaken by another may report after it.
         if webhook.state != DeliveryState::Delivered {
             webhook.state = state;

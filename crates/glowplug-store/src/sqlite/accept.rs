@@ -1,7 +1,7 @@
 //! How a request gets into the queue, and whose it is, in SQL.
 
 use glowplug_core::RequestId;
-use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::columns::{
     id_bytes, json_text, micros, optional_timestamp, priority, priority_number, request_id,
@@ -77,32 +77,31 @@ pub(super) fn insert(
             "INSERT INTO requests (id, app, path, method, priority, submitted_at, start_deadline, \
              no_retry, retry_config, hint, webhook_url, idempotency_key, keep_payload, caller, \
              headers, body_bytes, body_hash, body_file, body) \
-             VALUES (:id, :app, :path, :method, :priority, :submitted_at, :start_deadline, \
-             :no_retry, :retry_config, :hint, :webhook_url, :idempotency_key, :keep_payload, \
-             :caller, :headers, :body_bytes, :body_hash, :body_file, :body) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+             ?18, ?19) \
              ON CONFLICT (id) DO NOTHING",
         )?
-        .execute(named_params! {
-            ":id": id_bytes(request.id),
-            ":app": request.app,
-            ":path": request.path,
-            ":method": request.method,
-            ":priority": priority_number(request.priority),
-            ":submitted_at": micros(request.submitted_at),
-            ":start_deadline": request.start_deadline.map(micros),
-            ":no_retry": request.no_retry,
-            ":retry_config": request.retry_config,
-            ":hint": request.hint,
-            ":webhook_url": request.webhook_url,
-            ":idempotency_key": request.idempotency_key,
-            ":keep_payload": request.keep_payload,
-            ":caller": request.caller,
-            ":headers": json_text(&request.headers)?,
-            ":body_bytes": body.bytes(),
-            ":body_hash": body.hash,
-            ":body_file": body.file,
-            ":body": body.inline,
-        })?;
+        .execute(params![
+            id_bytes(request.id),
+            request.app,
+            request.path,
+            request.method,
+            priority_number(request.priority),
+            micros(request.submitted_at),
+            request.start_deadline.map(micros),
+            request.no_retry,
+            request.retry_config,
+            request.hint,
+            request.webhook_url,
+            request.idempotency_key,
+            request.keep_payload,
+            request.caller,
+            json_text(&request.headers)?,
+            body.bytes(),
+            body.hash,
+            body.file,
+            body.inline,
+        ])?;
     Ok((added == 1).then(|| conn.last_insert_rowid()))
 }
 

@@ -1,7 +1,7 @@
 //! How a request ends, in SQL: its answer, its webhook, what is then kept of it.
 
 use glowplug_core::RequestId;
-use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::columns::{id_bytes, json_list, json_text, micros};
 use super::failure::Failure;
@@ -92,25 +92,24 @@ pub(super) fn insert(
         "INSERT INTO completions (place, at, status, error_message, error_type, \
          inference_seconds, attempts, owner, kept_bytes, headers, body_bytes, body_hash, \
          body_file, body) \
-         VALUES (:place, :at, :status, :error_message, :error_type, :inference_seconds, \
-         :attempts, :owner, :kept_bytes, :headers, :body_bytes, :body_hash, :body_file, :body)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?
-    .execute(named_params! {
-        ":place": place,
-        ":at": micros(completion.at),
-        ":status": completion.response.status,
-        ":error_message": message,
-        ":error_type": kind,
-        ":inference_seconds": completion.inference_seconds,
-        ":attempts": completion.attempts,
-        ":owner": owner,
-        ":kept_bytes": kept_bytes,
-        ":headers": json_text(&completion.response.headers)?,
-        ":body_bytes": body.bytes(),
-        ":body_hash": body.hash,
-        ":body_file": body.file,
-        ":body": body.inline,
-    })?;
+    .execute(params![
+        place,
+        micros(completion.at),
+        completion.response.status,
+        message,
+        kind,
+        completion.inference_seconds,
+        completion.attempts,
+        owner,
+        kept_bytes,
+        json_text(&completion.response.headers)?,
+        body.bytes(),
+        body.hash,
+        body.file,
+        body.inline,
+    ])?;
     conn.prepare_cached(
         "UPDATE node SET complete_requests = complete_requests + 1, \
          complete_bytes = complete_bytes + ?1",

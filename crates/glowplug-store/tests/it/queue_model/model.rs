@@ -72,7 +72,15 @@ struct Entry {
     completion: Option<Completion>,
     logs: Vec<RequestLogLine>,
     dropped: usize,
-    hook: Option<(DeliveryState, usize)>,
+    hook: Option<Hook>,
+}
+
+#[derive(Clone)]
+struct Hook {
+    state: DeliveryState,
+    calls: usize,
+    /// It was given out, and nobody has told of the call.
+    is_given: bool,
 }
 
 pub(super) struct Model {
@@ -151,12 +159,11 @@ impl Model {
             }
             Step::Due { now, limit } => format!("{:?}", self.due(at(now), limit)),
             Step::Called { number, at: seconds, becomes: state } => {
-                if let Some((before, calls)) =
-                    self.find(number).and_then(|entry| entry.hook.as_mut())
-                {
-                    *calls += 1;
-                    if *before != DeliveryState::Delivered {
-                        *before = becomes(state, seconds);
+                if let Some(hook) = self.find(number).and_then(|entry| entry.hook.as_mut()) {
+                    hook.calls += 1;
+                    hook.is_given = false;
+                    if hook.state != DeliveryState::Delivered {
+                        hook.state = becomes(state, seconds);
                     }
                 }
                 String::new()
@@ -169,6 +176,11 @@ impl Model {
             }
             Step::ImportKept => self.import(),
             Step::Restart | Step::Kill => {
+                let hooks = self.entries.iter_mut().filter_map(|entry| entry.hook.as_mut());
+                for hook in hooks.filter(|hook| hook.is_given) {
+                    hook.state = DeliveryState::Due(Timestamp::ZERO);
+                    hook.is_given = false;
+                }
                 self.boot += 1;
                 self.boot.to_string()
             }
@@ -216,8 +228,11 @@ impl Model {
         if !entry.request.keep_payload {
             entry.request.body.clear();
         }
-        entry.hook =
-            entry.request.webhook_url.as_ref().map(|_| (DeliveryState::Due(completion.at), 0));
+        entry.hook = entry.request.webhook_url.as_ref().map(|_| Hook {
+            state: DeliveryState::Due(completion.at),
+            calls: 0,
+            is_given: false,
+        });
         entry.completion = Some(completion);
         Completed::Recorded
     }
@@ -264,7 +279,7 @@ impl Model {
     fn due(&mut self, now: Timestamp, limit: usize) -> Vec<(RequestId, usize)> {
         let mut due: Vec<(Timestamp, usize)> = Vec::new();
         for (index, entry) in self.entries.iter().enumerate() {
-            if let Some((DeliveryState::Due(due_at), _)) = entry.hook
+            if let Some(Hook { state: DeliveryState::Due(due_at), .. }) = entry.hook
                 && due_at <= now
             {
                 due.push((due_at, index));
@@ -275,9 +290,10 @@ impl Model {
         let mut given = Vec::new();
         for (_, index) in due {
             let entry = &mut self.entries[index];
-            let (state, calls) = entry.hook.as_mut().unwrap();
-            *state = DeliveryState::Due(now + DELIVERY_LEASE);
-            given.push((entry.request.id, *calls));
+            let hook = entry.hook.as_mut().unwrap();
+            hook.state = DeliveryState::Due(now + DELIVERY_LEASE);
+            hook.is_given = true;
+            given.push((entry.request.id, hook.calls));
         }
         given
     }
@@ -293,6 +309,9 @@ impl Model {
         }
         entry.payload.clone_from(&entry.request.body);
         entry.owner = 0;
+        if let Some(hook) = &mut entry.hook {
+            hook.is_given = false;
+        }
         self.entries.push(entry);
         "true".to_owned()
     }
@@ -303,7 +322,7 @@ impl Model {
         let pending: Vec<_> = self.entries.iter().filter(waiting).map(|e| &e.request).collect();
         let all: Vec<_> = self.entries.iter().map(|e| (&e.request, &e.completion)).collect();
         let due = self.entries.iter().filter_map(|entry| match entry.hook {
-            Some((DeliveryState::Due(at), _)) => Some(at),
+            Some(Hook { state: DeliveryState::Due(at), .. }) => Some(at),
             _ => None,
         });
         let mut contents =
@@ -316,7 +335,8 @@ impl Model {
                 let entry = &self.entries[index];
                 let answer = entry.completion.as_ref().map(|done| &done.response.body);
                 let lines = entry.logs.len() + usize::from(entry.dropped > 0);
-                (entry.owner, answer, lines, entry.hook)
+                let hook = entry.hook.as_ref().map(|hook| (hook.state, hook.calls));
+                (entry.owner, answer, lines, hook)
             });
             contents.push(format!("{ahead} {found:?}"));
         }
