@@ -32,7 +32,7 @@ pub(super) struct StatusStream {
     logs: bool,
     links: Links,
     changes: Option<watch::Receiver<u64>>,
-    /// The last event, its log lines taken out.
+    /// The last event, its log lines and its ETA taken out.
     sent: Option<StatusView>,
     sent_logs: usize,
     complete: bool,
@@ -113,6 +113,8 @@ impl StatusStream {
         self.complete = view.status == QueueState::Completed;
         let mut logs = view.logs.take();
         let news = logs.as_ref().map_or(0, |logs| logs.len().saturating_sub(self.sent_logs));
+        // What was expected changes with every look, which is no news by itself.
+        let eta = view.eta.take();
         if news == 0 && self.sent.as_ref() == Some(&view) {
             return Some(None);
         }
@@ -122,6 +124,7 @@ impl StatusStream {
         }
         self.sent = Some(view.clone());
         view.logs = logs;
+        view.eta = eta;
         let view = serde_json::to_string(&view).expect("our wire types serialize");
         Some(Some(Bytes::from(format!("data: {view}\n\n"))))
     }

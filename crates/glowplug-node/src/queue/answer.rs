@@ -34,7 +34,12 @@ pub(super) fn completion(
     };
     let error = error.or_else(|| {
         (response.status >= 400).then(|| {
-            let kind = if response.status >= 500 { "runner_server_error" } else { "bad_request" };
+            let kind = match response.status {
+                // How an app says that it stopped because it was asked to.
+                499 => "client_cancelled",
+                500.. => "runner_server_error",
+                _ => "bad_request",
+            };
             (format!("Invalid status code: {}", response.status), kind.to_owned())
         })
     });
