@@ -32,6 +32,10 @@ use crate::store::StoreError;
 pub(super) const FOLDER_MODE: u32 = 0o700;
 /// What a file is called until it is whole.
 const TEMPORARY: &str = ".partial";
+/// Files of failed writes that are remembered for another try. Those beyond are written once more.
+const LEFT_MAX: usize = 1_000;
+/// Files that a backup may put off removing. Those beyond are left to the next sweep.
+const DOOMED_MAX: usize = 100_000;
 
 pub(super) struct Bodies {
     folder: PathBuf,
@@ -46,12 +50,22 @@ pub(super) struct Bodies {
 
 #[derive(Default)]
 struct State {
+    /// Folders that are known to be on the disk.
+    folders: HashSet<String>,
     /// Files whose row is not committed, as far as is known.
     under_way: HashSet<String>,
+    /// Files of writes that failed, for when the same write is tried again: a full disk must not be
+    /// filled further by it.
+    left: Vec<Left>,
     /// Backups being made, which need the files that were there when they began.
     holds: usize,
     /// Files to be removed when there is no hold any more.
     doomed: Vec<String>,
+}
+
+struct Left {
+    name: String,
+    hash: blake3::Hash,
 }
 
 impl Bodies {
@@ -91,10 +105,26 @@ impl Bodies {
     ) -> io::Result<(NewBody, Placed)> {
         let id = format!("{:032x}", id.0);
         let shard = &id[id.len() - 2..];
+        let hash = blake3::hash(body);
+        let new_body = |name: String| NewBody {
+            bytes_total: body.len(),
+            hash: Some(hash.into()),
+            file: Some(name),
+            inline: Vec::new(),
+        };
+        let placed = |name: &str| Placed {
+            bodies: Arc::clone(self),
+            files: vec![Left { name: name.to_owned(), hash }],
+        };
+        let prefix = format!("{shard}/{id}.");
+        if let Some(name) = self.take_left(&prefix, hash) {
+            let placed = placed(&name);
+            return Ok((new_body(name), placed));
+        }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{shard}/{id}.{:016x}.{number}", self.run);
+        let name = format!("{prefix}{:016x}.{number}", self.run);
         self.state().under_way.insert(name.clone());
-        let placed = Placed { bodies: Arc::clone(self), files: vec![name.clone()] };
+        let placed = placed(&name);
         let partial = self.path(&format!("{name}{TEMPORARY}"));
         let written = self.write(shard, &name, &partial, body);
         if let Err(error) = written {
@@ -102,14 +132,22 @@ impl Bodies {
             self.discard(placed.settled());
             return Err(error);
         }
-        let hash = Some(blake3::hash(body).into());
-        let body = NewBody { bytes_total: body.len(), hash, file: Some(name), inline: Vec::new() };
-        Ok((body, placed))
+        Ok((new_body(name), placed))
+    }
+
+    /// The file of the same body of an earlier try.
+    fn take_left(&self, prefix: &str, hash: blake3::Hash) -> Option<String> {
+        let mut state = self.state();
+        let is_same = |left: &Left| left.hash == hash && left.name.starts_with(prefix);
+        let index = state.left.iter().position(is_same)?;
+        let name = state.left.swap_remove(index).name;
+        state.under_way.insert(name.clone());
+        Some(name)
     }
 
     fn write(&self, shard: &str, name: &str, partial: &Path, body: &[u8]) -> io::Result<()> {
         let folder = self.folder.join(shard);
-        self.make_folder(&folder)?;
+        self.make_folder(shard, &folder)?;
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(partial)?;
         file.write_all(body)?;
@@ -128,13 +166,16 @@ impl Bodies {
     }
 
     /// The folder is on the disk when this returns, whoever made it.
-    fn make_folder(&self, folder: &Path) -> io::Result<()> {
-        if folder.is_dir() {
+    fn make_folder(&self, shard: &str, folder: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        if state.folders.contains(shard) {
             return Ok(());
         }
         DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
         self.sync_folder(&self.folder)?;
-        self.sync_folder(self.folder.parent().unwrap_or(Path::new(".")))
+        self.sync_folder(self.folder.parent().unwrap_or(Path::new(".")))?;
+        state.folders.insert(shard.to_owned());
+        Ok(())
     }
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
@@ -179,7 +220,11 @@ impl Bodies {
         }
         let mut state = self.state();
         if state.holds > 0 {
-            state.doomed.extend(files);
+            let room = DOOMED_MAX.saturating_sub(state.doomed.len());
+            if files.len() > room {
+                self.expect_orphans();
+            }
+            state.doomed.extend(files.into_iter().take(room));
             return;
         }
         drop(state);
@@ -234,6 +279,11 @@ impl Bodies {
         if !orphans.is_empty() {
             tracing::info!(files = orphans.len(), "removing bodies that belong to no request");
         }
+        // A write that is tried again may have taken its file up meanwhile.
+        let mut state = self.state();
+        orphans.retain(|name| !state.under_way.contains(name));
+        state.left.retain(|left| !orphans.contains(&left.name));
+        drop(state);
         self.discard(orphans);
         Ok(())
     }
@@ -270,7 +320,7 @@ fn id_in(name: &str) -> Option<RequestId> {
 /// that failed may still come to be, until the next one is through.
 pub(super) struct Placed {
     bodies: Arc<Bodies>,
-    files: Vec<String>,
+    files: Vec<Left>,
 }
 
 impl Placed {
@@ -285,14 +335,12 @@ impl Placed {
 
     /// It is known now whether rows name them.
     pub(super) fn settled(mut self) -> Vec<String> {
-        self.settle()
-    }
-
-    fn settle(&mut self) -> Vec<String> {
-        let files = std::mem::take(&mut self.files);
-        let mut state = self.bodies.state();
-        for name in &files {
-            state.under_way.remove(name);
+        let files: Vec<_> = self.files.drain(..).map(|file| file.name).collect();
+        if !files.is_empty() {
+            let mut state = self.bodies.state();
+            for name in &files {
+                state.under_way.remove(name);
+            }
         }
         files
     }
@@ -300,8 +348,16 @@ impl Placed {
 
 impl Drop for Placed {
     fn drop(&mut self) {
-        if !self.settle().is_empty() {
-            self.bodies.expect_orphans();
+        if self.files.is_empty() {
+            return;
+        }
+        self.bodies.expect_orphans();
+        let mut state = self.bodies.state();
+        for file in self.files.drain(..) {
+            state.under_way.remove(&file.name);
+            if state.left.len() < LEFT_MAX {
+                state.left.push(file);
+            }
         }
     }
 }

@@ -191,6 +191,42 @@ async fn a_lock_of_another_program_passes() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_tried_again_takes_up_its_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let options = SqliteOptions { busy_timeout: Duration::ZERO, inline_bytes_max: 10, ..fast() };
+    let store = SqliteStore::open(&path, options).unwrap();
+    store.submit(request(1, Vec::new())).await.unwrap();
+    let files = || {
+        let shard = directory.path().join("store.db.bodies/01");
+        std::fs::read_dir(shard).map_or(0, Iterator::count)
+    };
+    let complete = |byte: u8| {
+        let response = StoredResponse { status: 200, headers: Vec::new(), body: vec![byte; 100] };
+        let at = Timestamp::from_secs(2);
+        let completion =
+            Completion { at, response, error: None, inference_seconds: None, attempts: 1 };
+        store.complete(RequestId(1), completion)
+    };
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..5 {
+        complete(7).await.unwrap_err();
+        assert_eq!(files(), 1);
+    }
+    complete(8).await.unwrap_err();
+    assert_eq!(files(), 2, "another answer is another file");
+    other.execute_batch("ROLLBACK").unwrap();
+    complete(7).await.unwrap();
+    store.purge(Retention::since(Timestamp::ZERO), 1).await.unwrap();
+    store.close().await;
+    assert_eq!(files(), 1, "the purge looks for what failed writes have left");
+    drop(store);
+    let store = SqliteStore::open(&path, options).unwrap();
+    assert_eq!(store.response(RequestId(1)).await.unwrap().unwrap().body, vec![7; 100]);
+}
+
+#[tokio::test]
 async fn commits_are_synced_by_default() {
     let directory = tempfile::tempdir().unwrap();
     let full = 2;
