@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// What a receiver does with one call.

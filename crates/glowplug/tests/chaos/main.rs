@@ -13,3 +13,4 @@ mod lifecycle;
 mod refusals;
 mod soak;
 mod stopping;
+mod webhooks;

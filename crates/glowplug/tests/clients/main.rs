@@ -28,6 +28,11 @@ fn python_queues_and_cancels() {
 }
 
 #[test]
+fn python_is_called_back() {
+    python(&open_node(), "webhooks.py");
+}
+
+#[test]
 fn python_is_asynchronous_and_part_of_fal() {
     let node = open_node();
     python(&node, "asynchronous.py");

@@ -78,6 +78,9 @@ fn config() -> String {
     let server = folder.join("server.py").display().to_string();
     format!(
         r#"
+        [node.webhooks]
+        allow = ["127.0.0.1"]
+
         [apps."me/app"]
         app = "{app}::Clients"
         max_multiplexing = 8
