@@ -23,7 +23,7 @@ use crate::crash::crash_point;
 
 /// Writes in one transaction. Beyond this the share of the sync in each write is next to nothing, and
 /// the first of the group would only wait longer for the last.
-pub(super) const GROUP_WRITES_MAX: usize = 256;
+pub(super) const GROUP_WRITES_MAX: usize = 512;
 
 /// A write and whoever waits for it.
 pub(super) trait Write: Send {
