@@ -278,6 +278,10 @@ pub enum What {
         started: bool,
         attempt: u32,
     },
+    /// A request went to a runner that has its caller's hint, and not to the one that was next.
+    Hinted {
+        other: RunnerId,
+    },
     Refused {
         refusal: Refusal,
         waited: Duration,
@@ -391,6 +395,11 @@ impl fmt::Display for Decision {
                 }
                 Ok(())
             }
+            What::Hinted { other } => write!(
+                f,
+                "request {request} of {name} went to {runner} and not to {other}, since {runner} has its \
+                 hint"
+            ),
             What::Refused { refusal, waited } => write!(
                 f,
                 "request {request} of {name} was refused after {}: {refusal}",

@@ -8,8 +8,10 @@
 //! | --- | --- |
 //! | `state.rs`, `table.rs` | the records, and how they are found |
 //! | `indexes.rs` | what keeps every index in step with the runners' states |
-//! | `waiting.rs`, `free.rs`, `timers.rs` | queue of an app, its free places, wake-ups |
+//! | `waiting.rs`, `ordered.rs` | who waits for an app, in which order |
+//! | `free.rs`, `timers.rs` | the free places of an app, wake-ups |
 //! | `requests.rs` | arrival, assignment, outcome, retry |
+//! | `hints.rs` | which free runner a request gets |
 //! | `runners.rs` | what backends report, and what time does to runners |
 //! | `stopping.rs` | ending runners, replacing them |
 //! | `scaling.rs` | growing and shrinking an app |
@@ -20,8 +22,10 @@
 
 mod contention;
 mod free;
+mod hints;
 mod indexes;
 mod learner;
+mod ordered;
 mod placement;
 mod requests;
 mod runners;
@@ -37,6 +41,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 pub use view::{AppView, RequestView, RunnerView};
+pub use waiting::PASSED_OVER_MAX;
 
 use crate::action::Action;
 use crate::auto::Learner;
@@ -128,7 +133,7 @@ impl Engine {
             Event::CapacityChanged { capacity } => self.capacity_changed(now, capacity),
             Event::Arrived(arrival) => self.arrived(now, &arrival),
             Event::Cancelled { request } => self.cancelled(now, request),
-            Event::Finished { lease, outcome } => self.finished(now, lease, &outcome),
+            Event::Finished { lease, outcome } => self.finished(now, lease, outcome),
             Event::PullStarted { runner } => {
                 self.report(now, runner, Input::PullStarted);
             }

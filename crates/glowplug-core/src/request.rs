@@ -79,9 +79,13 @@ impl Hints {
         header.split(',').map(str::trim).filter(|hint| !hint.is_empty()).map(HintId::of).collect()
     }
 
+    pub fn name(&self, hint: HintId) -> bool {
+        self.0.contains(&hint)
+    }
+
     /// Whether the runner is good for what a caller asks for.
     pub fn accept(&self, hint: HintId) -> bool {
-        self.0.is_empty() || self.0.contains(&hint)
+        self.0.is_empty() || self.name(hint)
     }
 }
 

@@ -108,6 +108,7 @@ fn what(what: &What) -> Value {
             "decision": "served", "waited_seconds": waited.as_secs_f64(), "started": started,
             "attempt": attempt,
         }),
+        What::Hinted { other } => json!({ "decision": "hinted", "other": other.to_string() }),
         What::Refused { refusal, waited } => json!({
             "decision": "refused", "detail": refusal.to_string(),
             "waited_seconds": waited.as_secs_f64(),

@@ -32,6 +32,11 @@ impl Free {
         self.0.iter().take_while(|seat| seat.in_flight == 0)
     }
 
+    /// All of them, who takes the next request first.
+    pub(super) fn choices(&self) -> impl Iterator<Item = RunnerId> {
+        self.0.iter().rev().map(|seat| seat.runner)
+    }
+
     pub(super) fn insert(&mut self, seat: Seat) {
         if self.0.back().is_none_or(|last| *last < seat) {
             self.0.push_back(seat);

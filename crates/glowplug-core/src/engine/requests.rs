@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::Engine;
+use super::hints::Choice;
 use super::state::{InFlight, Progress, Request, Runner};
-use super::waiting::Place;
 use crate::action::Action;
 use crate::decision::{StopReason, What};
-use crate::ids::{AppId, Lease, RequestId, RunnerId};
+use crate::ids::{AppId, HintId, Lease, RequestId, RunnerId};
 use crate::lifecycle::{self, Input, State, Step};
 use crate::request::{Arrival, Mode, Outcome, Refusal};
 use crate::retry::{self, Again, Condition, Course, RunnerFate};
@@ -19,7 +19,8 @@ impl Engine {
         if self.requests.contains_key(&id) {
             return;
         }
-        let refusal = match self.apps.get(&arrival.app) {
+        let app = self.apps.get(&arrival.app);
+        let refusal = match app {
             None => Some(Refusal::AppRemoved),
             Some(app) if app.removed => Some(Refusal::AppRemoved),
             Some(_) if self.shutting_down && arrival.mode == Mode::Direct => {
@@ -47,22 +48,26 @@ impl Engine {
             self.actions.push_back(Action::Refuse { request: id, mode: arrival.mode, refusal });
             return;
         }
+        let round = app.map(|app| app.waiting.next_round(arrival.priority, arrival.caller));
         self.request_sequence += 1;
         let request = Request {
             app: arrival.app,
             mode: arrival.mode,
             priority: arrival.priority,
+            caller: arrival.caller,
+            round: round.unwrap_or(0),
             sequence: self.request_sequence,
             arrived: now,
             start_deadline: arrival.start_deadline,
+            hint: arrival.hint,
             course: Course::new(arrival.mode, arrival.retries),
             attempt: 0,
             progress: Progress::Waiting,
             wake: None,
         };
         self.requests.insert(id, request);
-        if let Some(runner) = self.runner_at_once(arrival.app) {
-            self.assign(now, id, runner);
+        if let Some(choice) = self.runner_at_once(arrival.app, arrival.hint) {
+            self.assign(now, id, choice);
         } else {
             self.enqueue(id);
             self.dispatch(now, arrival.app);
@@ -91,44 +96,49 @@ impl Engine {
     }
 
     /// The runner for a request that has just come, if nobody waits before it.
-    fn runner_at_once(&self, app: AppId) -> Option<RunnerId> {
+    fn runner_at_once(&self, app: AppId, hint: Option<HintId>) -> Option<Choice> {
         let app =
             self.apps.get(&app).filter(|app| app.waiting.is_empty() && !self.shutting_down)?;
-        app.free.first_choice()
+        self.choose(app, hint)
     }
 
     fn enqueue(&mut self, id: RequestId) {
         let Some(request) = self.requests.get_mut(&id) else { return };
         request.progress = Progress::Waiting;
-        let place = Place { sequence: request.sequence, arrived: request.arrived, request: id };
+        let place = request.place(id);
         if let Some(app) = self.apps.get_mut(&request.app) {
             app.delayed.remove(&id);
             app.waiting.insert(request.priority, place);
         }
     }
 
-    /// Gives waiting requests to free places, first come first served.
+    /// Gives waiting requests to free places, each in its turn.
     pub(super) fn dispatch(&mut self, now: Timestamp, app_id: AppId) {
         if self.shutting_down {
             return;
         }
         while let Some(app) = self.apps.get_mut(&app_id) {
-            let Some(runner) = app.free.first_choice() else { return };
+            if app.free.first_choice().is_none() {
+                return;
+            }
             let Some(place) = app.waiting.pop() else { return };
-            let late = self
-                .requests
-                .get(&place.request)
+            let request = self.requests.get(&place.request);
+            let late = request
                 .and_then(|request| request.start_deadline)
                 .is_some_and(|deadline| deadline <= now);
+            let hint = request.and_then(|request| request.hint);
             if late {
                 self.refuse(now, place.request, Refusal::StartDeadline);
-            } else {
-                self.assign(now, place.request, runner);
+            } else if let Some(choice) =
+                self.apps.get(&app_id).and_then(|app| self.choose(app, hint))
+            {
+                self.assign(now, place.request, choice);
             }
         }
     }
 
-    fn assign(&mut self, now: Timestamp, id: RequestId, runner_id: RunnerId) {
+    fn assign(&mut self, now: Timestamp, id: RequestId, choice: Choice) {
+        let runner_id = choice.runner;
         let Some(request) = self.requests.get_mut(&id) else { return };
         request.attempt += 1;
         request.progress = Progress::InFlight { runner: runner_id };
@@ -161,6 +171,9 @@ impl Engine {
         self.wake_runner_at(runner_id, overdue);
         let lease = Lease { request: id, attempt, runner: runner_id };
         self.actions.push_back(Action::Assign { lease, mode });
+        if let Some(other) = choice.instead_of {
+            self.note(now, app_id, Some(runner_id), Some(id), What::Hinted { other });
+        }
         if arrived < now {
             let waited = now - arrived;
             let what = What::Served { waited, started: started_for_it, attempt };
@@ -168,12 +181,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn finished(&mut self, now: Timestamp, lease: Lease, outcome: &Outcome) {
+    pub(super) fn finished(&mut self, now: Timestamp, lease: Lease, mut outcome: Outcome) {
         if !self.holds(lease) {
             return;
         }
-        let (fate, again) = retry::judge(outcome);
-        let stop = match (fate, outcome) {
+        self.learn_hints(lease.runner, &mut outcome);
+        let (fate, again) = retry::judge(&outcome);
+        let stop = match (fate, &outcome) {
             (RunnerFate::Stop, Outcome::Answered(answer)) => {
                 Some(format!("it answered {} and is not to be trusted", answer.status))
             }
@@ -308,7 +322,7 @@ impl Engine {
         let Some(mut request) = self.requests.remove(&id) else { return };
         self.timers.disarm(super::Owner::Request(id), &mut request.wake);
         if let Some(app) = self.apps.get_mut(&request.app) {
-            app.waiting.remove(request.priority, request.sequence);
+            app.waiting.remove(request.priority, &request.place(id));
             app.delayed.remove(&id);
         }
         let what = What::Refused { refusal: refusal.clone(), waited: now - request.arrived };

@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::free::{Free, Seat};
 use super::learner;
 use super::placement::Claim;
-use super::waiting::Waiting;
+use super::waiting::{Place, Waiting};
 use crate::auto::Learner;
 use crate::backoff::Backoff;
 use crate::decision::{StartCause, StopReason};
-use crate::ids::{AppId, RequestId, RunnerId};
+use crate::ids::{AppId, CallerId, HintId, RequestId, RunnerId};
 use crate::lifecycle::State;
-use crate::request::{Mode, Priority};
+use crate::request::{Hints, Mode, Priority};
 use crate::resources::Allocation;
 use crate::retry::Course;
 use crate::scaler::{self, Load, Target};
@@ -206,6 +206,8 @@ pub(super) struct Runner {
     pub stop: Option<Stop>,
     pub replaces: Option<RunnerId>,
     pub replaced_by: Option<RunnerId>,
+    /// What it said last that it is good for. `None`: nothing, or its app has no hints.
+    pub hints: Option<Hints>,
 }
 
 #[derive(Clone, Debug)]
@@ -250,6 +252,7 @@ impl Runner {
             told_no_room: false,
             demanded: cause.is_demand(),
             room_made: false,
+            hints: None,
             wake: None,
         }
     }
@@ -281,14 +284,30 @@ pub(super) struct Request {
     pub app: AppId,
     pub mode: Mode,
     pub priority: Priority,
+    pub caller: CallerId,
+    /// With `sequence` its place in line, whether it waits or not: what is tried again returns to it.
+    pub round: u64,
     pub sequence: u64,
     pub arrived: Timestamp,
     pub start_deadline: Option<Timestamp>,
+    pub hint: Option<HintId>,
     pub course: Course,
     /// Attempts begun.
     pub attempt: u32,
     pub progress: Progress,
     pub wake: Option<Timestamp>,
+}
+
+impl Request {
+    pub(super) fn place(&self, id: RequestId) -> Place {
+        Place {
+            round: self.round,
+            sequence: self.sequence,
+            caller: self.caller,
+            arrived: self.arrived,
+            request: id,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

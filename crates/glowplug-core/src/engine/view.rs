@@ -74,13 +74,11 @@ impl Engine {
             Progress::InFlight { runner } => {
                 RequestView::InFlight { runner, attempt: request.attempt }
             }
-            Progress::Delayed { .. } => RequestView::Waiting { position: 0 },
-            Progress::Waiting => RequestView::Waiting {
+            Progress::Waiting | Progress::Delayed { .. } => RequestView::Waiting {
                 position: self
                     .apps
                     .get(&request.app)
-                    .and_then(|app| app.waiting.position(request.priority, request.sequence))
-                    .unwrap_or(0),
+                    .map_or(0, |app| app.waiting.position(request.priority, &request.place(id))),
             },
         })
     }

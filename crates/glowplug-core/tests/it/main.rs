@@ -4,6 +4,7 @@
 mod contention;
 mod facts;
 mod fleet;
+mod hints;
 mod interest;
 mod learned;
 mod random;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use glowplug_core::RequestId;
 use glowplug_core::engine::Config;
 use glowplug_core::event::Event;
 use glowplug_core::request::{Mode, Priority, Refusal};
 use glowplug_core::retry::Wish;
 use glowplug_core::spec::Scaling;
+use glowplug_core::{CallerId, RequestId};
 
 use crate::fleet::{A, capacity, node, secs};
 use crate::world::{Behaviour, Ending, World};
@@ -222,4 +222,17 @@ fn only_a_direct_request_is_refused_for_the_number_that_waits() {
     assert_eq!(world.facts.refused[&direct], Refusal::QueueFull { limit: 2 });
     world.run(secs(20));
     assert_eq!(world.facts.delivered, 5);
+}
+
+#[test]
+fn callers_of_one_app_take_turns() {
+    let mut world = one_runner();
+    let alices: Vec<RequestId> = (0..5).map(|_| world.arrive_from(A, CallerId(1))).collect();
+    let bob = world.arrive_from(A, CallerId(2));
+    assert_eq!(world.engine.waiting(A)[..3], [alices[0], bob, alices[1]]);
+    world.run(secs(4));
+    // Bob again, who has nothing waiting now: behind one of Alice's, before all others.
+    let again = world.arrive_from(A, CallerId(2));
+    let at = world.engine.waiting(A).iter().position(|id| *id == again);
+    assert!(at.is_some_and(|at| at <= 1), "{at:?}");
 }

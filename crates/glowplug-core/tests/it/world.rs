@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use glowplug_core::decision::Decision;
 use glowplug_core::event::{Adopted, Event, StopRequest};
-use glowplug_core::ids::{AppId, CallerId, Lease, RequestId, RunnerId};
+use glowplug_core::ids::{AppId, CallerId, HintId, Lease, RequestId, RunnerId};
 use glowplug_core::request::{Answer, Arrival, Mode, Outcome, Priority};
 use glowplug_core::resources::{Allocation, Capacity};
 use glowplug_core::retry::Wish;
@@ -68,6 +68,19 @@ impl Default for Behaviour {
     }
 }
 
+fn arrival(app: AppId, mode: Mode) -> Arrival {
+    Arrival {
+        request: RequestId(0),
+        app,
+        mode,
+        priority: Priority::Normal,
+        start_deadline: None,
+        caller: CallerId::default(),
+        hint: None,
+        retries: Wish::Unsaid,
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) engine: Engine,
@@ -116,19 +129,28 @@ impl World {
         start_within: Option<Duration>,
         retries: Wish,
     ) -> RequestId {
+        let start_deadline = start_within.map(|span| self.now + span);
+        self.come(&Arrival { priority, start_deadline, retries, ..arrival(app, mode) })
+    }
+
+    pub(crate) fn arrive_wishing(
+        &mut self,
+        app: AppId,
+        mode: Mode,
+        hint: Option<HintId>,
+    ) -> RequestId {
+        self.come(&Arrival { hint, ..arrival(app, mode) })
+    }
+
+    pub(crate) fn arrive_from(&mut self, app: AppId, caller: CallerId) -> RequestId {
+        self.come(&Arrival { caller, ..arrival(app, Mode::Queued) })
+    }
+
+    /// Gives the request its number.
+    fn come(&mut self, arrival: &Arrival) -> RequestId {
         self.request_sequence += 1;
         let request = RequestId(self.request_sequence);
-        let start_deadline = start_within.map(|span| self.now + span);
-        self.handle(Event::Arrived(Arrival {
-            request,
-            app,
-            mode,
-            priority,
-            start_deadline,
-            caller: CallerId::default(),
-            hint: None,
-            retries,
-        }));
+        self.handle(Event::Arrived(Arrival { request, ..arrival.clone() }));
         request
     }
 
