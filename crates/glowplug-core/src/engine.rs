@@ -18,9 +18,11 @@
 //! | `learner.rs` | apps that are scaled by what is learned of them |
 //! | `placement.rs` | who gets resources |
 //! | `contention.rs` | who gives way when they do not suffice |
+//! | `eta.rs` | when a waiting request is expected to be answered |
 //! | `view.rs` | read-only answers for people |
 
 mod contention;
+mod eta;
 mod free;
 mod hints;
 mod indexes;
@@ -40,6 +42,7 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+pub use eta::{Basis, Eta};
 pub use view::{AppView, RequestView, RunnerView};
 pub use waiting::PASSED_OVER_MAX;
 

@@ -83,14 +83,16 @@ impl App {
 impl Engine {
     /// An attempt has kept its runner until now.
     pub(super) fn learn_service(&mut self, now: Timestamp, id: AppId, lease: Lease) {
-        let Some(learner) = self.apps.get_mut(&id).and_then(|app| app.learner.as_mut()) else {
-            return;
-        };
+        let Some(app) = self.apps.get_mut(&id) else { return };
         let runner = self.runners.get(&lease.runner);
         let held = runner
             .and_then(|runner| runner.in_flight.iter().find(|held| held.request == lease.request));
         if let Some(held) = held {
-            learner.served(now - held.since);
+            let took = now - held.since;
+            app.learn_service(took);
+            if let Some(learner) = &mut app.learner {
+                learner.served(took);
+            }
         }
     }
 

@@ -58,6 +58,8 @@ pub(super) struct App {
     pub backoff: Backoff,
     /// Smoothed time from PENDING to IDLE: what losing a runner costs.
     pub restart_cost: Option<Duration>,
+    /// Smoothed time that an attempt keeps its place.
+    pub service: Option<Duration>,
 }
 
 /// A restart is assumed to take this long until one was measured.
@@ -83,6 +85,7 @@ impl App {
             ever_ready: false,
             last_expired: false,
             restart_cost: None,
+            service: None,
             surplus_since: None,
             unschedulable: None,
             removed: false,

@@ -2,6 +2,7 @@
 //! checked after every step of every test here.
 
 mod contention;
+mod eta;
 mod facts;
 mod fleet;
 mod hints;

@@ -1,8 +1,10 @@
 //! What must hold for every action of the engine, by what is known when it is taken.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use glowplug_core::decision::{Decision, StartCause, StopReason, What};
+use glowplug_core::engine::PASSED_OVER_MAX;
 use glowplug_core::ids::{AppId, Lease, RequestId, RunnerId};
 use glowplug_core::lifecycle::State;
 use glowplug_core::request::{Arrival, Mode, Refusal};
@@ -148,9 +150,14 @@ impl Facts {
         Ok(())
     }
 
-    /// First come, first served; low after normal; a retried request is back in its old place.
+    /// Of one caller first come, first served; low after normal until it was passed over too often; a
+    /// retried request is back in its old place. The order between callers has tests of its own.
     fn check_order(&self, assigned: &Arrival) -> Verdict {
-        let key = |arrival: &Arrival| (arrival.priority, arrival.request);
+        let comes_before = |other: &Arrival| match other.priority.cmp(&assigned.priority) {
+            Ordering::Less => self.served <= PASSED_OVER_MAX as u64,
+            Ordering::Equal => other.caller == assigned.caller && other.request < assigned.request,
+            Ordering::Greater => false,
+        };
         let passed_over = self.requests.values().find(|other| {
             let waits = match other.progress {
                 Progress::Waiting => true,
@@ -158,10 +165,7 @@ impl Facts {
                 Progress::InFlight(_) => false,
             };
             let is_late = other.arrival.start_deadline.is_some_and(|at| at <= self.this_step);
-            waits
-                && !is_late
-                && other.arrival.app == assigned.app
-                && key(&other.arrival) < key(assigned)
+            waits && !is_late && other.arrival.app == assigned.app && comes_before(&other.arrival)
         });
         match passed_over {
             Some(other) => Err(format!("{:?} was served before {other:?}", assigned.request)),
