@@ -69,7 +69,7 @@ impl App {
     /// Takes a measured attempt into the estimate: new ones weigh an eighth.
     pub(super) fn learn_service(&mut self, took: Duration) {
         self.service = Some(match self.service {
-            Some(known) => known - known / 8 + took / 8,
+            Some(known) => (known * 7 + took) / 8,
             None => took,
         });
     }
