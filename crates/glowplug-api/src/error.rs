@@ -45,6 +45,8 @@ pub enum ErrorType {
     RangeNotSatisfiable,
     /// The disk is full, or nearly.
     StorageFull,
+    /// This caller, or all callers, have as many websockets open as is allowed.
+    TooManySockets,
 }
 
 impl ErrorType {
@@ -70,7 +72,7 @@ impl ErrorType {
             Self::Forbidden => 403,
             Self::PayloadTooLarge => 413,
             Self::HeadersTooLarge => 431,
-            Self::QueueFull => 429,
+            Self::QueueFull | Self::TooManySockets => 429,
             Self::Conflict => 409,
             // Not 409, which the Python client tries again.
             Self::IdempotencyKeyReused | Self::NotAllowed => 422,
@@ -111,6 +113,7 @@ impl ErrorType {
             Self::NotAllowed => "not_allowed",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::StorageFull => "storage_full",
+            Self::TooManySockets => "too_many_sockets",
         }
     }
 }

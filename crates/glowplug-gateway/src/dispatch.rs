@@ -61,10 +61,12 @@ async fn route(
     // All but the way of a plain direct request are boxed, so that that one stays small.
     match route {
         Route::Run(target) if websocket::is_wanted(&request) => {
-            Box::pin(websocket::connect(exchange, target, request)).await
+            Box::pin(websocket::pass(exchange, peer, target, request)).await
         }
         Route::Run(target) => run::direct(exchange, target, request).await,
-        Route::WebSocket(target) => Box::pin(websocket::connect(exchange, target, request)).await,
+        Route::WebSocket(target) => {
+            Box::pin(websocket::connect(exchange, peer, target, request)).await
+        }
         Route::Submit(target) => Box::pin(queue::submit(exchange, peer, target, request)).await,
         Route::Queued { app, id, action } => {
             Box::pin(queue::about(exchange, peer, app, id, action, request)).await

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use glowplug_core::request::{Outcome, Priority, Refusal};
 use glowplug_core::retry::Wish;
-use glowplug_core::{AppId, Lease, RequestId, RunnerAddress, Timestamp};
+use glowplug_core::{AppId, Lease, RequestId, RunnerAddress, RunnerId, Timestamp};
 use tokio::sync::{oneshot, watch};
 
 pub trait Host: Send + Sync + 'static {
@@ -46,6 +46,13 @@ pub trait Host: Send + Sync + 'static {
     fn response(&self, app: &str, id: RequestId) -> BoxFuture<'_, ResponseLookup>;
 
     fn cancel(&self, app: &str, id: RequestId) -> BoxFuture<'_, CancelOutcome>;
+
+    /// Waits until a runner is told to end, and says when it is killed if it has not. For ever if it is
+    /// not to end.
+    fn leaving(&self, runner: RunnerId) -> BoxFuture<'static, Timestamp> {
+        let _ = runner;
+        Box::pin(std::future::pending())
+    }
 
     fn now(&self) -> Timestamp;
 }

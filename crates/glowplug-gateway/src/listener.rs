@@ -34,6 +34,7 @@ use crate::forward::{Clock, Forwarder};
 use crate::host::Host;
 use crate::options::Options;
 use crate::tls::{self, AuthorityError, LocalAuthority};
+use crate::websocket::OpenSockets;
 
 pub(crate) use ending::OpenExchange;
 
@@ -91,6 +92,9 @@ pub(crate) struct Worker {
     tls: Option<Arc<rustls::ServerConfig>>,
     closing: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    /// Shared by all workers.
+    pub(crate) sockets: Arc<OpenSockets>,
+    stopping: watch::Receiver<Stop>,
 }
 
 impl fmt::Debug for Worker {
@@ -170,6 +174,7 @@ impl Gateway {
             handovers,
             permits: Arc::new(Semaphore::new(options.connections_max.max(1))),
         });
+        let sockets = Arc::new(OpenSockets::new(&options.sockets));
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let worker = Arc::new(Worker {
                 host: host.clone(),
@@ -180,6 +185,8 @@ impl Gateway {
                 tls: tls.clone(),
                 closing: CancellationToken::new(),
                 tasks: TaskTracker::new(),
+                sockets: sockets.clone(),
+                stopping: stopping.clone(),
             });
             let (acceptor, stopping) = (acceptor.take(), stopping.clone());
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -329,6 +336,15 @@ impl Worker {
     /// When no more is begun.
     pub(crate) async fn closing(&self) {
         self.closing.cancelled().await;
+    }
+
+    /// Waits until the gateway shuts down, and tells how long it waits for what is open.
+    pub(crate) async fn shutdown(&self) -> Duration {
+        let mut stopping = self.stopping.clone();
+        match stopping.wait_for(|stop| *stop != Stop::No).await.as_deref() {
+            Ok(Stop::Drain(grace)) => *grace,
+            _ => Duration::ZERO,
+        }
     }
 
     fn take(self: &Arc<Self>, accepted: Accepted) {

@@ -29,6 +29,7 @@ pub struct Options {
     /// Between two events of the stream of a queued request's status: a comment keeps it alive.
     pub stream_comment_interval: Duration,
     pub forward: ForwardOptions,
+    pub sockets: SocketOptions,
     /// Which web pages may use `/proxy` from a browser.
     pub proxy_origins: ProxyOrigins,
 }
@@ -46,6 +47,7 @@ impl Default for Options {
             idle_timeout: Duration::from_secs(75),
             stream_comment_interval: Duration::from_secs(15),
             forward: ForwardOptions::default(),
+            sockets: SocketOptions::default(),
             proxy_origins: ProxyOrigins::None,
         }
     }
@@ -73,6 +75,39 @@ impl Default for ForwardOptions {
             idle_per_runner_max: 64,
             idle_timeout: Duration::from_millis(1_500),
             answer_bytes_max: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Limits of websockets.
+#[derive(Clone, Debug)]
+pub struct SocketOptions {
+    /// Open sockets in all. Beyond it: 429.
+    pub sockets_max: usize,
+    /// Open sockets of one caller: of one key, or of one address without a key. Beyond it: 429.
+    pub sockets_per_caller_max: usize,
+    /// Payload of one message, either way, all its frames together. Beyond it the socket closes with 1009.
+    pub message_bytes_max: u64,
+    /// Without a message either way. Beyond it the socket closes.
+    pub idle_timeout: Duration,
+    /// Without a byte from the caller. Beyond it the caller gets a ping.
+    pub ping_interval: Duration,
+    /// From a ping without a byte from the caller. Beyond it the caller is taken to be gone.
+    pub pong_timeout: Duration,
+    /// From a close until the other side's. Beyond it the connection is cut.
+    pub close_timeout: Duration,
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self {
+            sockets_max: 4_096,
+            sockets_per_caller_max: 1_024,
+            message_bytes_max: 16 * 1024 * 1024,
+            idle_timeout: Duration::from_mins(5),
+            ping_interval: Duration::from_secs(20),
+            pong_timeout: Duration::from_secs(20),
+            close_timeout: Duration::from_secs(2),
         }
     }
 }

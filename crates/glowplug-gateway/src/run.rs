@@ -17,7 +17,7 @@ use crate::auth;
 use crate::body::{Body, RequestBody};
 use crate::dispatch::Exchange;
 use crate::forward::{AnswerBody, Connection, ForwardError, LeftBehind, withdrawal};
-use crate::header::{CALLER, ENDPOINT, NEEDS_RETRY, REQUEST_ID, receive};
+use crate::header::{CALLER, CallerControl, ENDPOINT, NEEDS_RETRY, REQUEST_ID, receive};
 use crate::host::{Admission, AppProblem, AppRoute, Caller, DirectArrival, Host, Revocation, Slot};
 use crate::listener::Worker;
 use crate::path::AppPath;
@@ -36,17 +36,39 @@ pub(crate) async fn direct(
     let caller = auth::admit(&*worker.host, app.access, &mut parts.headers, None)?;
     let body = RequestBody::from_caller(body, worker.options.run_body_bytes_max)
         .ok_or_else(|| ForwardError::BodyTooLarge.problem())?;
+    let call = Call { app: &app, caller: &caller, control: &control };
+    self::call(exchange, target, call, parts, body).await
+}
+
+/// What is known of a direct request before it is sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Call<'a> {
+    pub(crate) app: &'a AppRoute,
+    pub(crate) caller: &'a Caller,
+    pub(crate) control: &'a CallerControl,
+}
+
+/// Waits for a place and asks the app.
+pub(crate) async fn call(
+    exchange: &Exchange,
+    target: AppPath<'_>,
+    call: Call<'_>,
+    mut parts: request::Parts,
+    body: RequestBody,
+) -> Result<Response<Body>, Problem> {
+    let worker = &exchange.worker;
+    let Call { app, caller, control } = call;
     let start_deadline = control.start_timeout.map(|timeout| worker.host.now() + timeout);
     let arrival = DirectArrival {
         request: exchange.id,
         app: app.id,
         start_deadline,
         caller: caller.key_id.clone(),
-        hint: control.hint,
+        hint: control.hint.clone(),
     };
     let slot = admitted(worker, arrival).await?;
     let mut underway = Underway::new(worker, slot, target.rest);
-    to_runner(&mut parts, exchange, target, &caller);
+    to_runner(&mut parts, exchange, target, caller);
     match underway.send(Request::from_parts(parts, body)).await {
         Ok(response) => underway.answered(response),
         Err(error) => Err(underway.failed(&error)),

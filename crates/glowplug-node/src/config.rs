@@ -35,7 +35,7 @@ pub use machine::{DEFAULT_MACHINE, MachineTypeConfig, built_in as built_in_machi
 pub use network::Network;
 pub use node::{
     ContentionConfig, FilesConfig, LimitsConfig, LogFormat, NodeConfig, QueueConfig,
-    RecorderConfig, ResourcesConfig, StoreConfig, WebhooksConfig,
+    RealtimeConfig, RecorderConfig, ResourcesConfig, StoreConfig, WebhooksConfig,
 };
 pub use problem::{ConfigError, Origin, PROBLEMS_SHOWN_MAX, Problem, nearest};
 pub use reference::render as render_reference;

@@ -25,7 +25,7 @@ use glowplug_core::{
     AppId, CallerId, Engine, Event, HintId, Lease, RequestId, RunnerAddress, RunnerId, Timestamp,
 };
 use glowplug_gateway::host::{Admission, DirectArrival, Slot};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -66,6 +66,8 @@ pub(crate) struct State {
     /// Attempts under way. Bounded by runners × multiplexing.
     attempts: HashMap<RequestId, UnderWay, RandomState>,
     addresses: HashMap<RunnerId, Arc<RunnerAddress>, RandomState>,
+    /// Websockets that must close before their runner is killed ask when that is.
+    leaving: HashMap<RunnerId, watch::Sender<Option<Timestamp>>, RandomState>,
     /// What was told of runners of an earlier life of the node before they were adopted.
     strangers: BTreeMap<RunnerId, Stranger>,
     outbox: VecDeque<Work>,
@@ -113,6 +115,7 @@ impl Desk {
                 callers: HashMap::default(),
                 attempts: HashMap::default(),
                 addresses: HashMap::default(),
+                leaving: HashMap::default(),
                 strangers: BTreeMap::new(),
                 outbox: VecDeque::new(),
                 armed: None,
@@ -294,6 +297,14 @@ impl Desk {
     /// What is to be recorded, in the order in which it was over. `emptied`: a list to be filled again.
     pub(crate) fn take_tape(&self, emptied: Vec<Entry>) -> Take {
         self.lock().tape.take(emptied)
+    }
+
+    /// When a runner is killed that is told to end, once it is. `None`: it is gone already.
+    pub(crate) fn leaving(&self, runner: RunnerId) -> Option<watch::Receiver<Option<Timestamp>>> {
+        let mut state = self.lock();
+        state.engine.runner(runner)?;
+        let leaving = state.leaving.entry(runner).or_insert_with(|| watch::channel(None).0);
+        Some(leaving.subscribe())
     }
 
     pub(crate) fn address(&self, runner: RunnerId) -> Option<Arc<RunnerAddress>> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use glowplug_core::request::Outcome;
-use glowplug_core::{Lease, RequestId, Timestamp};
+use glowplug_core::{Lease, RequestId, RunnerId, Timestamp};
 use glowplug_gateway::host::{
     Admission, AppProblem, AppRoute, AuthProblem, Caller, CancelOutcome, DirectArrival, Host,
     QueueStatus, ResponseLookup, Submission, SubmitProblem, Submitted,
@@ -90,6 +90,19 @@ impl Host for NodeHost {
     fn cancel(&self, app: &str, id: RequestId) -> BoxFuture<'_, CancelOutcome> {
         let app = app.to_owned();
         Box::pin(async move { self.0.queue.cancel(&self.0, &app, id).await })
+    }
+
+    fn leaving(&self, runner: RunnerId) -> BoxFuture<'static, Timestamp> {
+        let leaving = self.0.desk.leaving(runner);
+        Box::pin(async move {
+            let Some(mut leaving) = leaving else { return std::future::pending().await };
+            let killed_at = leaving.wait_for(Option::is_some).await.ok().and_then(|at| *at);
+            match killed_at {
+                Some(killed_at) => killed_at,
+                // The runner has ended by itself, which its sockets notice.
+                None => std::future::pending().await,
+            }
+        })
     }
 
     fn now(&self) -> Timestamp {

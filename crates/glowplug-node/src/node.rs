@@ -14,7 +14,7 @@ use glowplug_core::engine::{Config as EngineConfig, Engine};
 use glowplug_core::resources::{Capacity, Gpu};
 use glowplug_core::spec::Overrides;
 use glowplug_gateway::host::Host;
-use glowplug_gateway::options::ProxyOrigins;
+use glowplug_gateway::options::{ProxyOrigins, SocketOptions};
 use glowplug_gateway::webhook::{Client as WebhookClient, SigningKey};
 use glowplug_gateway::{Fallback, Forwarder, Gateway, LocalAuthority, Options};
 use glowplug_runner::{Backend, LogCaps, ProcessBackend, ProcessOptions, ShimCommand};
@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::apps::Apps;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, RealtimeConfig};
 use crate::desk::Desk;
 use crate::events::NodeEvent;
 use crate::executor::Executor;
@@ -404,10 +404,23 @@ fn gateway_options(config: &Config) -> Options {
             origins if origins.iter().any(|origin| origin == "*") => ProxyOrigins::Any,
             origins => ProxyOrigins::Only(origins.to_vec()),
         },
+        sockets: socket_options(&config.node.realtime),
         ..Options::default()
     };
     options.forward.answer_bytes_max = bytes(limits.response_bytes_max);
     options
+}
+
+fn socket_options(realtime: &RealtimeConfig) -> SocketOptions {
+    SocketOptions {
+        sockets_max: realtime.sockets_max as usize,
+        sockets_per_caller_max: realtime.sockets_per_caller_max as usize,
+        message_bytes_max: realtime.message_bytes_max,
+        idle_timeout: realtime.idle_timeout,
+        ping_interval: realtime.ping_interval,
+        pong_timeout: realtime.pong_timeout,
+        ..SocketOptions::default()
+    }
 }
 
 fn open_port(shared: &Arc<Shared>, authority: &Arc<LocalAuthority>) -> anyhow::Result<Gateway> {

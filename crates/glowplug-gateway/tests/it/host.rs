@@ -56,6 +56,8 @@ pub(crate) struct TableHost {
     pub(crate) abandoned: Mutex<Vec<RequestId>>,
     pub(crate) finished: Mutex<Vec<(Lease, Outcome)>>,
     revocations: Mutex<Vec<oneshot::Sender<Refusal>>>,
+    /// When all runners are killed that are told to end.
+    leaves: watch::Sender<Option<Timestamp>>,
     pub(crate) queue: Mutex<HashMap<RequestId, Queued>>,
     pub(crate) submit_problem: Mutex<Option<SubmitProblem>>,
     pub(crate) eta: Mutex<Option<Eta>>,
@@ -90,6 +92,11 @@ impl TableHost {
             // An attempt that is over is no longer withdrawn.
             let _ = revocation.send(refusal.clone());
         }
+    }
+
+    /// Tells all runners to end by then.
+    pub(crate) fn leave(&self, by: Timestamp) {
+        self.leaves.send_replace(Some(by));
     }
 
     /// The outcomes so far, each of which must have its own lease.
@@ -246,6 +253,18 @@ impl Host for TableHost {
             QueueStatus::Completed { .. } => CancelOutcome::AlreadyCompleted,
         });
         std::future::ready(outcome.unwrap_or(CancelOutcome::Unknown)).boxed()
+    }
+
+    fn leaving(&self, _runner: RunnerId) -> BoxFuture<'static, Timestamp> {
+        let mut leaves = self.leaves.subscribe();
+        async move {
+            let leave = leaves.wait_for(Option::is_some).await.ok().and_then(|by| *by);
+            match leave {
+                Some(by) => by,
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
     }
 
     fn now(&self) -> Timestamp {

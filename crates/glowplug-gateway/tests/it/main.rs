@@ -12,6 +12,7 @@ mod protocols;
 mod proxy;
 mod queue;
 mod run;
+mod socket;
 mod stage;
 mod streaming;
 mod upstream;

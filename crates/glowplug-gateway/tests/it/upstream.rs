@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 
+use crate::socket;
 use crate::wait::until;
 
 pub(crate) type UpstreamBody = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -138,7 +139,7 @@ async fn answer(
             Response::new(request.into_body().map_err(std::io::Error::other).boxed_unsync())
         }
         "/early" => whole(b"early"),
-        "/websocket" => websocket(request),
+        path if path.ends_with("/realtime") || path == "/socket" => socket::accept(seen, request),
         "/orders" => orders(number("status")),
         "/answer" => plain_answer(&request, number("status")),
         "/headers" => many_headers(number("bytes")),
@@ -264,23 +265,6 @@ async fn trailers(request: Request<Incoming>) -> Response<UpstreamBody> {
     let body = StreamBody::new(stream::iter(frames));
     let mut response = Response::new(body.boxed_unsync());
     response.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
-    response
-}
-
-/// Echoes raw bytes after the upgrade.
-fn websocket(request: Request<Incoming>) -> Response<UpstreamBody> {
-    tokio::spawn(async move {
-        let upgraded = hyper::upgrade::on(request).await.unwrap();
-        let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
-        let _ = tokio::io::copy(&mut read, &mut write).await;
-        let _ = write.shutdown().await;
-    });
-    let mut response = whole(b"");
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert("connection", HeaderValue::from_static("upgrade"));
-    headers.insert("upgrade", HeaderValue::from_static("websocket"));
-    headers.insert("sec-websocket-accept", HeaderValue::from_static("abc"));
     response
 }
 

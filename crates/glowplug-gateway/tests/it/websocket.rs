@@ -1,73 +1,67 @@
-//! Upgrades: bytes both ways, and what the host is told.
+//! Websockets through the gateway, against a real app and a real library.
 
-use std::net::SocketAddr;
+mod calls;
+mod endings;
+mod hostile;
+mod many;
+
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use glowplug_core::request::{Answer, Outcome, Refusal};
+use futures::SinkExt;
+use glowplug_core::request::Outcome;
 use glowplug_gateway::host::Access;
 use http_body_util::BodyExt;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::Bytes;
+use tokio_tungstenite::tungstenite::protocol::Message;
 
 use crate::client::{ask_json, get, send, with};
 use crate::host::{KEY, Plan, TableHost, gateway};
+use crate::socket::{FIELDS, closed, hear, hear_text, open, say};
+use crate::stage::{answered, outcome, stage};
 use crate::upstream::{self, Upstream};
 use crate::wait::{bounded, until};
 
-const FIELDS: [(&str, &str); 3] =
-    [("upgrade", "websocket"), ("connection", "Upgrade"), ("sec-websocket-key", "x")];
-
-async fn open(address: SocketAddr, path: &str) -> TokioIo<Upgraded> {
-    let response = send(address, with(get(path), &FIELDS)).await;
-    assert_eq!(response.status(), 101);
-    assert_eq!(response.headers()["upgrade"], "websocket");
-    assert_eq!(response.headers()["sec-websocket-accept"], "abc");
-    assert_eq!(response.headers()["x-fal-request-id"].len(), 36);
-    TokioIo::new(bounded("the upgrade", hyper::upgrade::on(response)).await.unwrap())
-}
-
-async fn echo(socket: &mut TokioIo<Upgraded>, bytes: &[u8]) {
-    socket.write_all(bytes).await.unwrap();
-    let mut back = vec![0; bytes.len()];
-    bounded("the echo", socket.read_exact(&mut back)).await.unwrap();
-    assert_eq!(back, bytes);
-}
-
 #[tokio::test]
-async fn bytes_pass_both_ways_until_the_caller_closes() {
-    let host = Arc::new(TableHost::open());
-    let upstream = Upstream::tcp().await;
-    host.add("me/app", Access::Private, Plan::Now(upstream.address.clone()));
-    let gateway = gateway(&host);
-    for (round, path) in ["/ws/me/app/websocket", "/run/me/app/websocket"].into_iter().enumerate() {
-        let mut socket = open(gateway.address(), path).await;
-        echo(&mut socket, b"hello").await;
-        echo(&mut socket, &vec![7; 300_000]).await;
-        assert_eq!(host.outcomes().len(), round, "the slot is held while the socket is open");
-        socket.shutdown().await.unwrap();
-        let mut rest = Vec::new();
-        bounded("the other side to close", socket.read_to_end(&mut rest)).await.unwrap();
-        assert!(rest.is_empty());
-        until("the outcome", || (host.outcomes().len() == round + 1).then_some(())).await;
+async fn messages_pass_both_ways_until_the_caller_closes() {
+    let stage = stage().await;
+    let paths = ["/run/me/app/socket", "/run/me/app/realtime", "/ws/me/app/realtime"];
+    for (round, path) in paths.into_iter().enumerate() {
+        let mut socket = open(stage.gateway.address(), path).await;
+        say(&mut socket, "hello").await;
+        assert_eq!(hear_text(&mut socket).await, "hello");
+        let large = Message::binary(vec![7; 3_000_000]);
+        let (sent, heard) = futures::join!(socket.send(large.clone()), std::future::ready(()));
+        sent.unwrap();
+        let () = heard;
+        assert_eq!(hear(&mut socket).await, large);
+        assert_eq!(stage.host.outcomes().len(), round, "the slot is held while the socket is open");
+        bounded("the close", socket.close(None)).await.unwrap();
+        assert_eq!(hear(&mut socket).await, Message::Close(None));
+        until("the outcome", || (stage.host.outcomes().len() == round + 1).then_some(())).await;
     }
-    let closed = Outcome::Answered(Answer { status: 101, ..Answer::default() });
-    assert_eq!(host.outcomes(), [closed.clone(), closed]);
+    assert_eq!(stage.host.outcomes(), [answered(101), answered(101), answered(101)]);
 }
 
 #[tokio::test]
-async fn a_withdrawn_socket_is_cut() {
-    let host = Arc::new(TableHost::open());
-    let upstream = Upstream::tcp().await;
-    host.add("me/app", Access::Private, Plan::Revocable(upstream.address.clone()));
-    let gateway = gateway(&host);
-    let mut socket = open(gateway.address(), "/ws/me/app/websocket").await;
-    echo(&mut socket, b"hello").await;
-    host.revoke(&Refusal::RequestTimeout { seconds: 1 });
-    let mut rest = Vec::new();
-    bounded("the cut", socket.read_to_end(&mut rest)).await.unwrap();
-    until("the outcome", || host.outcomes().pop()).await;
-    assert_eq!(host.outcomes(), [Outcome::Disconnected]);
+async fn the_app_may_close_too() {
+    let stage = stage().await;
+    let mut socket = open(stage.gateway.address(), "/run/me/app/realtime").await;
+    say(&mut socket, "leave").await;
+    assert_eq!(hear(&mut socket).await, Message::Close(None));
+    // The library answers the close when it is asked for more.
+    assert!(bounded("the end", futures::StreamExt::next(&mut socket)).await.is_none());
+    assert_eq!(outcome(&stage.host).await, answered(101));
+}
+
+#[tokio::test]
+async fn a_caller_that_vanishes_is_seen_by_the_app() {
+    let stage = stage().await;
+    let socket = open(stage.gateway.address(), "/run/me/app/realtime").await;
+    drop(socket);
+    assert_eq!(outcome(&stage.host).await, answered(101));
+    let seen = &stage.upstream.seen;
+    until("the app to notice", || (seen.dropped.load(Ordering::SeqCst) == 1).then_some(())).await;
 }
 
 #[tokio::test]
@@ -78,34 +72,78 @@ async fn what_is_not_a_websocket_is_answered() {
     host.add("me/none", Access::Public, Plan::Now(upstream::nobody()));
     let gateway = gateway(&host);
     let address = gateway.address();
-    let (status, _, body) = ask_json(address, get("/ws/me/app/websocket")).await;
-    assert_eq!((status, body["error_type"].as_str()), (400, Some("bad_request")));
-    let (status, _, _) = ask_json(address, with(get("/ws/me/app/websocket"), &FIELDS)).await;
-    assert_eq!(status, 401);
-    let (status, _, body) = ask_json(address, with(get("/ws/me/none"), &FIELDS)).await;
+    for path in ["/ws/me/app/socket", "/ws/me/app/realtime"] {
+        let (status, _, body) = ask_json(address, get(path)).await;
+        assert_eq!((status, body["error_type"].as_str()), (400, Some("bad_request")));
+    }
+    for path in ["/ws/me/app", "/ws/me/app/realtime", "/run/me/app/realtime"] {
+        let (status, _, _) = ask_json(address, with(get(path), &FIELDS)).await;
+        assert_eq!(status, 401, "{path}");
+    }
+    let (status, _, body) = ask_json(address, with(get("/run/me/none"), &FIELDS)).await;
     assert_eq!((status, body["error_type"].as_str()), (503, Some("runner_connection_refused")));
 
     // The app answers without an upgrade; a token in the query stands in for the header.
     let token = KEY.replace(':', "%3A");
-    let path = format!("/ws/me/app/plain?fal_jwt_token={token}");
+    let path = format!("/run/me/app/plain?a=1&fal_jwt_token={token}");
     let (status, _, body) = ask_json(address, with(get(&path), &FIELDS)).await;
     assert_eq!((status, body["method"].as_str()), (200, Some("GET")));
+    assert_eq!(body["uri"], "/plain?a=1", "the app does not see the token");
     let headers = body["headers"].to_string();
     assert!(headers.contains("upgrade: websocket") && headers.contains("connection: upgrade"));
-    let answered = Outcome::Answered(Answer { status: 200, ..Answer::default() });
-    assert_eq!(host.outcomes(), [Outcome::ConnectFailed, answered]);
+    assert_eq!(host.outcomes(), [Outcome::ConnectFailed, answered(200)]);
+}
+
+#[tokio::test]
+async fn max_buffering_is_read() {
+    let stage = stage().await;
+    let address = stage.gateway.address();
+    for value in ["0", "61", "x", ""] {
+        let path = format!("/run/me/app/realtime?max_buffering={value}");
+        let (status, _, body) = ask_json(address, with(get(&path), &FIELDS)).await;
+        assert_eq!((status, body["error_type"].as_str()), (400, Some("bad_request")), "{value}");
+        assert!(body["detail"].as_str().unwrap().contains("from 1 to 60"), "{body}");
+    }
+    let offer = [&FIELDS[..], &[("sec-websocket-extensions", "permessage-deflate")]].concat();
+    for (query, expected) in [("", "true"), ("?max_buffering=2", "false")] {
+        let path = format!("/run/me/app/realtime{query}");
+        let response = send(address, with(get(&path), &offer)).await;
+        let upgraded = bounded("the upgrade", hyper::upgrade::on(response)).await.unwrap();
+        let upgraded = hyper_util::rt::TokioIo::new(upgraded);
+        let role = tokio_tungstenite::tungstenite::protocol::Role::Client;
+        let mut socket =
+            tokio_tungstenite::WebSocketStream::from_raw_socket(upgraded, role, None).await;
+        say(&mut socket, "offered").await;
+        assert_eq!(hear_text(&mut socket).await, expected, "messages of their own can be dropped");
+        say(&mut socket, "query").await;
+        assert_eq!(hear_text(&mut socket).await, query.trim_start_matches('?'));
+    }
 }
 
 #[tokio::test]
 async fn other_upgrades_are_offers_that_are_ignored() {
-    let host = Arc::new(TableHost::open());
-    let upstream = Upstream::tcp().await;
-    host.add("me/app", Access::Private, Plan::Now(upstream.address.clone()));
-    let gateway = gateway(&host);
+    let stage = stage().await;
     let offer =
         [("upgrade", "h2c"), ("connection", "Upgrade, HTTP2-Settings"), ("http2-settings", "x")];
-    let response = send(gateway.address(), with(get("/run/me/app/x"), &offer)).await;
+    let response = send(stage.gateway.address(), with(get("/run/me/app/x"), &offer)).await;
     assert_eq!(response.status(), 200);
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert!(!String::from_utf8_lossy(&body).contains("upgrade"));
+}
+
+#[tokio::test]
+async fn pings_and_pongs_pass() {
+    let stage = stage().await;
+    let mut socket = open(stage.gateway.address(), "/run/me/app/socket").await;
+    let ping = Message::Ping(Bytes::from_static(b"x"));
+    bounded("it to be sent", socket.send(ping)).await.unwrap();
+    let pong = bounded("a pong", futures::StreamExt::next(&mut socket)).await.unwrap().unwrap();
+    assert_eq!(pong, Message::Pong(Bytes::from_static(b"x")));
+    let close = tokio_tungstenite::tungstenite::protocol::CloseFrame {
+        code: 4_000.into(),
+        reason: "mine".into(),
+    };
+    bounded("the close", socket.close(Some(close))).await.unwrap();
+    assert_eq!(closed(&mut socket).await, (4_000, "mine".to_owned()));
+    assert!(stage.upstream.seen.uris.lock().unwrap().contains(&"closed 4000".to_owned()));
 }

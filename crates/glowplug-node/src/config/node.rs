@@ -41,6 +41,7 @@ pub struct NodeConfig {
     pub store: StoreConfig,
     pub webhooks: WebhooksConfig,
     pub files: FilesConfig,
+    pub realtime: RealtimeConfig,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +124,17 @@ pub struct FilesConfig {
     pub retention: Duration,
 }
 
+/// Limits of websockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealtimeConfig {
+    pub sockets_max: u32,
+    pub sockets_per_caller_max: u32,
+    pub message_bytes_max: u64,
+    pub idle_timeout: Duration,
+    pub ping_interval: Duration,
+    pub pong_timeout: Duration,
+}
+
 /// A call of a webhook must end well before it may be given to another node.
 const WEBHOOK_TIMEOUT_MAX: Duration = Duration::from_mins(4);
 /// PostgreSQL cuts longer names off.
@@ -157,11 +169,13 @@ pub(super) fn read(
     let store = subsection("store", Section::Store);
     let webhooks = subsection("webhooks", Section::Webhooks);
     let files = subsection("files", Section::Files);
+    let realtime = subsection("realtime", Section::Realtime);
     if let Some(machine) = node.text("default_machine") {
         let origin = node.origin("default_machine");
         super::app::check_machine(layers, &origin, "node", &machine, machines);
     }
-    refuse_zeros(layers, &limits);
+    refuse_zeros(layers, Section::Limits, &limits);
+    refuse_zeros(layers, Section::Realtime, &realtime);
     check_recorder(layers, &recorder);
     check_schema(layers, &store);
     check_webhooks(layers, &webhooks);
@@ -179,8 +193,18 @@ pub(super) fn read(
             ),
         );
     }
-    let tables =
-        Tables { node, resources, contention, recorder, limits, queue, store, webhooks, files };
+    let tables = Tables {
+        node,
+        resources,
+        contention,
+        recorder,
+        limits,
+        queue,
+        store,
+        webhooks,
+        files,
+        realtime,
+    };
     let config = data_dir.and_then(|data_dir| tables.combine(data_dir));
     (config, tables.into_read())
 }
@@ -196,6 +220,7 @@ struct Tables {
     store: Values,
     webhooks: Values,
     files: Values,
+    realtime: Values,
 }
 
 impl Tables {
@@ -210,6 +235,7 @@ impl Tables {
             (Section::Store, self.store),
             (Section::Webhooks, self.webhooks),
             (Section::Files, self.files),
+            (Section::Realtime, self.realtime),
         ];
         read.map(|(section, values)| (section.path().to_owned(), values)).into()
     }
@@ -254,6 +280,7 @@ impl Tables {
                 total_bytes_max: self.files.bytes("total_bytes_max")?,
                 retention: self.files.duration("retention")?,
             },
+            realtime: self.realtime()?,
         })
     }
 
@@ -275,6 +302,18 @@ impl Tables {
             first_timeout: webhooks.duration("first_timeout")?,
             timeout: webhooks.duration("timeout")?,
             calls_max: webhooks.count("calls_max")?,
+        })
+    }
+
+    fn realtime(&self) -> Option<RealtimeConfig> {
+        let realtime = &self.realtime;
+        Some(RealtimeConfig {
+            sockets_max: realtime.count("sockets_max")?,
+            sockets_per_caller_max: realtime.count("sockets_per_caller_max")?,
+            message_bytes_max: realtime.bytes("message_bytes_max")?,
+            idle_timeout: realtime.duration("idle_timeout")?,
+            ping_interval: realtime.duration("ping_interval")?,
+            pong_timeout: realtime.duration("pong_timeout")?,
         })
     }
 
@@ -341,13 +380,15 @@ fn check_webhooks(layers: &mut Layers, webhooks: &Values) {
 }
 
 /// A limit of 0 would refuse everything, which nobody means.
-fn refuse_zeros(layers: &mut Layers, limits: &Values) {
-    for setting in Section::Limits.settings() {
-        let zero = limits.count(setting.key) == Some(0) || limits.bytes(setting.key) == Some(0);
+fn refuse_zeros(layers: &mut Layers, section: Section, limits: &Values) {
+    for setting in section.settings() {
+        let zero = limits.count(setting.key) == Some(0)
+            || limits.bytes(setting.key) == Some(0)
+            || limits.duration(setting.key) == Some(Duration::ZERO);
         if zero {
-            let message =
-                format!("`{}` in [node.limits] is 0; nothing would get through", setting.key);
-            layers.problem(limits.origin(setting.key), message, None);
+            let (key, path) = (setting.key, section.path());
+            let message = format!("`{key}` in [{path}] is 0; nothing would get through");
+            layers.problem(limits.origin(key), message, None);
         }
     }
 }

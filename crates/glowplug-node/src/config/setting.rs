@@ -20,12 +20,13 @@ pub(super) enum Section {
     Store,
     Webhooks,
     Files,
+    Realtime,
     MachineType,
     App,
 }
 
 impl Section {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Node,
         Self::Resources,
         Self::Contention,
@@ -35,6 +36,7 @@ impl Section {
         Self::Store,
         Self::Webhooks,
         Self::Files,
+        Self::Realtime,
         Self::MachineType,
         Self::App,
     ];
@@ -51,6 +53,7 @@ impl Section {
             Self::Store => "node.store",
             Self::Webhooks => "node.webhooks",
             Self::Files => "node.files",
+            Self::Realtime => "node.realtime",
             Self::MachineType => "machine_types.NAME",
             Self::App => "apps.NAME",
         }
@@ -67,6 +70,7 @@ impl Section {
             Self::Store => node::STORE,
             Self::Webhooks => node::WEBHOOKS,
             Self::Files => node::FILES,
+            Self::Realtime => node::REALTIME,
             Self::MachineType => app::MACHINE_TYPE,
             Self::App => app::APP,
         }
@@ -84,6 +88,7 @@ impl Section {
                 ("store", Self::Store),
                 ("webhooks", Self::Webhooks),
                 ("files", Self::Files),
+                ("realtime", Self::Realtime),
             ],
             _ => &[],
         }
@@ -107,6 +112,7 @@ impl Section {
             Self::Store => "Where the queue, the settings and the keys are kept.",
             Self::Webhooks => "How callers are told that their queued requests are complete.",
             Self::Files => "Files that callers upload, kept below `files` in the data directory.",
+            Self::Realtime => "Websockets of callers: of `/realtime`, of apps' own, and of `/ws`.",
             Self::MachineType => {
                 "A named bundle of resources for one runner. A name that is built in keeps its \
                  built-in amounts where this table says nothing."

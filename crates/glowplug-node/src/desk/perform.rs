@@ -1,9 +1,9 @@
 //! What the engine wants done, under the lock: callers are answered on the spot, the rest is left to others.
 
 use glowplug_core::request::{Mode, Outcome, Refusal};
-use glowplug_core::{Action, Event, Lease, RequestId, Timestamp};
+use glowplug_core::{Action, Event, Lease, RequestId, RunnerId, Timestamp};
 use glowplug_gateway::host::Slot;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{Attempt, Own, State, UnderWay, Verdict, Work};
 
@@ -37,11 +37,15 @@ impl State {
                 self.outbox.push_back(Work::Start { runner, app, revision, allocation });
             }
             Action::Stop { runner, grace, reason } => {
+                if let Some(grace) = grace {
+                    self.leave(runner, now + grace);
+                }
                 self.outbox.push_back(Work::Stop { runner, grace, reason });
             }
             Action::Probe { runner } => self.outbox.push_back(Work::Probe { runner }),
             Action::Forget { runner } => {
                 self.addresses.remove(&runner);
+                self.leaving.remove(&runner);
                 self.outbox.push_back(Work::Forget { runner });
             }
             Action::Note(decision) => {
@@ -51,6 +55,12 @@ impl State {
                 self.outbox.push_back(Work::Journal(decision));
             }
         }
+    }
+
+    /// Tells a runner's websockets when it is killed, those of today and those that are just being opened.
+    fn leave(&mut self, runner: RunnerId, killed_at: Timestamp) {
+        let leaving = self.leaving.entry(runner).or_insert_with(|| watch::channel(None).0);
+        leaving.send_replace(Some(killed_at));
     }
 
     /// Nothing more is to happen to a request.

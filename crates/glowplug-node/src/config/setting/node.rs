@@ -213,6 +213,45 @@ pub(super) const FILES: &[Setting] = &[
     ),
 ];
 
+pub(super) const REALTIME: &[Setting] = &[
+    setting(
+        "sockets_max",
+        Kind::Count,
+        Value("4096"),
+        "Websockets open at once; more are refused with 429.",
+    ),
+    setting(
+        "sockets_per_caller_max",
+        Kind::Count,
+        Value("1024"),
+        "Of these, those of one key, or of one address where no key is sent; more are refused with 429.",
+    ),
+    setting(
+        "message_bytes_max",
+        Kind::Bytes,
+        Value("16MiB"),
+        "The largest message, either way; a socket with a larger one closes with 1009.",
+    ),
+    setting(
+        "idle_timeout",
+        Kind::Duration,
+        Value("5m"),
+        "How long a socket stays open without a message either way. Pings are none.",
+    ),
+    setting(
+        "ping_interval",
+        Kind::Duration,
+        Value("20s"),
+        "How long nothing may come from a caller before it gets a ping.",
+    ),
+    setting(
+        "pong_timeout",
+        Kind::Duration,
+        Value("20s"),
+        "How long nothing may come from a caller after a ping; then it is taken to be gone.",
+    ),
+];
+
 pub(super) const LIMITS: &[Setting] = &[
     setting(
         "waiting_max",
