@@ -141,7 +141,7 @@ async fn errors_are_answers() {
     }
     let mut socket = open(gateway.address(), "/ws/me/app/answer?status=422").await;
     let Answer { start, body } = call(&mut socket, "{}").await;
-    assert_eq!((&start["status"], body.as_slice()), (&json!(422), &b"answer"[..]));
+    assert_eq!((&start["status"], body.as_slice()), (&json!(422), &b"at last"[..]));
 }
 
 #[tokio::test]
