@@ -30,7 +30,8 @@ pub(super) fn read(
     from: u64,
     follow: Option<watch::Receiver<RunnerState>>,
 ) -> BoxStream<'static, LogLine> {
-    let start = Follower { reader: LogReader::new(dir), lines: VecDeque::new(), follow };
+    let reader = LogReader { from, ..LogReader::new(dir) };
+    let start = Follower { reader, lines: VecDeque::new(), follow };
     let lines = stream::unfold(start, |mut follower| async {
         let line = follower.next().await?;
         Some((line, follower))
@@ -103,13 +104,15 @@ impl Follower {
 #[derive(Default)]
 struct LogReader {
     dir: PathBuf,
+    /// Lines before this one need not be read.
+    from: u64,
     file: Option<(u64, File)>,
     partial: Vec<u8>,
 }
 
 impl LogReader {
     fn new(dir: PathBuf) -> Self {
-        Self { dir, file: None, partial: Vec::new() }
+        Self { dir, from: 0, file: None, partial: Vec::new() }
     }
 
     /// The next lines; `None` if there are none now.
@@ -139,11 +142,13 @@ impl LogReader {
             _ if older.is_some() => OLDER_LOG_FILE,
             _ => LOG_FILE,
         };
-        let file = File::open(self.dir.join(name)).ok()?;
+        let mut file = File::open(self.dir.join(name)).ok()?;
         let inode = file.metadata().ok()?.ino();
         if current == Some(inode) {
             return None;
         }
+        let begin = begin_of(&mut file, self.from).unwrap_or(0);
+        file.seek(SeekFrom::Start(begin)).ok()?;
         self.file = Some((inode, file));
         self.partial.clear();
         Some(())
@@ -156,6 +161,37 @@ impl LogReader {
         let whole: Vec<u8> = self.partial.drain(..=end).collect();
         String::from_utf8_lossy(&whole).lines().filter_map(parse).collect()
     }
+}
+
+/// Where to begin reading a file so that line `from` and all after it are read, and not much before it: at
+/// the beginning of a line. Lines are in the order of their numbers, so it is looked for by halves.
+fn begin_of(file: &mut File, from: u64) -> std::io::Result<u64> {
+    if from == 0 {
+        return Ok(0);
+    }
+    let (mut before, mut after) = (0, file.metadata()?.len());
+    while after - before > READ_BYTES as u64 {
+        let middle = before + (after - before) / 2;
+        match line_after(file, middle)? {
+            Some((place, number)) if number < from && place < after => before = place,
+            // A line that ends beyond what is looked at is as good as one that comes later.
+            _ => after = middle,
+        }
+    }
+    Ok(before)
+}
+
+/// Where the first line after `place` begins, and its number.
+fn line_after(file: &mut File, place: u64) -> std::io::Result<Option<(u64, u64)>> {
+    file.seek(SeekFrom::Start(place))?;
+    let mut bytes = Vec::new();
+    file.take(READ_BYTES as u64).read_to_end(&mut bytes)?;
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+    let rest = &bytes[end + 1..];
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let number = std::str::from_utf8(&rest[..digits]).ok().and_then(|text| text.parse().ok());
+    let is_whole = rest.get(digits) == Some(&b' ');
+    Ok(number.filter(|_| is_whole).map(|number| (place + end as u64 + 1, number)))
 }
 
 /// `NUMBER MICROSECONDS STREAM TEXT`
@@ -189,6 +225,32 @@ mod tests {
         assert_eq!(texts, expected);
         // After the end of the runner a torn line is all there will ever be of it.
         assert_eq!(tail(dir.path()), ["a b", "", "note", "to"]);
+    }
+
+    #[test]
+    fn a_long_log_is_not_read_from_its_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name, numbers: std::ops::Range<u64>| {
+            // Of all lengths, one of them longer than what is read at a time.
+            let long =
+                |number: u64| if number == 7_000 { 200_000 } else { (number % 300) as usize };
+            let line = |number| format!("{number} 5 o {}\n", "x".repeat(long(number)));
+            let text: String = numbers.map(line).collect();
+            fs::write(dir.path().join(name), &text).unwrap();
+            text.len()
+        };
+        let bytes = write(OLDER_LOG_FILE, 0..8_000) + write(LOG_FILE, 8_000..16_000);
+        for from in [0, 1, 6_999, 7_000, 7_001, 7_999, 8_000, 8_001, 15_999, 16_000] {
+            let mut reader = LogReader { from, ..LogReader::new(dir.path().to_owned()) };
+            let (mut numbers, mut read) = (Vec::new(), 0);
+            while let Some(lines) = reader.read_more() {
+                read += lines.iter().map(|line| line.text.len()).sum::<usize>();
+                numbers.extend(lines.into_iter().map(|line| line.number).filter(|n| *n >= from));
+            }
+            assert_eq!(numbers, (from..16_000).collect::<Vec<_>>(), "from {from}");
+            let left = bytes / 16_000 * usize::try_from(16_000 - from).unwrap();
+            assert!(read <= left + 500_000, "from {from}: {read} bytes of {bytes} were read");
+        }
     }
 
     #[test]
