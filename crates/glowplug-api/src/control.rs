@@ -9,6 +9,12 @@
 //! | `/api/v1/apps/{owner}/{app}/queue` | GET | → [`QueueView`] |
 //! | `/api/v1/apps/{owner}/{app}/queue` | DELETE | → [`FlushView`] |
 //! | `/api/v1/apps/{owner}/{app}/prewarm` (`?intent=page_opened`) | POST | [`PrewarmRequest`] → [`PrewarmView`] |
+//! | `/api/v1/queue` (`?app=`, `?state=`, `?limit=`) | GET | → `[QueuedView]` |
+//! | `/api/v1/queue/{id}` | GET | → [`QueuedView`] |
+//! | `/api/v1/queue/{id}` | DELETE | → [`CancelView`] |
+//! | `/api/v1/queue/export` (`?app=`) | GET | → an exported queue |
+//! | `/api/v1/queue/import` | POST | an exported queue → [`MovedView`] |
+//! | `/api/v1/queue/backup` | POST | [`BackupRequest`] → [`BackupView`] |
 //! | `/api/v1/runners` (`?app=`, `?ended=true`) | GET | → `[RunnerView]` |
 //! | `/api/v1/runners/{id}` | GET | → [`RunnerView`] |
 //! | `/api/v1/runners/{id}/stop` (`?replace=true`) | POST | → [`RunnerView`] |
@@ -199,6 +205,57 @@ pub struct WebhookCallView {
     /// Why the call did not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// One queued request.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct QueuedView {
+    pub id: String,
+    pub app: String,
+    /// `IN_QUEUE`, `IN_PROGRESS` or `COMPLETED`.
+    pub state: String,
+    /// How many are served before it, while it waits.
+    pub position: Option<usize>,
+    /// `None` in lists of what is not complete.
+    pub submitted_at_micros: Option<u64>,
+    pub completed_at_micros: Option<u64>,
+    /// Of the answer.
+    pub status: Option<u16>,
+    pub error: Option<String>,
+    pub attempts: Option<u32>,
+    /// Which start of which node owns it, where the store was asked.
+    pub owner: Option<u32>,
+    pub webhook: Option<String>,
+    /// `due`, `delivered` or `failed`, from the end of the request on.
+    pub webhook_state: Option<String>,
+    pub logs: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CancelView {
+    pub id: String,
+    /// `removed`, `requested` or `completed before`.
+    pub outcome: String,
+}
+
+/// What an import came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MovedView {
+    pub requests: u64,
+    /// There already, and left as they were.
+    pub known: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackupRequest {
+    /// A new file, on the node's machine; absolute.
+    pub path: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackupView {
+    pub path: String,
+    pub bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 //! somebody is about to use an app may be said by everyone who may use it.
 
 mod prewarm;
+mod queued;
 mod recordings;
 mod webhooks;
 
@@ -80,8 +81,9 @@ async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
         (&Method::GET, [".well-known", "jwks.json"]) => Ok(webhooks::public_keys(shared)),
         (&Method::GET, []) => Ok(text("glowplug serves here; its API is below /api/v1\n")),
         (_, ["api", "v1", rest @ ..]) => {
-            // The recordings tell of the traffic of all apps.
-            let reads = method == Method::GET && rest.first() != Some(&"trace");
+            // The recordings tell of the traffic of all apps, the queue holds what callers sent.
+            let is_all_apps = matches!(rest.first(), Some(&("trace" | "queue")));
+            let reads = method == Method::GET && !is_all_apps;
             let announces = method == Method::POST && prewarm::announces(&request, rest);
             if !(announces && prewarm::is_for_all(shared, rest)) {
                 authorize(shared, &request, reads || announces)?;
@@ -150,6 +152,7 @@ async fn api(
                 .map_err(|error| Failure::new(ErrorType::BadRequest, format!("{error}")))?;
             runner_route(shared, method, id, rest, &query).await
         }
+        (_, ["queue", rest @ ..]) => queued::route(shared, method, rest, &query, request).await,
         (&Method::GET, ["trace"]) => recordings::export(shared, &query).await,
         (&Method::GET, ["trace", "status"]) => Ok(recordings::status(shared).await),
         (&Method::GET, ["why", rest @ ..]) => explain(shared, &decoded(&rest.join("/"))).await,
@@ -352,9 +355,24 @@ fn unavailable(error: glowplug_store::StoreError) -> Failure {
 }
 
 async fn readyz(shared: &Shared) -> Answer {
-    match shared.store.check().await {
-        Ok(()) => Ok(text("ready\n")),
-        Err(error) => Err(unavailable(error)),
+    let checked = shared.store.check().await;
+    let health = &shared.queue.health;
+    match &checked {
+        // What it refused is told until it takes a request again, or long enough ago.
+        Ok(()) if health.is_over(shared.desk.now()) => health.note(shared, None),
+        Ok(()) => {}
+        Err(error) => health.note(shared, Some(error)),
+    }
+    match health.trouble() {
+        None => Ok(text("ready\n")),
+        Some(trouble) => {
+            let since = jiff::Timestamp::from_microsecond(
+                i64::try_from(trouble.since.as_micros()).unwrap_or(i64::MAX),
+            )
+            .map_or_else(|_| "some time".to_owned(), |since| format!("{since:.0}"));
+            let detail = format!("the store refuses work since {since}: {}", trouble.problem);
+            Err(Failure::new(ErrorType::StoreUnavailable, detail))
+        }
     }
 }
 

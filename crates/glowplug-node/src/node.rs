@@ -18,7 +18,7 @@ use glowplug_gateway::options::{ProxyOrigins, SocketOptions};
 use glowplug_gateway::webhook::{Client as WebhookClient, SigningKey};
 use glowplug_gateway::{Fallback, Forwarder, Gateway, LocalAuthority, Options};
 use glowplug_runner::{Backend, LogCaps, ProcessBackend, ProcessOptions, ShimCommand};
-use glowplug_store::{KeyRecord, MemoryStore, SqliteOptions, SqliteStore, Store};
+use glowplug_store::{KeyRecord, Store};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -36,7 +36,7 @@ use crate::recorder::Recorder;
 use crate::recorder::tape::Recording;
 use crate::shared::Shared;
 use crate::webhooks::Webhooks;
-use crate::{control, deploy, journal, queue, recorder, runner_task, scale, webhooks};
+use crate::{control, deploy, journal, queue, recorder, runner_task, scale, store, webhooks};
 
 /// Events of the node that a slow listener may fall behind by before it misses some.
 const EVENTS_MAX: usize = 256;
@@ -98,7 +98,7 @@ impl Node {
         drop(std::fs::remove_dir_all(&timelines));
         make_dir(&timelines)?;
 
-        let store = open_store(&data_dir, options.ephemeral)?;
+        let store = store::open(&config, options.ephemeral).await?;
         let boot = store.begin_boot().await?;
         let keys = store.keys().await?;
         let scaling = scale::load(&*store).await?;
@@ -267,13 +267,6 @@ fn lock(data_dir: &Path) -> anyhow::Result<Option<File>> {
         // A file system without locks: nothing protects the directory, and nothing forbids it.
         Err(std::fs::TryLockError::Error(_)) => Ok(None),
     }
-}
-
-fn open_store(data_dir: &Path, ephemeral: bool) -> anyhow::Result<Arc<dyn Store>> {
-    if ephemeral {
-        return Ok(Arc::new(MemoryStore::default()));
-    }
-    Ok(SqliteStore::open(&data_dir.join("glowplug.db"), SqliteOptions::default())?)
 }
 
 /// A node that cannot record serves all the same.

@@ -158,6 +158,7 @@ pub(crate) fn queue(shared: &Shared, app: &App) -> QueueView {
     let (size, in_progress) = shared.desk.read(|state, now| {
         state.engine.app(app.id, now).map_or((0, 0), |live| (live.waiting, live.in_flight))
     });
+    let size = size + shared.queue.held_back_count(app.name());
     QueueView { app: app.name().to_owned(), size, in_progress: in_progress as usize }
 }
 

@@ -68,7 +68,7 @@ enum Command {
     /// List runners, read their logs, stop them
     #[command(subcommand)]
     Runners(commands::runners::Command),
-    /// Look at an app's queue, or empty it
+    /// Look at queued requests, cancel them, move them, copy them
     #[command(subcommand)]
     Queue(commands::queue::Command),
     /// See how the webhook of a request fared, or call it again

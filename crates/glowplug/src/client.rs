@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use glowplug_api::ErrorBody;
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -62,6 +62,16 @@ impl Client {
         body: Option<&B>,
     ) -> Result<T, Failure> {
         self.json(Method::POST, path, query, body).await
+    }
+
+    /// A POST that may take as long as it takes.
+    pub(crate) async fn copy<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &B,
+    ) -> Result<T, Failure> {
+        let response = self.send(Method::POST, path, &[], Some(body), None).await?;
+        self.parse(&self.read(response).await?)
     }
 
     pub(crate) async fn patch<B: Serialize, T: DeserializeOwned>(
@@ -127,6 +137,23 @@ impl Client {
         Ok(())
     }
 
+    /// A POST whose body is made while it is sent.
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        pieces: impl Stream<Item = std::io::Result<Vec<u8>>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let body = reqwest::Body::wrap_stream(pieces);
+        let request = self.request(Method::POST, path, &[]).body(body);
+        let response = request.send().await.map_err(|error| self.broken(&error))?;
+        let response = if response.status().is_success() {
+            response
+        } else {
+            return Err(self.refused(response).await);
+        };
+        self.parse(&self.read(response).await?)
+    }
+
     async fn json<B: Serialize, T: DeserializeOwned>(
         &self,
         method: Method,
@@ -146,17 +173,7 @@ impl Client {
         body: Option<&B>,
         timeout: Option<Duration>,
     ) -> Result<Response, Failure> {
-        let mut url = self.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(["api", "v1"]).extend(path);
-        }
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        let mut request = self.http.request(method, url);
-        if let Some(key) = &self.key {
-            request = request.header("authorization", format!("Key {key}"));
-        }
+        let mut request = self.request(method, path, query);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -168,6 +185,21 @@ impl Client {
             Ok(response)
         } else {
             Err(self.refused(response).await)
+        }
+    }
+
+    fn request(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["api", "v1"]).extend(path);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let request = self.http.request(method, url);
+        match &self.key {
+            Some(key) => request.header("authorization", format!("Key {key}")),
+            None => request,
         }
     }
 

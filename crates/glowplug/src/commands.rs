@@ -16,6 +16,7 @@ pub(crate) mod runners;
 pub(crate) mod scaling;
 pub(crate) mod serve;
 pub(crate) mod simulate;
+pub(crate) mod target;
 pub(crate) mod trace;
 pub(crate) mod version;
 pub(crate) mod webhooks;

@@ -105,30 +105,11 @@ impl Queue {
             }
             Err(error) => {
                 if matches!(error, StoreError::Unavailable { .. }) {
-                    self.take_back(shared, id);
+                    take_back(shared, id);
                 }
                 Err(problem(error))
             }
         }
-    }
-
-    /// Nobody knows whether the store kept a request that it failed to keep, and the caller is told that
-    /// it did not. Should it be there after all, it ends without being run.
-    fn take_back(&self, shared: &Arc<Shared>, id: RequestId) {
-        let shared = shared.clone();
-        shared.tasks.clone().spawn(async move {
-            while !shared.tasks.is_closed() {
-                match shared.store.request(id).await {
-                    Ok(Some(record)) if record.completed.is_none() => {
-                        let now = shared.desk.now();
-                        let completion = refusal_completion(&Refusal::Cancelled, now, 0);
-                        return shared.queue.complete(&shared, id, completion).await;
-                    }
-                    Ok(_) => return,
-                    Err(_) => tokio::time::sleep(STORE_RETRY).await,
-                }
-            }
-        });
     }
 }
 
@@ -168,6 +149,25 @@ fn split(shared: &Shared, submission: Submission) -> (Arrival, QueuedRequest) {
         caller: submission.caller.key_id,
     };
     (arrival, record)
+}
+
+/// Nobody knows whether the store kept a request that it failed to keep, and the caller is told that
+/// it did not. Should it be there after all, it ends without being run.
+fn take_back(shared: &Arc<Shared>, id: RequestId) {
+    let shared = shared.clone();
+    shared.tasks.clone().spawn(async move {
+        while !shared.tasks.is_closed() {
+            match shared.store.request(id).await {
+                Ok(Some(record)) if record.completed.is_none() => {
+                    let now = shared.desk.now();
+                    let completion = refusal_completion(&Refusal::Cancelled, now, 0);
+                    return shared.queue.complete(&shared, id, completion).await;
+                }
+                Ok(_) => return,
+                Err(_) => tokio::time::sleep(STORE_RETRY).await,
+            }
+        }
+    });
 }
 
 fn problem(error: StoreError) -> SubmitProblem {

@@ -63,19 +63,9 @@ impl Queue {
         }
         self.changed(lease.request);
         if self.watched.is_open() {
-            self.tell_others(shared, lease.request);
+            tell_others(shared, lease.request);
         }
         self.send(shared, lease, &address, revoked, request).await;
-    }
-
-    /// Tells other nodes that the request is being worked on.
-    fn tell_others(&self, shared: &Arc<Shared>, id: RequestId) {
-        let store = shared.store.clone();
-        shared.tasks.spawn(async move {
-            if let Err(error) = store.started(id).await {
-                tracing::debug!(request = %id, "other nodes do not know that it runs: {error}");
-            }
-        });
     }
 
     async fn send(
@@ -280,6 +270,16 @@ async fn read(shared: &Shared, lease: Lease) -> Result<Option<QueuedRequest>, St
             }
         }
     }
+}
+
+/// Tells other nodes that the request is being worked on.
+fn tell_others(shared: &Arc<Shared>, id: RequestId) {
+    let store = shared.store.clone();
+    shared.tasks.spawn(async move {
+        if let Err(error) = store.started(id).await {
+            tracing::debug!(request = %id, "other nodes do not know that it runs: {error}");
+        }
+    });
 }
 
 fn stored_line(line: &QueueLog) -> RequestLogLine {

@@ -13,6 +13,7 @@ use glowplug_gateway::host::CancelOutcome;
 use glowplug_store::{RequestRecord, StoreError, crash_point};
 
 use super::answer::refusal_completion;
+use super::takeover::end_unrun;
 use super::{Live, Place, Queue};
 use crate::apps::App;
 use crate::shared::Shared;
@@ -172,7 +173,7 @@ impl Queue {
         }
         let held_back = self.held_back().remove(app.name()).unwrap_or_default();
         for head in &held_back {
-            self.end_unrun(shared, head.id, Refusal::Cancelled);
+            end_unrun(shared, head.id, Refusal::Cancelled);
         }
         queued.len() + held_back.len()
     }

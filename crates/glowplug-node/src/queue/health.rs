@@ -1,6 +1,7 @@
 //! Whether the store takes what it is given, and since when it does not.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use glowplug_core::Timestamp;
 use glowplug_store::StoreError;
@@ -12,8 +13,13 @@ use crate::shared::Shared;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trouble {
     pub since: Timestamp,
+    /// When it was last met.
+    pub met: Timestamp,
     pub problem: String,
 }
+
+/// Trouble that was not met for this long, while the store answers, is over.
+const OVER: Duration = Duration::from_secs(10);
 
 /// What the store's last writes came to.
 #[derive(Debug)]
@@ -39,6 +45,11 @@ impl Health {
         self.lock().clone()
     }
 
+    /// Whether there is no trouble that was met lately.
+    pub(crate) fn is_over(&self, now: Timestamp) -> bool {
+        self.lock().as_ref().is_none_or(|trouble| now - trouble.met >= OVER)
+    }
+
     /// Notes how a write went: a failure of the store's own is trouble until a write succeeds.
     pub(crate) fn note(&self, shared: &Shared, error: Option<&StoreError>) {
         match error {
@@ -51,14 +62,12 @@ impl Health {
             Some(error) if is_trouble(error) => {
                 shared.metrics.store_failed(error);
                 let mut trouble = self.lock();
-                let since = match &*trouble {
-                    Some(trouble) => trouble.since,
-                    None => {
-                        tracing::error!("the store refuses work: {error}");
-                        shared.desk.now()
-                    }
-                };
-                *trouble = Some(Trouble { since, problem: error.to_string() });
+                let met = shared.desk.now();
+                if trouble.is_none() {
+                    tracing::error!("the store refuses work: {error}");
+                }
+                let since = trouble.as_ref().map_or(met, |trouble| trouble.since);
+                *trouble = Some(Trouble { since, met, problem: error.to_string() });
             }
             Some(_) => {}
         }

@@ -1,5 +1,9 @@
 //! What callers are told of a request: where it is, and its answer.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use glowplug_api::control::QueuedView;
 use glowplug_core::RequestId;
 use glowplug_core::engine::RequestView;
 use glowplug_gateway::host::{Eta, QueueLog, QueueStatus, ResponseLookup};
@@ -89,6 +93,47 @@ impl Queue {
     #[expect(clippy::unused_self, reason = "until the engine knows")]
     pub(super) fn eta(&self, _shared: &Shared, _id: RequestId) -> Option<Eta> {
         None
+    }
+
+    /// The requests of this node that are not complete, by app; those at work first, then those that wait in
+    /// the order in which they will be served.
+    pub(crate) fn list(&self, shared: &Shared, app: Option<&str>) -> Vec<QueuedView> {
+        let mut of_apps: BTreeMap<Arc<str>, BTreeSet<RequestId>> = BTreeMap::new();
+        for (id, live) in &self.live().by_id {
+            if live.place != Place::Accepting && app.is_none_or(|app| *live.app == *app) {
+                of_apps.entry(live.app.clone()).or_default().insert(*id);
+            }
+        }
+        let mut views = Vec::new();
+        for (app, mut ids) in of_apps {
+            let waiting = self.in_line(shared, &app);
+            let waiting: Vec<RequestId> = waiting.into_iter().filter(|id| ids.remove(id)).collect();
+            let view = |id: RequestId, position: Option<usize>| QueuedView {
+                id: id.to_string(),
+                app: (*app).to_owned(),
+                state: if position.is_some() { "IN_QUEUE" } else { "IN_PROGRESS" }.to_owned(),
+                position,
+                ..QueuedView::default()
+            };
+            // Some of the rest wait for their next attempt.
+            let position =
+                |id: &RequestId| match shared.desk.read(|state, _| state.engine.request(*id)) {
+                    Some(RequestView::Waiting { position }) => Some(position),
+                    _ => None,
+                };
+            views.extend(ids.into_iter().map(|id| view(id, position(&id))));
+            views.extend((0..).zip(waiting).map(|(position, id)| view(id, Some(position))));
+        }
+        views
+    }
+
+    fn in_line(&self, shared: &Shared, app: &str) -> Vec<RequestId> {
+        let held_back =
+            self.held_back().get(app).map(|heads| heads.iter().map(|head| head.id).collect());
+        held_back.unwrap_or_else(|| {
+            let id = shared.apps.by_name(app).map(|app| app.id);
+            id.map(|id| shared.desk.read(|state, _| state.engine.waiting(id))).unwrap_or_default()
+        })
     }
 
     async fn stored_logs(&self, shared: &Shared, id: RequestId) -> Vec<QueueLog> {

@@ -46,7 +46,7 @@ fn take_up(shared: &Arc<Shared>, head: QueuedHead, cancelled: &HashSet<RequestId
     if cancelled.contains(&id) {
         live.cancel_kept = true;
         queue.live().by_id.insert(id, live);
-        queue.end_unrun(shared, id, Refusal::Cancelled);
+        end_unrun(shared, id, Refusal::Cancelled);
         return;
     }
     queue.live().by_id.insert(id, live);
@@ -114,18 +114,18 @@ impl Queue {
             !heads.is_empty()
         });
         for id in expired {
-            self.end_unrun(shared, id, Refusal::StartDeadline);
+            end_unrun(shared, id, Refusal::StartDeadline);
         }
     }
+}
 
-    /// Completes a request that the engine does not know.
-    pub(super) fn end_unrun(&self, shared: &Arc<Shared>, id: RequestId, refusal: Refusal) {
-        let shared = shared.clone();
-        shared.tasks.clone().spawn(async move {
-            let completion = refusal_completion(&refusal, shared.desk.now(), 0);
-            shared.queue.complete(&shared, id, completion).await;
-        });
-    }
+/// Completes a request that the engine does not know.
+pub(super) fn end_unrun(shared: &Arc<Shared>, id: RequestId, refusal: Refusal) {
+    let shared = shared.clone();
+    shared.tasks.clone().spawn(async move {
+        let completion = refusal_completion(&refusal, shared.desk.now(), 0);
+        shared.queue.complete(&shared, id, completion).await;
+    });
 }
 
 /// Looks after what has no other way to be noticed: requests held back, and those of nodes that are gone.

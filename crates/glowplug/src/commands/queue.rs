@@ -1,5 +1,8 @@
 //! `glowplug queue`
 
+mod requests;
+mod transfer;
+
 use glowplug_api::control::{FlushView, QueueView};
 
 use crate::cli::Context;
@@ -18,6 +21,24 @@ pub(crate) enum Command {
         /// As `hello`, `team/hello` or `hello--staging`
         app: String,
     },
+    /// Queued requests, those at work first
+    List(requests::ListArgs),
+    /// One queued request: where it is, its answer's status, its log
+    Show {
+        /// The request's id
+        id: String,
+    },
+    /// Cancel one queued request
+    Cancel {
+        /// The request's id
+        id: String,
+    },
+    /// Write all queued requests with their answers into one file
+    Export(transfer::ExportArgs),
+    /// Take in queued requests that were exported
+    Import(transfer::ImportArgs),
+    /// Copy the node's database while it is in use
+    Backup(transfer::BackupArgs),
 }
 
 pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failure> {
@@ -38,5 +59,11 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
                 format!("{}: {} waiting requests removed", flushed.app, flushed.removed)
             })
         }
+        Command::List(args) => requests::list(&args, context).await,
+        Command::Show { id } => requests::show(&id, context).await,
+        Command::Cancel { id } => requests::cancel(&id, context).await,
+        Command::Export(args) => transfer::export(&args, context).await,
+        Command::Import(args) => transfer::import(&args, context).await,
+        Command::Backup(args) => transfer::backup(&args, context).await,
     }
 }

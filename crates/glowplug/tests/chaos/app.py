@@ -48,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
         url = urllib.parse.urlsplit(self.path)
         asked = dict(urllib.parse.parse_qsl(url.query))
-        if "LEDGER" in os.environ and url.path != "/health":
+        if "LEDGER" in os.environ and url.path not in ("/health", "/cancel"):
             with open(os.environ["LEDGER"], "a") as ledger:
                 ledger.write(f"{self.headers.get('x-fal-request-id')} {os.getpid()}\n")
         if "seconds" in asked:

@@ -10,6 +10,7 @@ mod contention;
 mod crash;
 mod ground;
 mod lifecycle;
+mod queue;
 mod refusals;
 mod soak;
 mod stopping;

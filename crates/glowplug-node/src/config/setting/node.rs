@@ -135,8 +135,8 @@ pub(super) const QUEUE: &[Setting] = &[
         "inline_bytes_max",
         Kind::Bytes,
         Value("64KiB"),
-        "Payloads and answers above this lie in files below `bodies` in the data directory, and not in the \
-         database.",
+        "Payloads and answers above this lie in files beside the database, below `glowplug.db.bodies`. Not \
+         with PostgreSQL.",
     ),
     setting(
         "disk_reserve",
