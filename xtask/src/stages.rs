@@ -13,6 +13,9 @@ use crate::tools::TestTools;
 /// How long the soak test lasts.
 const SOAK_SECONDS: u32 = 60;
 const SOAK_SECONDS_LONG: u32 = 600;
+/// How often the crash test kills the node.
+const CRASHES: u32 = 60;
+const CRASHES_LONG: u32 = 1_000;
 /// Cases of each property test that does not say otherwise; the first is proptest's own default.
 const PROPERTY_CASES: u32 = 256;
 const PROPERTY_CASES_LONG: u32 = 25_600;
@@ -22,7 +25,7 @@ const DOC_FLAGS: &str = "--deny warnings --allow rustdoc::private_intra_doc_link
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Soak for 10 minutes, and try 100 times as many cases of each property
+    /// Soak for 10 minutes, crash 1,000 times, and try 100 times as many cases of each property
     #[arg(long)]
     long: bool,
     /// Only this stage; may be repeated
@@ -121,14 +124,15 @@ fn tests(args: &Args, profile: Profile) -> Result<()> {
         eprintln!("cargo-nextest is not installed: the tests run under `cargo test`");
         Program::cargo(&["test", "--workspace", "--all-targets", "--no-fail-fast"])
     };
-    let (soak_seconds, cases) = if args.long {
-        (SOAK_SECONDS_LONG, PROPERTY_CASES_LONG)
+    let (soak_seconds, crashes, cases) = if args.long {
+        (SOAK_SECONDS_LONG, CRASHES_LONG, PROPERTY_CASES_LONG)
     } else {
-        (SOAK_SECONDS, PROPERTY_CASES)
+        (SOAK_SECONDS, CRASHES, PROPERTY_CASES)
     };
     tools
         .tell(program)
         .env("GLOWPLUG_SOAK_SECONDS", soak_seconds.to_string())
+        .env("GLOWPLUG_CRASHES", crashes.to_string())
         .env("PROPTEST_CASES", cases.to_string())
         .run()
 }

@@ -9,4 +9,4 @@ mod wait;
 pub use data_dir::data_dir_with_python_apps;
 pub use process::processes_with;
 pub use served::{Served, ServedOptions};
-pub use wait::{eventually, wait_until};
+pub use wait::{eventually, wait_for, wait_until};

@@ -11,7 +11,7 @@ use anyhow::Context;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::wait::wait_until;
+use crate::wait::{wait_for, wait_until};
 
 /// For a node to answer after its start, and to end after it was told to.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +53,12 @@ impl Served {
 
     /// Starts the node on the same data directory after it ended, on the same port as before.
     pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.start_again_with(&[])
+    }
+
+    /// As [`start_again`](Self::start_again), with more in the environment of this one life. A node that
+    /// ends before it serves is an error.
+    pub fn start_again_with(&mut self, env: &[(&str, &str)]) -> anyhow::Result<()> {
         self.lives += 1;
         let output = self.output_path();
         let log = File::create(self.log_path())?;
@@ -63,6 +69,7 @@ impl Served {
             .args(["serve", "--listen", &self.address.to_string(), "--data-dir"])
             .arg(self.data_dir())
             .envs(self.options.env.iter().map(|(key, value)| (key, value)))
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(File::create(&output)?)
             .stderr(log)
@@ -72,13 +79,23 @@ impl Served {
         let address = wait_until("the node says where it serves", START_TIMEOUT, || {
             let said = std::fs::read_to_string(&output).unwrap_or_default();
             if let Ok(Some(status)) = self.child.as_mut().map_or(Ok(None), Child::try_wait) {
-                panic!("the node ended with {status}:\n{}", self.log());
+                return Some(Err(anyhow::anyhow!("the node ended with {status}:\n{}", self.log())));
             }
             let event: Value = serde_json::from_str(said.lines().next()?).ok()?;
-            event["url"].as_str()?.strip_prefix("http://")?.parse().ok()
+            event["url"].as_str()?.strip_prefix("http://")?.parse().ok().map(Ok)
         });
-        self.address = address;
+        self.address = address?;
         Ok(())
+    }
+
+    /// Waits until the node ends by itself. `false`: it did not, and lives on.
+    pub fn dies_within(&mut self, bound: Duration) -> bool {
+        let Some(child) = &mut self.child else { return true };
+        let ended = wait_for(bound, || child.try_wait().ok().flatten()).is_some();
+        if ended {
+            self.child = None;
+        }
+        ended
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -6,15 +6,21 @@ use std::time::Duration;
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits until `look` finds something. Panics with `what` when `bound` has passed.
-pub fn wait_until<T>(what: &str, bound: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_until<T>(what: &str, bound: Duration, look: impl FnMut() -> Option<T>) -> T {
+    wait_for(bound, look).unwrap_or_else(|| panic!("{what}: not within {bound:?}"))
+}
+
+/// Waits until `look` finds something, or `bound` has passed.
+pub fn wait_for<T>(bound: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let looks = bound.as_millis() / LOOK_INTERVAL.as_millis() + 1;
     for _ in 0..looks {
-        if let Some(found) = look() {
+        let found = look();
+        if found.is_some() {
             return found;
         }
         std::thread::sleep(LOOK_INTERVAL);
     }
-    panic!("{what}: not within {bound:?}");
+    None
 }
 
 /// As [`wait_until`], for conditions that must be awaited.
