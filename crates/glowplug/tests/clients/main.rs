@@ -21,6 +21,11 @@ fn python_calls_and_streams() {
 }
 
 #[test]
+fn python_holds_sockets_open() {
+    python(&open_node(), "sockets.py");
+}
+
+#[test]
 fn python_queues_and_cancels() {
     let node = open_node();
     python(&node, "queued.py");

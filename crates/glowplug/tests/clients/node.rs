@@ -70,8 +70,8 @@ impl Node {
     }
 }
 
-/// `me/app` takes several requests at a time, `me/single` one, `me/open` may be called by everyone, and
-/// `me/plain` is no Python app.
+/// `me/app` takes several requests at a time, `me/single` one, `me/brief` not for long, `me/open` may be
+/// called by everyone, and `me/plain` is no Python app.
 fn config() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     let app = folder.join("app.py").display().to_string();
@@ -87,6 +87,10 @@ fn config() -> String {
 
         [apps."me/single"]
         app = "{app}::Clients"
+
+        [apps."me/brief"]
+        app = "{app}::Clients"
+        request_timeout = 2
 
         [apps."me/open"]
         app = "{app}::Clients"

@@ -15,6 +15,7 @@ pub(crate) fn python(node: &Node, script: &str) {
         .arg(folder("python").join(script))
         .env("FAL_RUN_HOST", format!("{address}/run"))
         .env("FAL_QUEUE_RUN_HOST", format!("{address}/queue"))
+        .env("FAL_WS_RUN_HOST", format!("{address}/ws"))
         .env("SSL_CERT_FILE", node.served.ca_path())
         .env("PYTHONDONTWRITEBYTECODE", "1");
     succeeds(command, script);
