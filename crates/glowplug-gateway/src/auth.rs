@@ -58,6 +58,22 @@ pub(crate) fn admit(
     Ok(caller)
 }
 
+/// What the caller sent as a credential, whatever its scheme.
+pub(crate) fn presented(headers: &HeaderMap) -> Option<&str> {
+    credential(headers).map(|credential| credential.key)
+}
+
+/// The caller by its key alone, where no app is meant.
+pub(crate) fn known(host: &dyn Host, headers: &HeaderMap) -> Result<Caller, Problem> {
+    host.authenticate(presented(headers)).map_err(|problem| {
+        let detail = match problem {
+            AuthProblem::Missing => "this needs a key: send `Authorization: Key ID:SECRET`",
+            AuthProblem::Wrong => "the key is not one of this node's",
+        };
+        Problem::new(ErrorType::Unauthorized, detail)
+    })
+}
+
 /// The caller holds a key of this node, whatever the app.
 pub(crate) fn knows_node(host: &dyn Host, headers: &HeaderMap) -> bool {
     host.authenticate(credential(headers).map(|credential| credential.key)).is_ok()

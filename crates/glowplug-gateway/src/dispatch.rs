@@ -12,13 +12,15 @@ use hyper::body::Incoming;
 
 use crate::answer::Problem;
 use crate::body::Body;
+use crate::files;
 use crate::header::REQUEST_ID;
 use crate::identity;
 use crate::listener::Worker;
 use crate::path::Route;
-use crate::proxy;
+use crate::proxy::{self, Service};
 use crate::queue;
 use crate::run;
+use crate::tokens;
 use crate::websocket;
 
 /// Who is at the other end of a connection. In the extensions of requests given to the fallback.
@@ -27,6 +29,19 @@ pub struct Peer {
     pub address: SocketAddr,
     /// How the caller wrote our address: `http` or `https`.
     pub scheme: Scheme,
+    /// Our end of the connection.
+    pub local: SocketAddr,
+    /// The caller takes us for one of fal's hosts, and names which with each request.
+    pub as_fal: bool,
+}
+
+impl Peer {
+    /// What addresses of the queue begin with for a caller that named us like this.
+    pub(crate) fn queue_base(&self, authority: &str) -> String {
+        // One of fal's hosts serves the queue at its root.
+        let prefix = if self.as_fal { "" } else { "/queue" };
+        format!("{}://{authority}{prefix}", self.scheme)
+    }
 }
 
 /// One request while it is being answered.
@@ -44,7 +59,11 @@ pub(crate) async fn dispatch(
 ) -> Result<Response<Body>, Infallible> {
     let id = identity::request_id(worker.host.now());
     let mut exchange = Exchange { worker, id, id_header: identity::header(id) };
-    let answer = route(&mut exchange, &peer, request).await;
+    let answer = if peer.as_fal || request.method() == Method::CONNECT {
+        Box::pin(as_fal(&mut exchange, &peer, request)).await
+    } else {
+        route(&mut exchange, &peer, request).await
+    };
     let mut answer = answer.unwrap_or_else(|problem| problem.answer());
     answer.headers_mut().insert(REQUEST_ID, exchange.id_header);
     Ok(answer)
@@ -72,6 +91,8 @@ async fn route(
             Box::pin(queue::about(exchange, peer, app, id, action, request)).await
         }
         Route::Proxy => Box::pin(proxied(exchange, peer, request)).await,
+        Route::Tokens => Box::pin(tokens::create(exchange, request)).await,
+        Route::Files(wanted) => Box::pin(files::answer(exchange, peer, wanted, request)).await,
         Route::Other => Ok(fallback(exchange, peer, request).await),
     }
 }
@@ -89,14 +110,46 @@ async fn proxied(
         return Ok(cors.preflight(request.headers()));
     }
     let answer = match proxy::retarget(&mut request) {
-        Ok(proxy::Target::DataPlane) => Box::pin(route(exchange, peer, request)).await,
-        Ok(proxy::Target::Rest) => Ok(fallback(exchange, peer, request).await),
+        Ok(service) => on_service(exchange, peer, service, request).await,
         Err(error) => Err(Problem::new(ErrorType::BadRequest, error.to_string())),
     };
     let Some(cors) = cors else { return answer };
     let mut answer = answer.unwrap_or_else(|problem| problem.answer());
     cors.permit(answer.headers_mut());
     Ok(answer)
+}
+
+/// Answers a caller that takes us for one of fal's hosts.
+async fn as_fal(
+    exchange: &mut Exchange,
+    peer: &Peer,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    if request.method() == Method::CONNECT {
+        let detail = "tunnels begin on a connection without TLS: set HTTPS_PROXY to http://…";
+        return Err(Problem::new(ErrorType::Forbidden, detail));
+    }
+    match proxy::retarget_by_host(&mut request) {
+        Ok(service) => on_service(exchange, peer, service, request).await,
+        Err(error) => Err(Problem::new(ErrorType::Forbidden, error.to_string())),
+    }
+}
+
+/// Answers by those of our routes that a service of fal has.
+async fn on_service(
+    exchange: &mut Exchange,
+    peer: &Peer,
+    service: Service,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Problem> {
+    let ours = match Route::parse(request.uri().path()) {
+        Ok(route) => service.has(&route),
+        Err(_) => service.has(&Route::Other),
+    };
+    if ours {
+        return Box::pin(route(exchange, peer, request)).await;
+    }
+    Ok(fallback(exchange, peer, request).await)
 }
 
 async fn fallback(

@@ -12,6 +12,9 @@ use glowplug_core::retry::Wish;
 use glowplug_core::{AppId, Lease, RequestId, RunnerAddress, RunnerId, Timestamp};
 use tokio::sync::{oneshot, watch};
 
+use crate::files::Files;
+use crate::token::TokenKey;
+
 pub trait Host: Send + Sync + 'static {
     /// The app if it is ready to be called, found without waiting. `name` is `owner/app[--env]`.
     fn app(&self, name: &str) -> Option<Arc<AppRoute>>;
@@ -52,6 +55,21 @@ pub trait Host: Send + Sync + 'static {
     fn leaving(&self, runner: RunnerId) -> BoxFuture<'static, Timestamp> {
         let _ = runner;
         Box::pin(std::future::pending())
+    }
+
+    /// What signs the tokens of this node. `None`: it gives out none.
+    fn tokens(&self) -> Option<&TokenKey> {
+        None
+    }
+
+    /// Whether a token made for this caller (a key id, or nobody) still means something.
+    fn still_knows(&self, key_id: &str) -> bool {
+        key_id.is_empty() && self.authenticate(None).is_ok()
+    }
+
+    /// Where uploaded files are kept. `None`: nowhere.
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 
     fn now(&self) -> Timestamp;

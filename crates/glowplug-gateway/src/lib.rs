@@ -9,6 +9,7 @@ pub mod attempt;
 mod auth;
 pub mod body;
 mod dispatch;
+pub mod files;
 pub mod forward;
 mod header;
 pub mod host;
@@ -20,6 +21,8 @@ mod proxy;
 mod queue;
 mod run;
 pub mod tls;
+pub mod token;
+mod tokens;
 pub mod webhook;
 mod websocket;
 

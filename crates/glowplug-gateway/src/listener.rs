@@ -10,6 +10,7 @@
 //! [`Options`]. On shutdown the port closes, what is being answered gets a bounded time, and the rest is
 //! cut.
 
+mod connect;
 mod connection;
 mod ending;
 
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
+use crate::files::AppTokens;
 use crate::forward::{Clock, Forwarder};
 use crate::host::Host;
 use crate::options::Options;
@@ -87,6 +89,7 @@ pub(crate) struct Worker {
     pub(crate) forwarder: Arc<Forwarder>,
     pub(crate) options: Options,
     pub(crate) fallback: Fallback,
+    pub(crate) app_tokens: AppTokens,
     /// Where the gateway listens, for callers that did not say how they reached it.
     pub(crate) address: SocketAddr,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -181,6 +184,7 @@ impl Gateway {
                 forwarder: Forwarder::new(options.forward.clone(), clock.clone()),
                 options: options.clone(),
                 fallback: fallback.clone(),
+                app_tokens: AppTokens::default(),
                 address,
                 tls: tls.clone(),
                 closing: CancellationToken::new(),

@@ -1,5 +1,7 @@
 //! Tells from a request's path which route of the data plane it means.
 
+use crate::files::FilesRoute;
+
 /// Bytes of `owner/app` together.
 const APP_NAME_BYTES_MAX: usize = 200;
 
@@ -15,6 +17,10 @@ pub(crate) enum Route<'a> {
     Queued { app: &'a str, id: &'a str, action: QueuedAction },
     /// `/proxy`
     Proxy,
+    /// `/tokens/`
+    Tokens,
+    /// `/files/…` and `/storage/…`
+    Files(FilesRoute<'a>),
     /// Not of the data plane.
     Other,
 }
@@ -68,7 +74,8 @@ impl<'a> Route<'a> {
         }
         match path {
             "/proxy" | "/proxy/" => Ok(Self::Proxy),
-            _ => Ok(Self::Other),
+            "/tokens" | "/tokens/" | "/tokens/realtime" | "/tokens/realtime/" => Ok(Self::Tokens),
+            _ => Ok(FilesRoute::parse(path).map_or(Self::Other, Self::Files)),
         }
     }
 }
@@ -157,6 +164,11 @@ mod tests {
             ("/queue/me/app/requests/1/other", Err(PathError::Action)),
             ("/proxy", Ok(Route::Proxy)),
             ("/proxy/x", Ok(Route::Other)),
+            ("/tokens/", Ok(Route::Tokens)),
+            ("/tokens/realtime", Ok(Route::Tokens)),
+            ("/tokens/other", Ok(Route::Other)),
+            ("/files/upload", Ok(Route::Files(FilesRoute::Upload))),
+            ("/files", Ok(Route::Other)),
             ("/runs/me/app", Ok(Route::Other)),
             ("/", Ok(Route::Other)),
             ("", Ok(Route::Other)),
@@ -201,7 +213,7 @@ mod tests {
                     prop_assert!(path.ends_with(at.rest));
                 }
                 Ok(Route::Queued { app, .. }) => prop_assert!(app.split('/').count() == 2),
-                Ok(Route::Proxy | Route::Other) | Err(_) => {}
+                Ok(_) | Err(_) => {}
             }
         }
 

@@ -10,6 +10,7 @@ use http::{Request, Response, StatusCode, Uri};
 use crate::body::Body;
 use crate::header::TARGET_URL;
 use crate::options::ProxyOrigins;
+use crate::path::Route;
 
 /// How long a browser may remember that it is allowed, in seconds.
 const PREFLIGHT_AGE: &str = "600";
@@ -17,12 +18,52 @@ const PREFLIGHT_AGE: &str = "600";
 const READABLE_HEADERS: &str =
     "x-fal-request-id, x-fal-error-type, x-fal-request-timeout-type, x-fal-billable-units";
 
+/// fal's hosts that the clients name by themselves, and what each means here.
+pub(crate) const FAL_HOSTS: [(&str, Service); 9] = [
+    ("fal.run", Service::Run),
+    ("falrun.com", Service::Run),
+    ("queue.fal.run", Service::Queue),
+    ("queue.falrun.com", Service::Queue),
+    ("ws.fal.run", Service::WebSocket),
+    ("rest.fal.ai", Service::Rest),
+    ("api.fal.ai", Service::Rest),
+    ("v3.fal.media", Service::Files),
+    ("fal.media", Service::Files),
+];
+
+/// What one of fal's hosts serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// The request's path is now that of a route of ours.
-    DataPlane,
-    /// The request's path is one of fal's REST service.
+pub(crate) enum Service {
+    Run,
+    Queue,
+    WebSocket,
+    /// Its paths are not those of apps.
     Rest,
+    Files,
+}
+
+impl Service {
+    pub(crate) fn of(host: &str) -> Option<Self> {
+        FAL_HOSTS.iter().find(|(known, _)| *known == host).map(|(_, service)| *service)
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Run => "/run",
+            Self::Queue => "/queue",
+            Self::WebSocket => "/ws",
+            Self::Rest | Self::Files => "",
+        }
+    }
+
+    /// Whether a host that serves this has such a route.
+    pub(crate) fn has(self, route: &Route<'_>) -> bool {
+        match self {
+            Self::Run | Self::Queue | Self::WebSocket => true,
+            Self::Rest => matches!(route, Route::Tokens | Route::Files(_)),
+            Self::Files => matches!(route, Route::Files(_)),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,18 +79,39 @@ pub(crate) enum ProxyError {
          rest.fal.ai are served here"
     )]
     Foreign { authority: String },
+    #[error(
+        "the request is for the host `{authority}`, which is not one of fal's that are served here"
+    )]
+    ForeignHost { authority: String },
 }
 
 /// Gives a proxied request the path it means here.
-pub(crate) fn retarget<B>(request: &mut Request<B>) -> Result<Target, ProxyError> {
+pub(crate) fn retarget<B>(request: &mut Request<B>) -> Result<Service, ProxyError> {
     let value = request.headers_mut().remove(TARGET_URL).ok_or(ProxyError::Missing)?;
     let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let (target, path) = parse(&text)?;
+    let (service, path) = parse(&text)?;
     *request.uri_mut() = Uri::from(path);
-    Ok(target)
+    Ok(service)
 }
 
-fn parse(text: &str) -> Result<(Target, PathAndQuery), ProxyError> {
+/// As [`retarget`], for a caller that took us for the host it names.
+pub(crate) fn retarget_by_host<B>(request: &mut Request<B>) -> Result<Service, ProxyError> {
+    let named = request.headers().get(header::HOST).map(HeaderValue::as_bytes);
+    let named = named.map(|host| String::from_utf8_lossy(host).into_owned());
+    let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    let authority = named.or(authority).unwrap_or_default().to_ascii_lowercase();
+    let host = authority.strip_suffix(":443").unwrap_or(&authority);
+    let Some(service) = Service::of(host) else {
+        return Err(ProxyError::ForeignHost { authority });
+    };
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = [service.prefix(), path].concat();
+    let malformed = |_| ProxyError::Malformed { url: path.clone() };
+    *request.uri_mut() = Uri::from(PathAndQuery::try_from(path.as_str()).map_err(malformed)?);
+    Ok(service)
+}
+
+fn parse(text: &str) -> Result<(Service, PathAndQuery), ProxyError> {
     let malformed = || ProxyError::Malformed { url: text.to_owned() };
     let url = text.parse::<Uri>().map_err(|_| malformed())?;
     let authority = url.authority().ok_or_else(malformed)?.as_str();
@@ -57,17 +119,11 @@ fn parse(text: &str) -> Result<(Target, PathAndQuery), ProxyError> {
         return Err(malformed());
     }
     // Compared whole, so that neither a port nor a user name gets past.
-    let prefix = match authority {
-        "fal.run" => "/run",
-        "queue.fal.run" => "/queue",
-        "ws.fal.run" => "/ws",
-        "rest.fal.ai" => "",
-        _ => return Err(ProxyError::Foreign { authority: authority.to_owned() }),
-    };
+    let service = Service::of(authority)
+        .ok_or_else(|| ProxyError::Foreign { authority: authority.to_owned() })?;
     let path = url.path_and_query().map_or("/", PathAndQuery::as_str);
-    let path = [prefix, path].concat().parse().map_err(|_| malformed())?;
-    let target = if prefix.is_empty() { Target::Rest } else { Target::DataPlane };
-    Ok((target, path))
+    let path = [service.prefix(), path].concat().parse().map_err(|_| malformed())?;
+    Ok((service, path))
 }
 
 /// The answer to a browser whose page may use the proxy.
@@ -117,18 +173,19 @@ mod tests {
         let foreign =
             |authority: &str| Err(ProxyError::Foreign { authority: authority.to_owned() });
         let malformed = |url: &str| Err(ProxyError::Malformed { url: url.to_owned() });
-        let data = |path: &str| Ok((Target::DataPlane, path.to_owned()));
+        let to = |service, path: &str| Ok((service, path.to_owned()));
         let cases = [
-            ("https://fal.run/me/app", data("/run/me/app")),
-            ("https://fal.run/me/app/a?b=c", data("/run/me/app/a?b=c")),
+            ("https://fal.run/me/app", to(Service::Run, "/run/me/app")),
+            ("https://fal.run/me/app/a?b=c", to(Service::Run, "/run/me/app/a?b=c")),
             (
                 "https://queue.fal.run/me/app/requests/1/status?logs=1",
-                data("/queue/me/app/requests/1/status?logs=1"),
+                to(Service::Queue, "/queue/me/app/requests/1/status?logs=1"),
             ),
-            ("wss://ws.fal.run/me/app", data("/ws/me/app")),
-            ("https://rest.fal.ai/tokens/", Ok((Target::Rest, "/tokens/".to_owned()))),
-            ("https://rest.fal.ai/proxy", Ok((Target::Rest, "/proxy".to_owned()))),
-            ("https://fal.run", data("/run/")),
+            ("wss://ws.fal.run/me/app", to(Service::WebSocket, "/ws/me/app")),
+            ("https://rest.fal.ai/tokens/", to(Service::Rest, "/tokens/")),
+            ("https://rest.fal.ai/proxy", to(Service::Rest, "/proxy")),
+            ("https://fal.run", to(Service::Run, "/run/")),
+            ("https://v3.fal.media/files/a/b", to(Service::Files, "/files/a/b")),
             ("https://fal.run:8443/me/app", foreign("fal.run:8443")),
             ("https://a@fal.run/me/app", foreign("a@fal.run")),
             ("https://FAL.RUN/me/app", foreign("FAL.RUN")),
@@ -141,7 +198,7 @@ mod tests {
             ("", malformed("")),
         ];
         for (url, expected) in cases {
-            let got = parse(url).map(|(target, path)| (target, path.to_string()));
+            let got = parse(url).map(|(service, path)| (service, path.to_string()));
             assert_eq!(got, expected, "{url}");
         }
     }

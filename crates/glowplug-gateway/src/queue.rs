@@ -228,7 +228,7 @@ fn links(
         .and_then(|host| host.parse::<Authority>().ok())
         .or_else(|| parts.uri.authority().cloned())
         .map_or_else(|| listen.to_string(), |authority| authority.to_string());
-    let response_url = format!("{}://{authority}/queue/{app}/requests/{id}", peer.scheme);
+    let response_url = format!("{}/{app}/requests/{id}", peer.queue_base(&authority));
     Links {
         status_url: format!("{response_url}/status"),
         cancel_url: format!("{response_url}/cancel"),

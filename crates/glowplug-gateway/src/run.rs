@@ -16,6 +16,7 @@ use crate::answer::Problem;
 use crate::auth;
 use crate::body::{Body, RequestBody};
 use crate::dispatch::Exchange;
+use crate::files::APP_TOKEN;
 use crate::forward::{AnswerBody, Connection, ForwardError, LeftBehind, withdrawal};
 use crate::header::{CALLER, CallerControl, ENDPOINT, NEEDS_RETRY, REQUEST_ID, receive};
 use crate::host::{Admission, AppProblem, AppRoute, Caller, DirectArrival, Host, Revocation, Slot};
@@ -264,6 +265,10 @@ pub(crate) fn to_runner(
         && let Ok(key_id) = HeaderValue::from_str(&caller.key_id)
     {
         headers.insert(CALLER, key_id);
+    }
+    let worker = &exchange.worker;
+    if let Some(token) = worker.app_tokens.of(&*worker.host, &caller.key_id) {
+        headers.insert(APP_TOKEN, token);
     }
     parts.uri = runner_uri(target.rest, parts.uri.query());
     parts.version = Version::HTTP_11;

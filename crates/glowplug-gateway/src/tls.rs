@@ -24,6 +24,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::forward::Clock;
+use crate::proxy::FAL_HOSTS;
 
 const AUTHORITY_NAME: &str = "Glowplug local authority";
 const AUTHORITY_DAYS: u32 = 3_650;
@@ -33,17 +34,6 @@ const RENEWAL_DAYS: u32 = 30;
 const DAY: Duration = Duration::from_hours(24);
 /// Clocks of callers that run behind ours still accept a new certificate.
 const BACKDATED: Duration = DAY;
-/// fal's hosts that the clients name by themselves, behind a proxy or an edited hosts file.
-const FAL_HOSTS: [&str; 7] = [
-    "fal.run",
-    "queue.fal.run",
-    "ws.fal.run",
-    "rest.fal.ai",
-    "api.fal.ai",
-    "v3.fal.media",
-    "fal.media",
-];
-
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     #[error("cannot read {path}: {source}")]
@@ -199,7 +189,7 @@ impl ServerNames {
             addresses.push(listen);
         }
         let mut names: Vec<SanType> = addresses.into_iter().map(SanType::IpAddress).collect();
-        for host in std::iter::once("localhost").chain(FAL_HOSTS) {
+        for host in std::iter::once("localhost").chain(FAL_HOSTS.map(|(host, _)| host)) {
             names.push(SanType::DnsName(host.try_into()?));
         }
         Ok(Self(names))

@@ -46,6 +46,7 @@ use crate::listener::Worker;
 use crate::options::{HEADER_COUNT_MAX, RESPONSE_HEADER_BYTES_MAX};
 use crate::path::{AppPath, query_value};
 use crate::run::{Attempt, admitted, find_app, to_runner};
+use crate::tokens;
 
 use calls::Calls;
 pub(crate) use seat::OpenSockets;
@@ -185,7 +186,11 @@ impl Opening {
         let token = token.map(|token| percent_decode_str(token).decode_utf8_lossy().into_owned());
         let app = find_app(&*worker.host, target.app, request.headers()).await?;
         let headers = request.headers_mut();
-        let caller = auth::admit(&*worker.host, app.access, headers, token.as_deref())?;
+        let signed = token.as_deref().map(|token| tokens::caller(&*worker.host, token, target.app));
+        let caller = match signed.transpose()?.flatten() {
+            Some(caller) => caller,
+            None => auth::admit(&*worker.host, app.access, headers, token.as_deref())?,
+        };
         let seat = worker.sockets.seat(&caller, peer.address.ip())?;
         if token.is_some() {
             *request.uri_mut() = without_token(request.uri());

@@ -15,8 +15,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::Worker;
+use super::connect::open_tunnel;
 use super::ending::{Ending, Exchanges, OpenExchange, ending};
 use crate::dispatch::{Peer, dispatch};
+use crate::proxy::Service;
 
 /// Read and write buffer of one connection.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
@@ -30,6 +32,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 const TLS_HANDSHAKE: u8 = 0x16;
 /// How HTTP/2 begins where it was not negotiated. No method of HTTP/1.1 begins like it.
 const HTTP2_PREFACE: &[u8; 3] = b"PRI";
+/// How a request for a tunnel begins, and no other that is served.
+const TUNNEL: &[u8; 3] = b"CON";
 /// Between two looks at a connection that has sent one or two bytes only.
 const SNIFF_RETRY: Duration = Duration::from_millis(5);
 
@@ -37,6 +41,8 @@ const SNIFF_RETRY: Duration = Duration::from_millis(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
     Tls,
+    /// `CONNECT`, for a tunnel.
+    Connect,
     Http1,
     Http2,
 }
@@ -48,7 +54,8 @@ impl Protocol {
             [] => None,
             [TLS_HANDSHAKE, ..] => Some(Self::Tls),
             _ if start.starts_with(HTTP2_PREFACE) => Some(Self::Http2),
-            _ if HTTP2_PREFACE.starts_with(start) => None,
+            _ if start.starts_with(TUNNEL) => Some(Self::Connect),
+            _ if HTTP2_PREFACE.starts_with(start) || TUNNEL.starts_with(start) => None,
             _ => Some(Self::Http1),
         }
     }
@@ -64,11 +71,13 @@ pub(super) async fn serve(worker: Arc<Worker>, stream: TcpStream, address: Socke
         // Nothing was asked on it yet.
         () = worker.closing.cancelled() => return,
     };
-    let plain = Arc::new(Peer { address, scheme: Scheme::HTTP });
+    let Ok(local) = stream.local_addr() else { return };
+    let plain = Peer { address, scheme: Scheme::HTTP, local, as_fal: false };
     match protocol {
-        Ok(Ok(Protocol::Http1)) => serve_http1(worker, TokioIo::new(stream), plain).await,
-        Ok(Ok(Protocol::Http2)) => serve_http2(worker, TokioIo::new(stream), plain).await,
-        Ok(Ok(Protocol::Tls)) => serve_tls(worker, stream, address).await,
+        Ok(Ok(Protocol::Connect)) => serve_tunnel(worker, stream, plain).await,
+        Ok(Ok(Protocol::Http1)) => serve_http1(worker, TokioIo::new(stream), plain.into()).await,
+        Ok(Ok(Protocol::Http2)) => serve_http2(worker, TokioIo::new(stream), plain.into()).await,
+        Ok(Ok(Protocol::Tls)) => serve_tls(worker, stream, plain).await,
         Ok(Err(error)) => tracing::debug!(%error, "a connection closed before it said anything"),
         Err(_) => tracing::debug!("a connection said nothing for too long"),
     }
@@ -89,7 +98,17 @@ async fn sniff(stream: &TcpStream) -> io::Result<Protocol> {
     }
 }
 
-async fn serve_tls(worker: Arc<Worker>, stream: TcpStream, address: SocketAddr) {
+async fn serve_tunnel(worker: Arc<Worker>, mut stream: TcpStream, peer: Peer) {
+    let opening = open_tunnel(&mut stream);
+    match tokio::time::timeout(worker.options.handshake_timeout, opening).await {
+        Ok(Ok(true)) => serve_tls(worker, stream, Peer { as_fal: true, ..peer }).await,
+        Ok(Ok(false)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a tunnel was not opened"),
+        Err(_) => tracing::debug!("the request for a tunnel took too long"),
+    }
+}
+
+async fn serve_tls(worker: Arc<Worker>, stream: TcpStream, peer: Peer) {
     let Some(config) = worker.tls.clone() else {
         return tracing::debug!("a caller wants TLS, which is off");
     };
@@ -99,9 +118,11 @@ async fn serve_tls(worker: Arc<Worker>, stream: TcpStream, address: SocketAddr) 
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
-    let peer = Arc::new(Peer { address, scheme: Scheme::HTTPS });
-    let negotiated = stream.get_ref().1.alpn_protocol();
-    if negotiated == Some(b"h2") {
+    let session = stream.get_ref().1;
+    // Without a tunnel, a caller that names one of fal's hosts has been told elsewhere that we are it.
+    let as_fal = peer.as_fal || session.server_name().and_then(Service::of).is_some();
+    let peer = Arc::new(Peer { scheme: Scheme::HTTPS, as_fal, ..peer });
+    if session.alpn_protocol() == Some(b"h2") {
         serve_http2(worker, TokioIo::new(stream), peer).await;
     } else {
         serve_http1(worker, TokioIo::new(stream), peer).await;
@@ -186,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_first_bytes_tell_the_protocol() {
-        let cases: [(&[u8], Option<Protocol>); 10] = [
+        let cases: [(&[u8], Option<Protocol>); 14] = [
             (b"", None),
             (b"P", None),
             (b"PR", None),
@@ -194,6 +215,10 @@ mod tests {
             (b"PO", Some(Protocol::Http1)),
             (b"PUT", Some(Protocol::Http1)),
             (b"G", Some(Protocol::Http1)),
+            (b"C", None),
+            (b"CO", None),
+            (b"COP", Some(Protocol::Http1)),
+            (b"CON", Some(Protocol::Connect)),
             (b"\x16", Some(Protocol::Tls)),
             (b"\x16\x03\x01", Some(Protocol::Tls)),
             (b"\x00\x01", Some(Protocol::Http1)),
