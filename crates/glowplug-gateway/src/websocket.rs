@@ -41,7 +41,7 @@ use crate::body::{Body, RequestBody};
 use crate::dispatch::{Exchange, Peer};
 use crate::forward::{self, ForwardError, revoked};
 use crate::header::{CallerControl, receive};
-use crate::host::{AppRoute, Caller, DirectArrival, Revocation};
+use crate::host::{Access, AppRoute, Caller, DirectArrival, Revocation};
 use crate::listener::Worker;
 use crate::options::{HEADER_COUNT_MAX, RESPONSE_HEADER_BYTES_MAX};
 use crate::path::{AppPath, query_value};
@@ -188,7 +188,11 @@ impl Opening {
         let headers = request.headers_mut();
         let signed = token.as_deref().map(|token| tokens::caller(&*worker.host, token, target.app));
         let caller = match signed.transpose()?.flatten() {
-            Some(caller) => caller,
+            Some(caller) => {
+                // A key that came beside the token is no business of the app's either.
+                drop(auth::admit(&*worker.host, Access::Public, headers, None));
+                caller
+            }
             None => auth::admit(&*worker.host, app.access, headers, token.as_deref())?,
         };
         let seat = worker.sockets.seat(&caller, peer.address.ip())?;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use glowplug_core::request::Outcome;
 use glowplug_core::{Lease, RequestId, RunnerId, Timestamp};
+use glowplug_gateway::files::Files;
 use glowplug_gateway::host::{
     Admission, AppProblem, AppRoute, AuthProblem, Caller, CancelOutcome, DirectArrival, Host,
     QueueStatus, ResponseLookup, Submission, SubmitProblem, Submitted,
 };
+use glowplug_gateway::token::TokenKey;
 use tokio::sync::watch;
 
 use crate::shared::Shared;
@@ -103,6 +105,21 @@ impl Host for NodeHost {
                 None => std::future::pending().await,
             }
         })
+    }
+
+    fn tokens(&self) -> Option<&TokenKey> {
+        Some(&self.0.files.tokens)
+    }
+
+    fn still_knows(&self, key_id: &str) -> bool {
+        if key_id.is_empty() {
+            return self.0.is_open();
+        }
+        self.0.keys().iter().any(|key| key.id == key_id)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(&self.0.files)
     }
 
     fn now(&self) -> Timestamp {

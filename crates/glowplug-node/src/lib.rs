@@ -10,6 +10,7 @@ mod deploy;
 mod desk;
 mod events;
 mod executor;
+mod files;
 mod host;
 mod interest;
 mod journal;

@@ -29,6 +29,7 @@ use crate::config::{Config, RealtimeConfig};
 use crate::desk::Desk;
 use crate::events::NodeEvent;
 use crate::executor::Executor;
+use crate::files::NodeFiles;
 use crate::host::NodeHost;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
@@ -36,7 +37,9 @@ use crate::recorder::Recorder;
 use crate::recorder::tape::Recording;
 use crate::shared::Shared;
 use crate::webhooks::Webhooks;
-use crate::{control, deploy, journal, queue, recorder, runner_task, scale, store, webhooks};
+use crate::{
+    control, deploy, files, journal, queue, recorder, runner_task, scale, store, webhooks,
+};
 
 /// Events of the node that a slow listener may fall behind by before it misses some.
 const EVENTS_MAX: usize = 256;
@@ -122,11 +125,13 @@ impl Node {
         let python = PythonApps::new(options.cache_dir.as_ref().unwrap_or(&data_dir));
         let ephemeral = options.ephemeral;
         let recorder = if ephemeral { None } else { open_recorder(&config).await };
+        let files = NodeFiles::open(&data_dir, &config.node.files, &*store, clock).await?;
         let opened = Opened {
             boot,
             ephemeral,
             clock,
             store,
+            files,
             backend,
             keys,
             scaling,
@@ -144,6 +149,7 @@ impl Node {
         tasks.spawn(Executor::new(shared.clone(), decisions).run(cancelled.clone()));
         tasks.spawn(until(cancelled.clone(), wake_engine(shared.clone())));
         tasks.spawn(until(cancelled.clone(), queue::purge(shared.clone())));
+        tasks.spawn(until(cancelled.clone(), files::sweep(shared.clone())));
         tasks.spawn(until(cancelled.clone(), queue::look_after(shared.clone())));
         tasks.spawn(until(cancelled.clone(), queue::follow_changes(shared.clone())));
         tasks.spawn(until(cancelled.clone(), shared.webhooks.clone().run()));
@@ -314,6 +320,7 @@ struct Opened {
     ephemeral: bool,
     clock: Clock,
     store: Arc<dyn Store>,
+    files: NodeFiles,
     backend: Arc<dyn Backend>,
     keys: Vec<KeyRecord>,
     scaling: HashMap<String, Overrides>,
@@ -323,8 +330,19 @@ struct Opened {
 }
 
 fn share(config: Config, opened: Opened) -> Arc<Shared> {
-    let Opened { boot, ephemeral, clock, store, backend, keys, scaling, python, recorder, .. } =
-        opened;
+    let Opened {
+        boot,
+        ephemeral,
+        clock,
+        store,
+        files,
+        backend,
+        keys,
+        scaling,
+        python,
+        recorder,
+        ..
+    } = opened;
     let recording = if recorder.is_some() { Recording::On } else { Recording::Off };
     let engine = Engine::new(
         EngineConfig {
@@ -345,6 +363,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         desk: Desk::new(clock, engine, metrics.clone(), recording),
         apps: Apps::new(config.apps.clone()),
         store,
+        files,
         backend,
         forwarder: Forwarder::new(gateway_options(&config).forward, clock.shared()),
         queue: Queue::default(),

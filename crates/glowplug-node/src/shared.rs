@@ -19,6 +19,7 @@ use crate::apps::Apps;
 use crate::config::Config;
 use crate::desk::Desk;
 use crate::events::NodeEvent;
+use crate::files::NodeFiles;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::recorder::Recorder;
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub store: Arc<dyn Store>,
     pub backend: Arc<dyn Backend>,
     pub forwarder: Arc<Forwarder>,
+    pub files: NodeFiles,
     pub queue: Queue,
     pub webhooks: Arc<Webhooks>,
     pub metrics: Arc<Metrics>,

@@ -8,6 +8,7 @@ use glowplug_core::request::{Outcome, Refusal};
 use glowplug_core::{Lease, RequestId, RunnerAddress};
 use glowplug_gateway::answer::Problem;
 use glowplug_gateway::attempt::{self, AttemptRequest};
+use glowplug_gateway::files::APP_TOKEN;
 use glowplug_gateway::host::{QueueLog, Revocation};
 use glowplug_store::{
     Completed, Completion, QueuedRequest, RequestLogLine, StoreError, crash_point,
@@ -17,6 +18,7 @@ use super::answer::{completion, problem_completion, refusal_completion};
 use super::words::Words;
 use super::{Queue, cancel};
 use crate::desk::{Attempt, Verdict};
+use crate::host::NodeHost;
 use crate::shared::Shared;
 
 /// Log lines of one request kept while it runs.
@@ -77,12 +79,18 @@ impl Queue {
         request: QueuedRequest,
     ) {
         let began = shared.desk.now();
+        let mut headers = request.headers;
+        let host = NodeHost(shared.clone());
+        let token = shared.files.app_tokens.of(&host, &request.caller);
+        if let Some(token) = token.as_ref().and_then(|token| token.to_str().ok()) {
+            headers.push((APP_TOKEN.to_string(), token.to_owned()));
+        }
         let request = AttemptRequest {
             request_id: lease.request,
             endpoint: request.app,
             method: request.method,
             path: request.path,
-            headers: request.headers,
+            headers,
             body: request.body.into(),
             caller: request.caller,
         };
