@@ -1,4 +1,5 @@
-//! What a start needs on disk: Python environments now; images, weights, caches and snapshots to come.
+//! What a start needs on disk: Python environments now; images, weights, caches and snapshots to come. And
+//! [the files](files) that callers upload.
 //!
 //! This crate prepares and caches, and never chooses: which app starts when is the engine's business.
 
