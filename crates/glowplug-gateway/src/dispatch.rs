@@ -31,7 +31,7 @@ pub struct Peer {
     pub scheme: Scheme,
     /// Our end of the connection.
     pub local: SocketAddr,
-    /// The caller takes us for one of fal's hosts, and names which with each request.
+    /// The connection is a tunnel of a caller that takes us for fal's hosts, and names one with each request.
     pub as_fal: bool,
 }
 

@@ -18,7 +18,6 @@ use super::Worker;
 use super::connect::open_tunnel;
 use super::ending::{Ending, Exchanges, OpenExchange, ending};
 use crate::dispatch::{Peer, dispatch};
-use crate::proxy::Service;
 
 /// Read and write buffer of one connection.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
@@ -118,11 +117,8 @@ async fn serve_tls(worker: Arc<Worker>, stream: TcpStream, peer: Peer) {
         Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => return tracing::debug!("a TLS handshake took too long"),
     };
-    let session = stream.get_ref().1;
-    // Without a tunnel, a caller that names one of fal's hosts has been told elsewhere that we are it.
-    let as_fal = peer.as_fal || session.server_name().and_then(Service::of).is_some();
-    let peer = Arc::new(Peer { scheme: Scheme::HTTPS, as_fal, ..peer });
-    if session.alpn_protocol() == Some(b"h2") {
+    let peer = Arc::new(Peer { scheme: Scheme::HTTPS, ..peer });
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         serve_http2(worker, TokioIo::new(stream), peer).await;
     } else {
         serve_http1(worker, TokioIo::new(stream), peer).await;

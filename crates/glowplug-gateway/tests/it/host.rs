@@ -9,13 +9,17 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use glowplug_core::request::{Outcome, Refusal};
 use glowplug_core::{AppId, Lease, RequestId, RunnerAddress, RunnerId, Timestamp};
+use glowplug_gateway::files::Files;
 use glowplug_gateway::host::{
     Access, Admission, AppProblem, AppRoute, AuthProblem, Caller, CancelOutcome, DirectArrival,
     Eta, Host, QueueStatus, ResponseLookup, Slot, Submission, SubmitProblem, Submitted,
 };
+use glowplug_gateway::token::TokenKey;
 use glowplug_gateway::{Body, Fallback, Gateway, LocalAuthority, Options};
 use http::Response;
 use tokio::sync::{oneshot, watch};
+
+use crate::table_files::TableFiles;
 
 /// The one key [`TableHost`] knows.
 pub(crate) const KEY: &str = "tester:s3cret";
@@ -59,6 +63,8 @@ pub(crate) struct TableHost {
     /// When all runners are killed that are told to end.
     leaves: watch::Sender<Option<Timestamp>>,
     pub(crate) queue: Mutex<HashMap<RequestId, Queued>>,
+    /// Where it keeps files, and what signs its tokens.
+    pub(crate) files: Option<(TableFiles, TokenKey)>,
     pub(crate) submit_problem: Mutex<Option<SubmitProblem>>,
     pub(crate) eta: Mutex<Option<Eta>>,
 }
@@ -265,6 +271,18 @@ impl Host for TableHost {
             }
         }
         .boxed()
+    }
+
+    fn tokens(&self) -> Option<&TokenKey> {
+        self.files.as_ref().map(|(_, key)| key)
+    }
+
+    fn still_knows(&self, key_id: &str) -> bool {
+        key_id == KEY_ID || (self.open && key_id.is_empty())
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        self.files.as_ref().map(|(files, _)| files as &dyn Files)
     }
 
     fn now(&self) -> Timestamp {

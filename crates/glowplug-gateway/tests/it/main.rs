@@ -5,6 +5,7 @@
 mod attempt;
 mod client;
 mod failures;
+mod files;
 mod host;
 mod leaving;
 mod limits;
@@ -15,6 +16,8 @@ mod run;
 mod socket;
 mod stage;
 mod streaming;
+mod table_files;
+mod tunnels;
 mod upstream;
 mod wait;
 mod websocket;

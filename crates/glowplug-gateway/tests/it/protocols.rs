@@ -43,6 +43,18 @@ async fn tls(
     name: &str,
     alpn: &[&[u8]],
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    tls_on(stream, host, authority, name, alpn).await
+}
+
+/// A handshake on a connection that is open already.
+pub(crate) async fn tls_on(
+    stream: TcpStream,
+    host: &Arc<TableHost>,
+    authority: &LocalAuthority,
+    name: &str,
+    alpn: &[&[u8]],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(authority.certificate_path()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -54,7 +66,6 @@ async fn tls(
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    let stream = TcpStream::connect(address).await.unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 

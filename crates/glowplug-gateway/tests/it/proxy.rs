@@ -36,9 +36,9 @@ async fn the_target_chooses_the_route() {
     assert_eq!((status, &body["status"], &body["logs"]), (202, &json!("IN_QUEUE"), &json!([])));
     assert_eq!(headers["x-fal-request-id"], id);
 
-    let rest = with(post("/proxy", "{}"), &[(TARGET, "https://rest.fal.ai/tokens/")]);
+    let rest = with(post("/proxy", "{}"), &[(TARGET, "https://rest.fal.ai/users/current")]);
     let (status, _, body) = ask(address, rest).await;
-    assert_eq!((status, &body[..]), (200, &b"fallback POST /tokens/"[..]));
+    assert_eq!((status, &body[..]), (200, &b"fallback POST /users/current"[..]));
 
     for target in
         [None, Some("http://169.254.169.254/"), Some("nonsense"), Some("https://fal.run:1/a/b")]
