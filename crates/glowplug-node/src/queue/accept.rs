@@ -94,7 +94,7 @@ impl Queue {
                 let queue_position =
                     live.by_id.get_mut(&id).map_or(0, |live| live.reported(position));
                 drop(live);
-                Ok(Submitted { id, queue_position, eta: self.eta(shared, id) })
+                Ok(Submitted { id, queue_position, eta: Self::eta(shared, id) })
             }
             Ok(Accepted::Before(earlier)) => {
                 let (queue_position, eta) = match self.status(shared, &name, earlier, false).await {

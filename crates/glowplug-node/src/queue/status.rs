@@ -64,7 +64,7 @@ impl Queue {
         let Some(position) = position else { return Some(Some(QueueStatus::InProgress { logs })) };
         let reported = |live: &mut Live| live.reported(position);
         let position = self.live().by_id.get_mut(&id).map_or(position, reported);
-        Some(Some(QueueStatus::InQueue { position, eta: self.eta(shared, id), logs }))
+        Some(Some(QueueStatus::InQueue { position, eta: Self::eta(shared, id), logs }))
     }
 
     fn position_held_back(&self, app: &str, id: RequestId) -> usize {
@@ -90,9 +90,9 @@ impl Queue {
     }
 
     /// When a waiting request is expected to be answered, as far as the engine can tell.
-    #[expect(clippy::unused_self, reason = "until the engine knows")]
-    pub(super) fn eta(&self, _shared: &Shared, _id: RequestId) -> Option<Eta> {
-        None
+    pub(super) fn eta(shared: &Shared, id: RequestId) -> Option<Eta> {
+        let eta = shared.desk.read(|state, now| state.engine.eta(id, now))?;
+        Some(Eta { seconds: eta.after.as_secs_f64(), basis: eta.basis.to_string() })
     }
 
     /// The requests of this node that are not complete, by app; those at work first, then those that wait in
