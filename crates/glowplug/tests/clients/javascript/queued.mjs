@@ -76,8 +76,8 @@ await run({
 
   async a_waiting_request_knows_its_position() {
     await busy(fal, SINGLE, async () => {
-      const low = await submitted(SINGLE, { name: "low" }, { priority: "low" });
       const normal = await submitted(SINGLE, { name: "normal" });
+      const low = await submitted(SINGLE, { name: "low" }, { priority: "low" });
       for (const [position, requestId] of [normal, low].entries()) {
         const status = await fal.queue.status(SINGLE, { requestId });
         assert.deepEqual([status.status, status.queue_position], ["IN_QUEUE", position]);
