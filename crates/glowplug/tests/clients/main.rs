@@ -11,7 +11,7 @@ mod protocol;
 mod script;
 
 use node::{Node, open_node};
-use script::{javascript, python};
+use script::{javascript, python, python_by_proxy};
 
 #[test]
 fn python_calls_and_streams() {
@@ -54,6 +54,14 @@ fn javascript_calls_and_streams() {
 #[test]
 fn javascript_queues_and_cancels() {
     javascript(&open_node(), "queued.mjs");
+}
+
+#[test]
+fn files_are_uploaded_and_the_proxy_leads_to_everything() {
+    for node in [open_node(), Node::with_keys()] {
+        python_by_proxy(&node, "files.py");
+        javascript(&node, "files.mjs");
+    }
 }
 
 #[test]

@@ -21,6 +21,21 @@ pub(crate) fn python(node: &Node, script: &str) {
     succeeds(command, script);
 }
 
+/// As [`python`], with fal's own hosts, which the node stands for as a proxy.
+pub(crate) fn python_by_proxy(node: &Node, script: &str) {
+    let mut command = command(&variable("GLOWPLUG_TEST_PYTHON"), "python", script, node);
+    command
+        .args(["-W", "ignore::UserWarning"])
+        .arg(folder("python").join(script))
+        .env("HTTPS_PROXY", node.served.url(""))
+        .env("SSL_CERT_FILE", node.served.ca_path())
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    for name in ["HTTP_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
+        command.env_remove(name);
+    }
+    succeeds(command, script);
+}
+
 /// Runs a script with the JavaScript client, which finds the node by its option `proxyUrl`.
 pub(crate) fn javascript(node: &Node, script: &str) {
     let mut command = command("node".as_ref(), "javascript", script, node);
