@@ -23,7 +23,7 @@ use crate::shared::Shared;
 /// Where the store keeps what signs tokens, so that nodes that share it accept each other's.
 const TOKEN_SECRET: &str = "token_secret";
 /// Between two looks for files whose time is over. They are not given out any more before.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Files, and the key of all tokens.
 pub(crate) struct NodeFiles {
@@ -98,7 +98,11 @@ impl Files for NodeFiles {
                 Some(id) => parsed::<FileId>(&id)?,
                 None => FileId::random(),
             };
-            let record = self.store.put_as(id, stored(file), now, body).await.map_err(problem)?;
+            let record = self
+                .store
+                .put_as(id, stored(file), now, body)
+                .await
+                .map_err(|error| problem(&error))?;
             Ok(view(&record))
         })
     }
@@ -111,21 +115,21 @@ impl Files for NodeFiles {
         let record = self.record(id);
         Box::pin(async move {
             let record = record.ok_or_else(no_file)?;
-            let content = self.store.content(&record).await.map_err(problem)?;
+            let content = self.store.content(&record).await.map_err(|error| problem(&error))?;
             Ok(reader(content))
         })
     }
 
     fn delete(&self, id: &str) -> BoxFuture<'_, Result<bool, Problem>> {
         let id = parsed::<FileId>(id);
-        Box::pin(async move { self.store.delete(id?).await.map_err(problem) })
+        Box::pin(async move { self.store.delete(id?).await.map_err(|error| problem(&error)) })
     }
 
     fn begin(&self, file: NewFile) -> BoxFuture<'_, Result<UploadView, Problem>> {
         Box::pin(async move {
             let (file_name, owner) = (file.file_name.clone(), file.owner.clone());
             let begun = self.store.begin_upload(stored(file), self.clock.now()).await;
-            let begun = begun.map_err(problem)?;
+            let begun = begun.map_err(|error| problem(&error))?;
             let (id, file) = (begun.upload.to_string(), begun.file.to_string());
             Ok(UploadView { id, file, file_name, owner })
         })
@@ -147,7 +151,7 @@ impl Files for NodeFiles {
         Box::pin(async move {
             let (upload, now) = (parsed::<UploadId>(&upload)?, self.clock.now());
             let part = self.store.put_part(upload, number, length, now, body).await;
-            Ok(part.map_err(problem)?.etag.to_string())
+            Ok(part.map_err(|error| problem(&error))?.etag.to_string())
         })
     }
 
@@ -168,13 +172,15 @@ impl Files for NodeFiles {
             let parts = parts.collect::<Result<Vec<_>, Problem>>()?;
             let now = self.clock.now();
             let record = self.store.complete_upload(file?, upload?, parts, now).await;
-            Ok(view(&*record.map_err(problem)?))
+            Ok(view(&*record.map_err(|error| problem(&error))?))
         })
     }
 
     fn abort(&self, upload: &str) -> BoxFuture<'_, Result<bool, Problem>> {
         let upload = parsed::<UploadId>(upload);
-        Box::pin(async move { self.store.abort_upload(upload?).await.map_err(problem) })
+        Box::pin(
+            async move { self.store.abort_upload(upload?).await.map_err(|error| problem(&error)) },
+        )
     }
 }
 
@@ -211,9 +217,9 @@ fn no_file() -> Problem {
     Problem::new(ErrorType::NotFound, "there is no such file")
 }
 
-fn problem(error: files::Error) -> Problem {
+fn problem(error: &files::Error) -> Problem {
     use files::Error as E;
-    let kind = match &error {
+    let kind = match error {
         E::TooLarge { .. } => ErrorType::PayloadTooLarge,
         E::Full { .. } => ErrorType::StorageFull,
         E::Exists { .. } | E::Busy { .. } => ErrorType::NotAllowed,

@@ -17,6 +17,9 @@ use crate::upstream::Upstream;
 
 const AUTHORIZED: (&str, &str) = ("authorization", "Key tester:s3cret");
 
+/// A header field.
+type Field<'a> = (&'static str, &'a str);
+
 struct Scene {
     host: Arc<TableHost>,
     gateway: Gateway,
@@ -78,7 +81,7 @@ async fn a_file_is_served_whole_and_in_parts() {
     let path = scene.uploaded(b"0123456789", &fields).await;
     assert_eq!(path, "/files/f0/a%20b.png");
     let etag = format!("\"{}\"", "ab".repeat(32));
-    let cases: [(&[(&'static str, &str)], u16, &str, &str); 10] = [
+    let cases: [(&[Field<'_>], u16, &str, &str); 10] = [
         (&[], 200, "0123456789", ""),
         (&[("range", "bytes=2-4")], 206, "234", "bytes 2-4/10"),
         (&[("range", "bytes=-2")], 206, "89", "bytes 8-9/10"),
