@@ -26,6 +26,8 @@ pub(crate) struct TestTools {
     pub(crate) python: PathBuf,
     /// The packages of `xtask/clients/package.json`.
     pub(crate) node_modules: PathBuf,
+    /// The programs of PostgreSQL.
+    pub(crate) postgres: PathBuf,
     /// Where tests keep the environments of Python apps between runs.
     pub(crate) cache: PathBuf,
     /// PATH with uv on it.
@@ -40,6 +42,7 @@ impl TestTools {
         Ok(Self {
             python: python(&uv, REQUIREMENTS)?,
             node_modules: node_modules()?,
+            postgres: postgres()?,
             cache,
             path: path_with(&uv)?,
         })
@@ -50,6 +53,7 @@ impl TestTools {
         program
             .env("GLOWPLUG_TEST_PYTHON", &self.python)
             .env("GLOWPLUG_TEST_NODE_MODULES", &self.node_modules)
+            .env("GLOWPLUG_TEST_POSTGRES", &self.postgres)
             .env("GLOWPLUG_TEST_CACHE", &self.cache)
             .env("PATH", &self.path)
     }
@@ -183,6 +187,24 @@ fn node_modules() -> Result<PathBuf> {
             .run()
     })?;
     Ok(place.join("node_modules"))
+}
+
+/// The folder of the system's newest PostgreSQL, or of Debian's, unpacked.
+fn postgres() -> Result<PathBuf> {
+    if let Some(programs) = newest_postgres(Path::new("/")) {
+        return Ok(programs);
+    }
+    let place = debian(&["postgresql"]).context("install PostgreSQL 14 or newer")?;
+    newest_postgres(&place).context("Debian's package `postgresql` has no server")
+}
+
+fn newest_postgres(root: &Path) -> Option<PathBuf> {
+    let versions = fs::read_dir(root.join("usr/lib/postgresql")).ok()?.flatten();
+    let programs = versions.map(|version| version.path().join("bin"));
+    let version = |programs: &PathBuf| -> Option<u32> {
+        programs.parent()?.file_name()?.to_str()?.parse().ok()
+    };
+    programs.filter(|programs| programs.join("postgres").is_file()).max_by_key(version)
 }
 
 /// Debian packages, with what they need and the system lacks, unpacked into a folder. That takes no rights

@@ -2,11 +2,13 @@
 //! wait for. Dev-dependency only.
 
 mod data_dir;
+mod postgres;
 mod process;
 mod served;
 mod wait;
 
 pub use data_dir::data_dir_with_python_apps;
+pub use postgres::{OwnPostgres, shared_postgres};
 pub use process::processes_with;
 pub use served::{Served, ServedOptions};
 pub use wait::{eventually, wait_for, wait_until};

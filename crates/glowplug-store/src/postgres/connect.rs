@@ -155,7 +155,7 @@ fn take_tls_options(url: &str) -> Result<(String, Trust), String> {
     for pair in query.split('&') {
         match pair.split_once('=') {
             Some(("sslrootcert", path)) if path != "system" => file = Some(path.into()),
-            Some(("sslrootcert", _)) | Some(("sslmode", "verify-full")) => is_checked = true,
+            Some(("sslrootcert", _) | ("sslmode", "verify-full")) => is_checked = true,
             Some(("sslmode", "verify-ca")) => {
                 return Err("sslmode=verify-ca is not supported; use verify-full".to_owned());
             }

@@ -71,8 +71,10 @@ impl fmt::Display for Fault {
 impl From<tokio_postgres::Error> for Fault {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(answer) = error.as_db_error() else {
-            // What the server did not say itself is about the connection.
-            return Self::new(Kind::Away, with_causes(&error));
+            let problem = with_causes(&error);
+            // Nearly all that the server did not say itself is about the connection.
+            let is_encoding = problem.starts_with("error serializing");
+            return Self::new(if is_encoding { Kind::Statement } else { Kind::Away }, problem);
         };
         let kind = kind_of(answer.code());
         let problem = match next_step(answer.code()) {

@@ -11,7 +11,7 @@ const SELECT_OLD: &str = "SELECT place FROM completions WHERE at < $1 ORDER BY a
 const SELECT_SURPLUS: &str = "SELECT place FROM ( \
      SELECT place, at, row_number() OVER newest_first AS nth, sum(bytes) OVER newest_first AS upto \
      FROM completions WINDOW newest_first AS (ORDER BY at DESC, place DESC)) AS ranked \
-     WHERE at < $1 OR nth > $3 OR upto > $4 ORDER BY at, place LIMIT $2";
+     WHERE at < $1 OR nth > $3 OR upto > $4::bigint ORDER BY at, place LIMIT $2";
 /// Nodes that purge at once do not wait for each other, and none drops the same twice.
 const TAKE: &str = "SELECT place FROM completions WHERE place = ANY ($1::bigint[]) \
      FOR UPDATE SKIP LOCKED";

@@ -147,7 +147,7 @@ impl Watch {
         if waiting::are_there_orphans(db, boot).await? {
             let _ = self.changes.send(Change::Orphaned);
         }
-        if round % SWEEP_EVERY == 0 {
+        if round.is_multiple_of(SWEEP_EVERY) {
             registry::sweep(db).await?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What both stores promise, and what the one on the disk keeps when the process or the file suffers.
+//! What all stores promise, and what the one on the disk keeps when the process or the file suffers.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,6 +9,7 @@ mod conformance;
 mod crash;
 mod damage;
 mod model;
+mod postgres;
 mod queue_model;
 mod samples;
 mod small_disk;

@@ -11,10 +11,10 @@ use crate::samples::{at, completion, decision, fast, id, key, log_line, request}
 
 /// Few, so that histories meet them again.
 const IDS: u128 = 6;
-const BOUNDS: Bounds = Bounds { request_log_lines_max: 3, journal_records_max: 4 };
+pub(crate) const BOUNDS: Bounds = Bounds { request_log_lines_max: 3, journal_records_max: 4 };
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Submit { number: u128, body: Vec<u8> },
     Complete { number: u128, ended_at: u64, body: Vec<u8> },
     Log { number: u128, lines: usize },
@@ -28,7 +28,7 @@ enum Step {
     Reopen,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     let body = || proptest::collection::vec(any::<u8>(), 0..20);
     prop_oneof![
         6 => (0..IDS, body()).prop_map(|(number, body)| Step::Submit { number, body }),
@@ -50,7 +50,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Does one step and describes its answer.
-async fn perform(store: &dyn Store, step: Step) -> String {
+pub(crate) async fn perform(store: &dyn Store, step: Step) -> String {
     let setting = |app, key| (format!("local/app{app}"), format!("key{key}"));
     match step {
         Step::Submit { number, body } => {
@@ -93,7 +93,7 @@ async fn perform(store: &dyn Store, step: Step) -> String {
 }
 
 /// Everything that can be read.
-async fn contents(store: &dyn Store) -> Result<Vec<String>, StoreError> {
+pub(crate) async fn contents(store: &dyn Store) -> Result<Vec<String>, StoreError> {
     let mut all = vec![
         format!("{:?}", store.pending(None, usize::MAX).await?),
         format!("{:?}", store.settings().await?),
