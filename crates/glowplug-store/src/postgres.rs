@@ -325,7 +325,7 @@ impl Store for PostgresStore {
     }
 
     fn due_deliveries(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Delivery>>> {
-        self.write("give out webhooks", 0, (now, limit), |given, group| {
+        self.write("give out webhooks", 0, (now, limit, self.boot()), |given, group| {
             Box::pin(webhooks::give_out(group, given))
         })
     }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::columns::{Db, boot, boot_number, micros, row, rows, run, timestamp, value};
 use super::failure::{Failure, Fault, Kind};
 use super::notices::{Notice, Sender};
+use super::webhooks;
 use super::writer::Group;
 use crate::records::KeyRecord;
 
@@ -41,10 +42,12 @@ pub(super) async fn begin_boot(
         run(group.db, END, &[&boot_number(*earlier)]).await?;
         group.notices.add(Notice::Orphaned);
     }
-    match row(group.db, BEGIN, &[&lease.as_secs_f64()]).await? {
-        Some(row) => boot(&row, 0),
-        None => Err(Fault::new(Kind::Statement, "the start was not counted").into()),
-    }
+    let Some(row) = row(group.db, BEGIN, &[&lease.as_secs_f64()]).await? else {
+        return Err(Fault::new(Kind::Statement, "the start was not counted").into());
+    };
+    let boot = boot(&row, 0)?;
+    webhooks::take_back(group, boot).await?;
+    Ok(boot)
 }
 
 /// Lets the others take over at once.

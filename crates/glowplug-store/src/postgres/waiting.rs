@@ -9,6 +9,7 @@ use super::columns::{
 };
 use super::failure::Failure;
 use super::notices::Notice;
+use super::webhooks;
 use super::writer::Group;
 use crate::records::{QueuedHead, QueuedRequest};
 
@@ -116,6 +117,7 @@ pub(super) async fn adopt(
 ) -> Result<Vec<QueuedHead>, Failure> {
     let sql = format!("{DEAD}{ADOPT}");
     let taken = rows(group.db, &sql, &[&boot_number(*me), &number(*limit)]).await?;
+    webhooks::take_back(group, *me).await?;
     for row in &taken {
         // The owner before did not live to do it.
         if value(row, 10)? {

@@ -1,7 +1,7 @@
 //! Webhooks of complete requests in SQL.
 //!
 //! A webhook that is given out is due again after [`DELIVERY_LEASE`], whatever became of the node that
-//! took it. All times here are those of the callers.
+//! took it, or sooner if that node is known to be gone. All times here are those of the callers.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use glowplug_core::{RequestId, Timestamp};
 use tokio_postgres::Row;
 
 use super::columns::{
-    Db, Params, count, from_micros, micros, number, request_id, row, rows, run, text, timestamp,
-    uuid, value,
+    Db, Params, boot_number, count, from_micros, micros, number, request_id, row, rows, run, text,
+    timestamp, uuid, value,
 };
 use super::failure::{Failure, Fault, Kind};
 use super::writer::Group;
@@ -21,14 +21,18 @@ use crate::store::DELIVERY_LEASE;
 /// Nodes that ask at once are given different ones.
 const GIVE_OUT: &str = "WITH due AS (SELECT place, due_at FROM deliveries \
      WHERE state = 0 AND due_at <= $1 ORDER BY due_at, place LIMIT $2 FOR UPDATE SKIP LOCKED), \
-     given AS (UPDATE deliveries SET due_at = $3 FROM due WHERE deliveries.place = due.place \
+     given AS (UPDATE deliveries SET due_at = $3, given_to = $4 FROM due WHERE deliveries.place = due.place \
      RETURNING deliveries.place, due.due_at, attempts) \
      SELECT id, webhook_url, caller, completions.at, given.attempts \
      FROM given JOIN requests USING (place) JOIN completions USING (place) ORDER BY due_at, place";
+/// Whether the dead node called is not known, so it is called again, and at once.
+const TAKE_BACK: &str = "UPDATE deliveries SET due_at = 0, given_to = NULL \
+     WHERE given_to IS NOT NULL AND state = 0 AND given_to <> $1 AND NOT EXISTS ( \
+     SELECT 1 FROM nodes WHERE boot = given_to AND lease_until > clock_timestamp())";
 const SELECT_NEXT: &str = "SELECT min(due_at) FROM deliveries WHERE state = 0";
 /// A call that was overtaken by another may report after it: what was delivered stays so.
 const CALLED: &str = "WITH counted AS (UPDATE deliveries \
-     SET attempts = attempts + 1, \
+     SET attempts = attempts + 1, given_to = NULL, \
      state = CASE state WHEN 1 THEN 1::smallint ELSE $2 END, due_at = $3 FROM requests \
      WHERE requests.id = $1 AND deliveries.place = requests.place \
      RETURNING deliveries.place, attempts), \
@@ -49,11 +53,12 @@ const SELECT_ATTEMPTS: &str = "SELECT at, took_micros, status, problem FROM deli
 
 pub(super) async fn give_out(
     group: &Group<'_>,
-    (now, limit): &(Timestamp, usize),
+    (now, limit, me): &(Timestamp, usize, u32),
 ) -> Result<Vec<Delivery>, Failure> {
     let again_at = now.saturating_add(DELIVERY_LEASE);
-    let given =
-        rows(group.db, GIVE_OUT, &[&micros(*now), &number(*limit), &micros(again_at)]).await?;
+    let params: Params<'_> =
+        &[&micros(*now), &number(*limit), &micros(again_at), &boot_number(*me)];
+    let given = rows(group.db, GIVE_OUT, params).await?;
     given.iter().map(delivery).collect()
 }
 
@@ -65,6 +70,12 @@ fn delivery(row: &Row) -> Result<Delivery, Failure> {
         completed_at: timestamp(row, 3)?,
         attempts: count(row, 4)?,
     })
+}
+
+/// Makes due again what nodes had that are gone.
+pub(super) async fn take_back(group: &Group<'_>, me: u32) -> Result<(), Failure> {
+    run(group.db, TAKE_BACK, &[&boot_number(me)]).await?;
+    Ok(())
 }
 
 pub(super) async fn next(db: &Db, (): &()) -> Result<Option<Timestamp>, Failure> {

@@ -29,6 +29,15 @@ pub(crate) async fn open(options: &PostgresOptions) -> Arc<PostgresStore> {
     PostgresStore::connect(options.clone()).await.unwrap()
 }
 
+/// A connection beside those of the stores.
+pub(crate) async fn bystander(options: &PostgresOptions) -> tokio_postgres::Client {
+    let (client, connection) =
+        tokio_postgres::connect(&options.url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(&format!("SET search_path TO {}", options.schema)).await.unwrap();
+    client
+}
+
 macro_rules! on_a_server {
     ($($subject:ident::$behaviour:ident),+ $(,)?) => {
         mod conformance {

@@ -8,7 +8,7 @@ use glowplug_store::{MemoryStore, Store};
 use proptest::prelude::*;
 
 use self::model::{Model, Step};
-use self::subject::Disk;
+use self::subject::{Disk, Server};
 use crate::conformance::BOUNDS;
 
 /// Few, so that histories meet them again.
@@ -43,10 +43,10 @@ fn histories() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step(), 1..60)
 }
 
-fn check(open: impl FnOnce() -> Subject, steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+fn check(open: impl AsyncFnOnce() -> Subject, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (mut model, mut subject) = (Model::new(BOUNDS.request_log_lines_max), open());
+        let (mut model, mut subject) = (Model::new(BOUNDS.request_log_lines_max), open().await);
         subject.store().begin_boot().await.unwrap();
         for step in steps {
             let expected = model.perform(&step);
@@ -68,6 +68,7 @@ pub(crate) struct Subject {
 enum Place {
     Memory(Box<MemoryStore>),
     Disk(Disk),
+    Server(Server),
 }
 
 impl Subject {
@@ -75,6 +76,7 @@ impl Subject {
         match &self.place {
             Place::Memory(store) => &**store,
             Place::Disk(disk) => disk.store(),
+            Place::Server(server) => server.store(),
         }
     }
 }
@@ -85,11 +87,22 @@ proptest! {
     #[test]
     fn memory_does_as_the_model(steps in histories()) {
         let store = Box::new(MemoryStore::with_bounds(BOUNDS));
-        check(|| Subject { place: Place::Memory(store), kept: None }, steps)?;
+        check(async || Subject { place: Place::Memory(store), kept: None }, steps)?;
     }
 
     #[test]
     fn the_disk_does_as_the_model(steps in histories()) {
-        check(|| Subject { place: Place::Disk(Disk::open()), kept: None }, steps)?;
+        check(async || Subject { place: Place::Disk(Disk::open()), kept: None }, steps)?;
+    }
+}
+
+proptest! {
+    // Each step waits for a server and its disk.
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_server_does_as_the_model(steps in histories()) {
+        let open = async || Subject { place: Place::Server(Server::open().await), kept: None };
+        check(open, steps)?;
     }
 }

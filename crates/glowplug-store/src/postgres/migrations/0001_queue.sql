@@ -96,9 +96,12 @@ CREATE TABLE deliveries (
     -- 0: due at `due_at`; 1: delivered; 2: failed.
     state smallint NOT NULL,
     due_at bigint NOT NULL,
-    attempts bigint NOT NULL DEFAULT 0
+    attempts bigint NOT NULL DEFAULT 0,
+    -- The node that has it and has not told of the call.
+    given_to integer
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 CREATE INDEX deliveries_due ON deliveries (due_at, place) WHERE state = 0;
+CREATE INDEX deliveries_given ON deliveries (given_to) WHERE given_to IS NOT NULL;
 
 CREATE TABLE delivery_attempts (
     place bigint NOT NULL,

@@ -10,8 +10,7 @@ use glowplug_core::RequestId;
 use glowplug_store::{Completed, PostgresOptions, PostgresStore, QueuedRequest, Store, StoreError};
 use glowplug_testkit::OwnPostgres;
 
-use super::nodes::bystander;
-use super::{fresh, open};
+use super::{bystander, fresh, open};
 use crate::samples::{at, completion, id, request};
 
 const CALLERS: u128 = 32;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use glowplug_core::Timestamp;
 use glowplug_store::{
-    Accepted, DeliveryAttempt, Retention, SqliteOptions, SqliteStore, Store, StoreError,
+    Accepted, DeliveryAttempt, PostgresOptions, PostgresStore, Retention, SqliteOptions,
+    SqliteStore, Store, StoreError,
 };
 use tempfile::TempDir;
 
 use super::model::{Step, answer, becomes, lines, submitted};
 use super::{BOUNDS, Place, Subject};
+use crate::postgres;
 use crate::samples::{at, fast, id};
 
 /// A store in a folder of its own. Absent only while it is opened again.
@@ -46,6 +48,35 @@ impl Disk {
         copy(self.directory.path(), crashed.path());
         self.store = Some(open(crashed.path()));
         self.directory = crashed;
+    }
+}
+
+/// A node on a schema of its own.
+pub(super) struct Server {
+    store: Arc<PostgresStore>,
+    options: PostgresOptions,
+}
+
+impl Server {
+    pub(super) async fn open() -> Self {
+        let options = postgres::fresh();
+        Self { store: postgres::open(&options).await, options }
+    }
+
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    async fn restart(&mut self) {
+        self.store.close().await;
+        self.store = postgres::open(&self.options).await;
+    }
+
+    /// A node that is killed does not give its lease back. Here it runs out at once.
+    async fn kill(&mut self) {
+        self.store = postgres::open(&self.options).await;
+        let past = "UPDATE nodes SET lease_until = now() - interval '1 second'";
+        postgres::bystander(&self.options).await.batch_execute(past).await.unwrap();
     }
 }
 
@@ -128,8 +159,13 @@ impl Subject {
                 None => "nothing".to_owned(),
             },
             Step::Restart | Step::Kill => {
-                if let Place::Disk(disk) = &mut self.place {
-                    if matches!(step, Step::Kill) { disk.kill() } else { disk.restart() }
+                let is_kill = matches!(step, Step::Kill);
+                match &mut self.place {
+                    Place::Disk(disk) if is_kill => disk.kill(),
+                    Place::Disk(disk) => disk.restart(),
+                    Place::Server(server) if is_kill => server.kill().await,
+                    Place::Server(server) => server.restart().await,
+                    Place::Memory(_) => {}
                 }
                 self.store().begin_boot().await.unwrap().to_string()
             }
