@@ -231,7 +231,11 @@ impl Forwarder {
         let Some(revocation) = revocation else { return exchange.await };
         tokio::select! {
             biased;
-            answer = exchange.as_mut() => answer,
+            answer = exchange.as_mut() => match (answer, revocation.try_recv()) {
+                // The runner is ended because the attempt was withdrawn, and may be gone before that is read.
+                (Err(_), Ok(refusal)) => Err(ForwardError::Revoked(refusal)),
+                (answer, _) => answer,
+            },
             refusal = revoked(revocation) => Err(ForwardError::Revoked(refusal)),
         }
     }

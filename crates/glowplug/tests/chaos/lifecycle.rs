@@ -199,11 +199,11 @@ async fn a_caller_that_goes_away_takes_the_start_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_away_frees_its_place() {
+async fn the_place_of_a_caller_that_goes_away_is_free_when_the_work_is_done() {
     let ground = ground::start("[apps.app]\n$APP\nmax_concurrency = 1\nkeep_alive = 60\n");
     ground.run("app", "/").await.assert_ok();
     let caller = ground.caller();
-    let call = tokio::spawn(async move { caller.post("/run/local/app/?seconds=600", "{}").await });
+    let call = tokio::spawn(async move { caller.post("/run/local/app/?seconds=3", "{}").await });
     eventually("it runs", SOON, || async {
         (ground.runners("app", Some("RUNNING")).await.len() == 1).then_some(())
     })
