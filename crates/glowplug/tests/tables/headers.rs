@@ -29,7 +29,6 @@ const HANDED_ON: &[(&str, &str, Option<&str>)] = &[
     ("x-app-fal-disable-fallback", "1", None),
     ("x-fal-tags", "a=b,c=d", None),
     ("x-fal-caller-user-id", "forged", None),
-    ("x-fal-cdn-token", "forged", None),
     ("x-fal-anything", "forged", None),
 ];
 
@@ -39,7 +38,12 @@ async fn the_apps_part_of_every_header() {
     for row @ (name, value, expected) in HANDED_ON {
         let send = |prefix: &str| {
             let url = ground.url(&format!("/{prefix}/local/app/echo/below?x=1"));
-            ground.client().post(url).header(*name, *value).header("x-fal-request-id", "forged")
+            ground
+                .client()
+                .post(url)
+                .header(*name, *value)
+                .header("x-fal-request-id", "forged")
+                .header("x-fal-cdn-token", "forged")
         };
         let direct = send("run").send().await.unwrap();
         let direct_id = direct.headers()["x-fal-request-id"].to_str().unwrap().to_owned();
@@ -53,6 +57,12 @@ async fn the_apps_part_of_every_header() {
             assert_eq!(seen(&echo, "x-fal-request-id"), [id.as_str()], "{row:?}");
             assert_eq!(seen(&echo, "x-fal-endpoint"), ["local/app/echo/below"], "{row:?}");
             assert_eq!(echo["target"], "/echo/below?x=1", "{row:?}");
+            // A token of the node's, which a caller cannot put another in the place of.
+            let tokens = seen(&echo, "x-fal-cdn-token");
+            assert!(
+                matches!(tokens[..], [token] if token.split('.').count() == 3),
+                "{row:?}: {tokens:?}"
+            );
         }
     }
 }
