@@ -41,14 +41,24 @@ pub trait Host: Send + Sync + 'static {
     /// Puts a request into the durable queue; answered when it is on disk.
     fn submit(&self, submission: Submission) -> BoxFuture<'_, Result<Submitted, SubmitProblem>>;
 
-    fn status(&self, app: &str, id: RequestId, logs: bool) -> BoxFuture<'_, Option<QueueStatus>>;
+    /// `None`: there is no such request of this app.
+    fn status(
+        &self,
+        app: &str,
+        id: RequestId,
+        logs: bool,
+    ) -> BoxFuture<'_, Result<Option<QueueStatus>, StoreAway>>;
 
     /// Changes whenever the status of the request may have changed. `None`: unknown or long complete.
     fn watch(&self, id: RequestId) -> Option<watch::Receiver<u64>>;
 
-    fn response(&self, app: &str, id: RequestId) -> BoxFuture<'_, ResponseLookup>;
+    fn response(
+        &self,
+        app: &str,
+        id: RequestId,
+    ) -> BoxFuture<'_, Result<ResponseLookup, StoreAway>>;
 
-    fn cancel(&self, app: &str, id: RequestId) -> BoxFuture<'_, CancelOutcome>;
+    fn cancel(&self, app: &str, id: RequestId) -> BoxFuture<'_, Result<CancelOutcome, StoreAway>>;
 
     /// Waits until a runner is told to end, and says when it is killed if it has not. For ever if it is
     /// not to end.
@@ -221,6 +231,13 @@ pub enum SubmitProblem {
         reason: String,
     },
     Refused(Refusal),
+}
+
+/// The store cannot be asked, so that nobody knows what became of a request. That is not the same as
+/// that there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreAway {
+    pub reason: String,
 }
 
 /// State of a queued request, ready to be put on the wire.

@@ -24,7 +24,9 @@ use crate::auth;
 use crate::body::Body;
 use crate::dispatch::{Exchange, Peer};
 use crate::header::ETA_SECONDS;
-use crate::host::{Access, Caller, CancelOutcome, Eta, QueueLog, QueueStatus, ResponseLookup};
+use crate::host::{
+    Access, Caller, CancelOutcome, Eta, QueueLog, QueueStatus, ResponseLookup, StoreAway,
+};
 use crate::identity;
 use crate::path::{QueuedAction, query_value};
 use crate::run::find_app;
@@ -56,16 +58,23 @@ pub(crate) async fn about(
         QueuedAction::Status | QueuedAction::StatusStream | QueuedAction::Response if !is_read => {
             Ok(wrong_method("GET"))
         }
-        QueuedAction::Status => Ok(match host.status(app, id, asked.logs).await {
+        QueuedAction::Status => Ok(match host.status(app, id, asked.logs).await? {
             Some(status) => status_answer(status, &asked),
             None => not_found(app, &id.to_string()),
         }),
         QueuedAction::StatusStream => {
-            let stream = status_stream::StatusStream::open(worker.clone(), &asked).await;
+            let stream = status_stream::StatusStream::open(worker.clone(), &asked).await?;
             Ok(stream.unwrap_or_else(|| not_found(app, &id.to_string())))
         }
-        QueuedAction::Response => response(host.response(app, id).await, app, id),
-        QueuedAction::Cancel => Ok(cancelled(host.cancel(app, id).await, app, id)),
+        QueuedAction::Response => response(host.response(app, id).await?, app, id),
+        QueuedAction::Cancel => Ok(cancelled(host.cancel(app, id).await?, app, id)),
+    }
+}
+
+impl From<StoreAway> for Problem {
+    fn from(away: StoreAway) -> Self {
+        let detail = format!("the request cannot be looked up now: {}", away.reason);
+        Self::new(ErrorType::StoreUnavailable, detail)
     }
 }
 

@@ -8,7 +8,7 @@ use glowplug_core::{Lease, RequestId, RunnerId, Timestamp};
 use glowplug_gateway::files::Files;
 use glowplug_gateway::host::{
     Admission, AppProblem, AppRoute, AuthProblem, Caller, CancelOutcome, DirectArrival, Host,
-    QueueStatus, ResponseLookup, Submission, SubmitProblem, Submitted,
+    QueueStatus, ResponseLookup, StoreAway, Submission, SubmitProblem, Submitted,
 };
 use glowplug_gateway::token::TokenKey;
 use tokio::sync::watch;
@@ -69,14 +69,21 @@ impl Host for NodeHost {
         })
     }
 
-    fn status(&self, app: &str, id: RequestId, logs: bool) -> BoxFuture<'_, Option<QueueStatus>> {
+    fn status(
+        &self,
+        app: &str,
+        id: RequestId,
+        logs: bool,
+    ) -> BoxFuture<'_, Result<Option<QueueStatus>, StoreAway>> {
         let app = app.to_owned();
         Box::pin(async move {
-            let status = self.0.queue.status(&self.0, &app, id, logs).await?;
+            let Some(status) = self.0.queue.status(&self.0, &app, id, logs).await? else {
+                return Ok(None);
+            };
             if let Some(app) = self.0.apps.by_name(&app) {
                 interest::shown(&self.0, app);
             }
-            Some(status)
+            Ok(Some(status))
         })
     }
 
@@ -84,12 +91,16 @@ impl Host for NodeHost {
         self.0.queue.watch(id)
     }
 
-    fn response(&self, app: &str, id: RequestId) -> BoxFuture<'_, ResponseLookup> {
+    fn response(
+        &self,
+        app: &str,
+        id: RequestId,
+    ) -> BoxFuture<'_, Result<ResponseLookup, StoreAway>> {
         let app = app.to_owned();
         Box::pin(async move { self.0.queue.response(&self.0, &app, id).await })
     }
 
-    fn cancel(&self, app: &str, id: RequestId) -> BoxFuture<'_, CancelOutcome> {
+    fn cancel(&self, app: &str, id: RequestId) -> BoxFuture<'_, Result<CancelOutcome, StoreAway>> {
         let app = app.to_owned();
         Box::pin(async move { self.0.queue.cancel(&self.0, &app, id).await })
     }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use super::{Asked, Links, status_view};
 use crate::body::{Body, BoxError};
+use crate::host::StoreAway;
 use crate::listener::Worker;
 
 /// Between two looks at a request that nobody reports on.
@@ -36,11 +37,16 @@ pub(super) struct StatusStream {
     sent: Option<StatusView>,
     sent_logs: usize,
     complete: bool,
+    /// The last look failed, so that the next one must not wait for a change.
+    is_unsure: bool,
 }
 
 impl StatusStream {
     /// `None`: there is no such request.
-    pub(super) async fn open(worker: Arc<Worker>, asked: &Asked<'_>) -> Option<Response<Body>> {
+    pub(super) async fn open(
+        worker: Arc<Worker>,
+        asked: &Asked<'_>,
+    ) -> Result<Option<Response<Body>>, StoreAway> {
         let mut this = Self {
             // Before the first look, so that no change falls between the two.
             changes: worker.host.watch(asked.id),
@@ -52,8 +58,9 @@ impl StatusStream {
             sent: None,
             sent_logs: 0,
             complete: false,
+            is_unsure: false,
         };
-        let first = this.look().await?;
+        let Some(first) = this.look().await? else { return Ok(None) };
         let events = stream::unfold((this, first), |(mut this, first)| async move {
             let event = match first {
                 Some(first) => first,
@@ -68,17 +75,23 @@ impl StatusStream {
         // Reverse proxies in front of us must not hold events back.
         let buffering = HeaderName::from_static("x-accel-buffering");
         headers.insert(buffering, HeaderValue::from_static("no"));
-        Some(answer)
+        Ok(Some(answer))
     }
 
     /// The next event or comment; `None` after the last.
     async fn next(&mut self) -> Option<Bytes> {
         while !self.complete {
-            if !self.changed().await {
+            if !self.is_unsure && !self.changed().await {
                 return Some(Bytes::from_static(COMMENT.as_bytes()));
             }
-            if let Some(event) = self.look().await? {
-                return Some(event);
+            match self.look().await {
+                Ok(look) => {
+                    if let Some(event) = look? {
+                        return Some(event);
+                    }
+                }
+                // Whoever waits for hours need not care. What changes meanwhile may not be told of.
+                Err(StoreAway { .. }) => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
         None
@@ -102,11 +115,16 @@ impl StatusStream {
     }
 
     /// `None`: the request is gone. `Some(None)`: nothing the caller does not know.
-    async fn look(&mut self) -> Option<Option<Bytes>> {
+    async fn look(&mut self) -> Result<Option<Option<Bytes>>, StoreAway> {
         if let Some(changes) = &mut self.changes {
             changes.mark_unchanged();
         }
-        let status = self.worker.host.status(&self.app, self.id, self.logs).await?;
+        let status = self.worker.host.status(&self.app, self.id, self.logs).await;
+        if status.is_err() {
+            self.is_unsure = true;
+        }
+        let Some(status) = status? else { return Ok(None) };
+        self.is_unsure = false;
         let asked =
             Asked { app: &self.app, id: self.id, logs: self.logs, links: self.links.clone() };
         let mut view = status_view(status, &asked);
@@ -116,7 +134,7 @@ impl StatusStream {
         // What was expected changes with every look, which is no news by itself.
         let eta = view.eta.take();
         if news == 0 && self.sent.as_ref() == Some(&view) {
-            return Some(None);
+            return Ok(Some(None));
         }
         if let Some(logs) = &mut logs {
             logs.drain(..self.sent_logs.min(logs.len()));
@@ -126,6 +144,6 @@ impl StatusStream {
         view.logs = logs;
         view.eta = eta;
         let view = serde_json::to_string(&view).expect("our wire types serialize");
-        Some(Some(Bytes::from(format!("data: {view}\n\n"))))
+        Ok(Some(Some(Bytes::from(format!("data: {view}\n\n")))))
     }
 }

@@ -12,7 +12,7 @@ use glowplug_core::{AppId, Lease, RequestId, RunnerAddress, RunnerId, Timestamp}
 use glowplug_gateway::files::Files;
 use glowplug_gateway::host::{
     Access, Admission, AppProblem, AppRoute, AuthProblem, Caller, CancelOutcome, DirectArrival,
-    Eta, Host, QueueStatus, ResponseLookup, Slot, Submission, SubmitProblem, Submitted,
+    Eta, Host, QueueStatus, ResponseLookup, Slot, StoreAway, Submission, SubmitProblem, Submitted,
 };
 use glowplug_gateway::token::TokenKey;
 use glowplug_gateway::{Body, Fallback, Gateway, LocalAuthority, Options};
@@ -227,7 +227,12 @@ impl Host for TableHost {
         .boxed()
     }
 
-    fn status(&self, app: &str, id: RequestId, logs: bool) -> BoxFuture<'_, Option<QueueStatus>> {
+    fn status(
+        &self,
+        app: &str,
+        id: RequestId,
+        logs: bool,
+    ) -> BoxFuture<'_, Result<Option<QueueStatus>, StoreAway>> {
         let status = self.of(app, id, |queued| queued.status.clone()).map(|mut status| {
             let (QueueStatus::InQueue { logs: lines, .. }
             | QueueStatus::InProgress { logs: lines }
@@ -237,28 +242,32 @@ impl Host for TableHost {
             }
             status
         });
-        std::future::ready(status).boxed()
+        std::future::ready(Ok(status)).boxed()
     }
 
     fn watch(&self, id: RequestId) -> Option<watch::Receiver<u64>> {
         self.queue.lock().unwrap().get(&id).map(|queued| queued.changed.subscribe())
     }
 
-    fn response(&self, app: &str, id: RequestId) -> BoxFuture<'_, ResponseLookup> {
+    fn response(
+        &self,
+        app: &str,
+        id: RequestId,
+    ) -> BoxFuture<'_, Result<ResponseLookup, StoreAway>> {
         let found = self.of(app, id, |queued| {
             let response = queued.response.clone();
             response.unwrap_or_else(|| ResponseLookup::NotYet(queued.status.clone()))
         });
-        std::future::ready(found.unwrap_or(ResponseLookup::Unknown)).boxed()
+        std::future::ready(Ok(found.unwrap_or(ResponseLookup::Unknown))).boxed()
     }
 
-    fn cancel(&self, app: &str, id: RequestId) -> BoxFuture<'_, CancelOutcome> {
+    fn cancel(&self, app: &str, id: RequestId) -> BoxFuture<'_, Result<CancelOutcome, StoreAway>> {
         let outcome = self.of(app, id, |queued| match queued.status {
             QueueStatus::InQueue { .. } => CancelOutcome::Removed,
             QueueStatus::InProgress { .. } => CancelOutcome::Requested,
             QueueStatus::Completed { .. } => CancelOutcome::AlreadyCompleted,
         });
-        std::future::ready(outcome.unwrap_or(CancelOutcome::Unknown)).boxed()
+        std::future::ready(Ok(outcome.unwrap_or(CancelOutcome::Unknown))).boxed()
     }
 
     fn leaving(&self, _runner: RunnerId) -> BoxFuture<'static, Timestamp> {

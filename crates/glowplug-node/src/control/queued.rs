@@ -13,7 +13,7 @@ use glowplug_api::ErrorType;
 use glowplug_api::control::{BackupRequest, BackupView, CancelView, MovedView, QueuedView};
 use glowplug_core::RequestId;
 use glowplug_gateway::Body;
-use glowplug_gateway::host::{CancelOutcome, QueueStatus};
+use glowplug_gateway::host::{CancelOutcome, QueueStatus, StoreAway};
 use glowplug_store::{DeliveryState, StoreError, WholeRequest};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
@@ -130,6 +130,10 @@ fn parse_id(id: &str) -> Result<RequestId, Failure> {
     id.parse().map_err(|error| Failure::new(ErrorType::BadRequest, format!("{error}")))
 }
 
+fn away(away: StoreAway) -> Failure {
+    Failure::new(ErrorType::StoreUnavailable, away.reason)
+}
+
 fn unknown(id: RequestId) -> Failure {
     let detail = format!("there is no request {id}; its answer may not be kept any more");
     Failure::new(ErrorType::NotFound, detail)
@@ -139,7 +143,7 @@ async fn show(shared: &Arc<Shared>, id: &str) -> Answer {
     let id = parse_id(id)?;
     let record = shared.store.request(id).await.map_err(|error| refused(&error))?;
     let record = record.ok_or_else(|| unknown(id))?;
-    let status = shared.queue.status(shared, &record.app, id, true).await;
+    let status = shared.queue.status(shared, &record.app, id, true).await.map_err(away)?;
     let delivery = shared.store.delivery(id).await.map_err(|error| refused(&error))?;
     let mut view = QueuedView {
         id: id.to_string(),
@@ -181,7 +185,7 @@ async fn cancel(shared: &Arc<Shared>, id: &str) -> Answer {
     let id = parse_id(id)?;
     let record = shared.store.request(id).await.map_err(|error| refused(&error))?;
     let record = record.ok_or_else(|| unknown(id))?;
-    let outcome = match shared.queue.cancel(shared, &record.app, id).await {
+    let outcome = match shared.queue.cancel(shared, &record.app, id).await.map_err(away)? {
         CancelOutcome::Removed => "removed",
         CancelOutcome::Requested => "requested",
         CancelOutcome::AlreadyCompleted => "completed before",

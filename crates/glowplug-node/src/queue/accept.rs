@@ -83,6 +83,8 @@ impl Queue {
         record: QueuedRequest,
     ) -> Result<Submitted, SubmitProblem> {
         let (app, id, name) = (arrival.app, arrival.request, record.app.clone());
+        let keyed = record.idempotency_key.is_some();
+        let live = Live::new(&record.app, &record.path, Place::Engine);
         let kept = shared.store.submit(record).await;
         shared.queue.health.note(shared, kept.as_ref().err());
         self.accepted(app, id, matches!(kept, Ok(Accepted::New)));
@@ -98,14 +100,16 @@ impl Queue {
             }
             Ok(Accepted::Before(earlier)) => {
                 let (queue_position, eta) = match self.status(shared, &name, earlier, false).await {
-                    Some(QueueStatus::InQueue { position, eta, .. }) => (position, eta),
+                    Ok(Some(QueueStatus::InQueue { position, eta, .. })) => (position, eta),
                     _ => (0, None),
                 };
                 Ok(Submitted { id: earlier, queue_position, eta })
             }
             Err(error) => {
                 if matches!(error, StoreError::Unavailable { .. }) {
-                    take_back(shared, id);
+                    let unsure =
+                        if keyed { Unsure::Keyed(arrival, live) } else { Unsure::Unkeyed(id) };
+                    settle(shared, unsure);
                 }
                 Err(problem(error))
             }
@@ -151,20 +155,40 @@ fn split(shared: &Shared, submission: Submission) -> (Arrival, QueuedRequest) {
     (arrival, record)
 }
 
-/// Nobody knows whether the store kept a request that it failed to keep, and the caller is told that
-/// it did not. Should it be there after all, it ends without being run.
-fn take_back(shared: &Arc<Shared>, id: RequestId) {
+/// A request that the store failed to keep, as far as anybody knows. Its caller is told that it was not
+/// accepted.
+enum Unsure {
+    /// Should it be there after all, it ends without being run: its caller makes another.
+    Unkeyed(RequestId),
+    /// Whoever sends it again is told that it was accepted before, so it must run if it is there.
+    Keyed(Arrival, Live),
+}
+
+fn settle(shared: &Arc<Shared>, unsure: Unsure) {
     let shared = shared.clone();
+    let id = match &unsure {
+        Unsure::Unkeyed(id) => *id,
+        Unsure::Keyed(arrival, _) => arrival.request,
+    };
     shared.tasks.clone().spawn(async move {
-        while !shared.tasks.is_closed() {
+        loop {
+            if shared.tasks.is_closed() {
+                return;
+            }
             match shared.store.request(id).await {
-                Ok(Some(record)) if record.completed.is_none() => {
-                    let now = shared.desk.now();
-                    let completion = refusal_completion(&Refusal::Cancelled, now, 0);
-                    return shared.queue.complete(&shared, id, completion).await;
-                }
+                Ok(Some(record)) if record.completed.is_none() => break,
                 Ok(_) => return,
                 Err(_) => tokio::time::sleep(STORE_RETRY).await,
+            }
+        }
+        match unsure {
+            Unsure::Unkeyed(_) => {
+                let completion = refusal_completion(&Refusal::Cancelled, shared.desk.now(), 0);
+                shared.queue.complete(&shared, id, completion).await;
+            }
+            Unsure::Keyed(arrival, live) => {
+                shared.queue.live().by_id.insert(id, live);
+                shared.desk.arrive_queued(arrival);
             }
         }
     });

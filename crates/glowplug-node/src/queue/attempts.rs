@@ -49,7 +49,7 @@ impl Queue {
         };
         let request = match request {
             Ok(Some(request)) => request,
-            // It was completed elsewhere.
+            // It was completed elsewhere, or is another node's now.
             Ok(None) => {
                 shared.desk.finish_queued(lease, Outcome::CallerGone);
                 self.forget(lease.request);
@@ -269,6 +269,16 @@ async fn read(shared: &Shared, lease: Lease) -> Result<Option<QueuedRequest>, St
     let id = lease.request;
     loop {
         let found = shared.store.pending_request(id).await;
+        // After the reading: who owns it at its end may send it.
+        let found = match found {
+            Ok(Some(_)) if shared.queue.watched.is_open() => match shared.store.request(id).await {
+                Ok(record) => found.map(|found| {
+                    found.filter(|_| record.is_some_and(|record| record.owner == shared.boot))
+                }),
+                Err(error) => Err(error),
+            },
+            found => found,
+        };
         match found {
             Err(StoreError::BodyDamaged { .. }) | Ok(_) => return found,
             Err(error) => {

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use glowplug_core::RequestId;
 use glowplug_core::engine::RequestView;
 use glowplug_core::request::Refusal;
-use glowplug_gateway::host::CancelOutcome;
+use glowplug_gateway::host::{CancelOutcome, StoreAway};
 use glowplug_store::{RequestRecord, StoreError, crash_point};
 
 use super::answer::refusal_completion;
+use super::status::away;
 use super::takeover::end_unrun;
 use super::{Live, Place, Queue};
 use crate::apps::App;
@@ -58,9 +59,9 @@ impl Queue {
         shared: &Arc<Shared>,
         app: &str,
         id: RequestId,
-    ) -> CancelOutcome {
+    ) -> Result<CancelOutcome, StoreAway> {
         let found = self.live().by_id.get(&id).map(|live| (*live.app == *app, live.place));
-        match found {
+        Ok(match found {
             Some((false, _) | (_, Place::Accepting)) => CancelOutcome::Unknown,
             Some((true, Place::HeldBack)) => {
                 if self.let_go(app, id) {
@@ -73,17 +74,15 @@ impl Queue {
                 }
             }
             Some((true, Place::Engine)) => self.cancel_here(shared, id).await,
-            None => match shared.store.request(id).await {
-                Ok(Some(record)) if record.app == app => {
-                    self.cancel_elsewhere(shared, record).await
-                }
+            None => match shared.store.request(id).await.map_err(|error| away(&error))? {
+                Some(record) if record.app == app => self.cancel_elsewhere(shared, record).await?,
                 _ => CancelOutcome::Unknown,
             },
-        }
+        })
     }
 
     /// Takes a request out of those that are held back, unless somebody else has just done so.
-    fn let_go(&self, app: &str, id: RequestId) -> bool {
+    pub(super) fn let_go(&self, app: &str, id: RequestId) -> bool {
         let mut held_back = self.held_back();
         let Some(heads) = held_back.get_mut(app) else { return false };
         let before = heads.len();
@@ -131,18 +130,21 @@ impl Queue {
 
     /// Of another node: that one is asked. If it dies before it hears, whoever takes the request over
     /// finds the mark.
-    async fn cancel_elsewhere(&self, shared: &Arc<Shared>, record: RequestRecord) -> CancelOutcome {
+    async fn cancel_elsewhere(
+        &self,
+        shared: &Arc<Shared>,
+        record: RequestRecord,
+    ) -> Result<CancelOutcome, StoreAway> {
         let id = record.id;
         if record.completed.is_some() {
-            return CancelOutcome::AlreadyCompleted;
+            return Ok(CancelOutcome::AlreadyCompleted);
         }
-        if let Err(error) = mark(shared, id).await {
-            tracing::warn!(request = %id, "its cancellation cannot be kept: {error}");
-        }
+        // Without the mark nobody may ever hear of it.
+        mark(shared, id).await.map_err(|error| away(&error))?;
         if let Err(error) = shared.store.ask_cancel(id).await {
             tracing::warn!(request = %id, "the node that owns it cannot be asked to cancel it: {error}");
         }
-        CancelOutcome::Requested
+        Ok(CancelOutcome::Requested)
     }
 
     /// The caller of a request of this node asked another one to cancel it.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use glowplug_api::control::QueuedView;
 use glowplug_core::RequestId;
 use glowplug_core::engine::RequestView;
-use glowplug_gateway::host::{Eta, QueueLog, QueueStatus, ResponseLookup};
-use glowplug_store::{CompletedSummary, RequestRecord, StoredResponse};
+use glowplug_gateway::host::{Eta, QueueLog, QueueStatus, ResponseLookup, StoreAway};
+use glowplug_store::{CompletedSummary, RequestRecord, StoreError, StoredResponse};
 
 use super::{Live, Place, Queue};
 use crate::shared::Shared;
@@ -19,19 +19,17 @@ impl Queue {
         app: &str,
         id: RequestId,
         logs: bool,
-    ) -> Option<QueueStatus> {
+    ) -> Result<Option<QueueStatus>, StoreAway> {
         if let Some(here) = self.status_here(shared, app, id, logs) {
-            return here;
+            return Ok(here);
         }
-        let record = shared.store.request(id).await.ok()??;
-        if record.app != app {
-            return None;
-        }
+        let record = shared.store.request(id).await.map_err(|error| away(&error))?;
+        let Some(record) = record.filter(|record| record.app == app) else { return Ok(None) };
         let logs = if logs { self.stored_logs(shared, id).await } else { Vec::new() };
-        Some(match record.completed {
+        Ok(Some(match record.completed {
             Some(done) => completed(done, logs),
             None => self.status_elsewhere(shared, &record, logs).await,
-        })
+        }))
     }
 
     /// The status of a request of this node; `Some(None)` if it is of another app.
@@ -154,8 +152,8 @@ impl Queue {
         shared: &Shared,
         app: &str,
         id: RequestId,
-    ) -> ResponseLookup {
-        match self.status(shared, app, id, false).await {
+    ) -> Result<ResponseLookup, StoreAway> {
+        Ok(match self.status(shared, app, id, false).await? {
             None => ResponseLookup::Unknown,
             Some(QueueStatus::Completed { .. }) => match shared.store.response(id).await {
                 Ok(Some(StoredResponse { status, headers, body })) => {
@@ -164,12 +162,16 @@ impl Queue {
                 Ok(None) => ResponseLookup::Unknown,
                 Err(error) => {
                     tracing::error!(request = %id, "its answer cannot be read: {error}");
-                    ResponseLookup::Unknown
+                    return Err(away(&error));
                 }
             },
             Some(waiting) => ResponseLookup::NotYet(waiting),
-        }
+        })
     }
+}
+
+pub(super) fn away(error: &StoreError) -> StoreAway {
+    StoreAway { reason: error.to_string() }
 }
 
 fn completed(done: CompletedSummary, logs: Vec<QueueLog>) -> QueueStatus {

@@ -42,6 +42,10 @@ pub(crate) async fn take_over(shared: &Arc<Shared>) -> Result<usize, StoreError>
 
 fn take_up(shared: &Arc<Shared>, head: QueuedHead, cancelled: &HashSet<RequestId>) {
     let (queue, id) = (&shared.queue, head.id);
+    if queue.live().by_id.contains_key(&id) {
+        // It was lost to a node that is gone by now, and is at work here still: nothing has changed.
+        return;
+    }
     let mut live = Live::new(&head.app, &head.path, Place::HeldBack);
     if cancelled.contains(&id) {
         live.cancel_kept = true;
@@ -96,6 +100,17 @@ impl Queue {
             if app.deployed().is_some() {
                 self.release(shared, app);
             }
+        }
+    }
+
+    /// Another node has completed what this one thought its own: its lease had run out.
+    fn completed_elsewhere(&self, shared: &Shared, id: RequestId) {
+        let Some(app) = self.live().by_id.get(&id).map(|live| live.app.clone()) else { return };
+        if self.let_go(&app, id) {
+            self.forget(id);
+        } else {
+            // What comes of it is dropped by the store, which has the answer.
+            shared.desk.abandon(id);
         }
     }
 
@@ -163,7 +178,10 @@ pub(crate) async fn follow_changes(shared: Arc<Shared>) {
     shared.queue.watched.open();
     loop {
         match changes.recv().await {
-            Ok(Change::Completed(id)) => shared.queue.watched.complete(id),
+            Ok(Change::Completed(id)) => {
+                shared.queue.watched.complete(id);
+                shared.queue.completed_elsewhere(&shared, id);
+            }
             Ok(Change::CancelAsked(id)) => shared.queue.cancel_asked(&shared, id),
             Ok(Change::Orphaned) => look(&shared).await,
             Err(RecvError::Lagged(_)) => {
