@@ -47,6 +47,10 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(20);
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// After the store could not be read.
 const STORE_RETRY: Duration = Duration::from_secs(5);
+/// For what one call needs of a store that is away: between two tries, and at most. Together with the longest
+/// call it is less than [`DELIVERY_LEASE`], or nearly so.
+const CALL_RETRY: Duration = Duration::from_secs(1);
+const STORE_PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Webhooks {
     store: Arc<dyn Store>,
@@ -207,7 +211,9 @@ impl Webhooks {
 
     /// What became of the webhook; `None` if its request has been dropped.
     async fn call(&self, delivery: &Delivery) -> Result<Option<DeliveryState>, StoreError> {
-        let Some(body) = self.body(delivery.request).await? else { return Ok(None) };
+        let by = self.clock.now() + STORE_PATIENCE;
+        let body = self.insist(by, || self.body(delivery.request)).await?;
+        let Some(body) = body else { return Ok(None) };
         let at = self.clock.now();
         let outcome = match self.client.target(&delivery.url) {
             Ok(target) => {
@@ -237,8 +243,24 @@ impl Webhooks {
             Outcome::Refused(_) | Outcome::Failed(_) => None,
         };
         let attempt = DeliveryAttempt { at, took: now - at, status, problem };
-        self.store.called(delivery.request, attempt, state).await?;
+        let by = self.clock.now() + STORE_PATIENCE;
+        self.insist(by, || self.store.called(delivery.request, attempt.clone(), state)).await?;
         Ok(Some(state))
+    }
+
+    /// Asks a store that is away again, but not for ever: the delivery is given out again some day.
+    async fn insist<T, F>(&self, by: Timestamp, ask: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match ask().await {
+                Err(StoreError::Unavailable { .. }) if self.clock.now() < by => {
+                    tokio::time::sleep(CALL_RETRY).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// What the webhook of a request says; `None` if the request has been dropped.
