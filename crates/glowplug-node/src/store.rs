@@ -19,7 +19,8 @@ pub(crate) async fn open(config: &Config, ephemeral: bool) -> anyhow::Result<Arc
     let wanted = &config.node.store;
     if let Some(url) = &wanted.postgres {
         let schema = wanted.schema.clone();
-        let options = PostgresOptions { schema, ..PostgresOptions::new(url.expose()) };
+        let lease = wanted.lease;
+        let options = PostgresOptions { schema, lease, ..PostgresOptions::new(url.expose()) };
         let opened = PostgresStore::connect(options).await;
         return Ok(opened.with_context(|| format!("cannot use the queue at {url}"))?);
     }

@@ -103,6 +103,8 @@ pub struct StoreConfig {
     /// `None`: an SQLite database in the data directory.
     pub postgres: Option<DatabaseUrl>,
     pub schema: String,
+    /// How long a node that is not heard of is still taken for alive.
+    pub lease: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +139,9 @@ pub struct RealtimeConfig {
 
 /// A call of a webhook must end well before it may be given to another node.
 const WEBHOOK_TIMEOUT_MAX: Duration = Duration::from_mins(4);
+/// A shorter lease is lost to a short pause of the machine, a longer one delays the work of a dead node.
+const LEASE_MIN: Duration = Duration::from_secs(1);
+const LEASE_MAX: Duration = Duration::from_hours(1);
 /// PostgreSQL cuts longer names off.
 const SCHEMA_BYTES_MAX: usize = 63;
 
@@ -178,6 +183,7 @@ pub(super) fn read(
     refuse_zeros(layers, Section::Realtime, &realtime);
     check_recorder(layers, &recorder);
     check_schema(layers, &store);
+    check_lease(layers, &store);
     check_webhooks(layers, &webhooks);
     let data_dir = match node.text("data_dir") {
         Some(dir) => Some(layers.base(&node.origin("data_dir")).join(dir)),
@@ -273,6 +279,7 @@ impl Tables {
             store: StoreConfig {
                 postgres: self.store.database_url("postgres"),
                 schema: self.store.text("schema")?,
+                lease: self.store.duration("lease")?,
             },
             webhooks: self.webhooks()?,
             files: FilesConfig {
@@ -365,6 +372,15 @@ fn check_schema(layers: &mut Layers, store: &Values) {
         let help =
             format!("use lower-case letters, digits and `_`, at most {SCHEMA_BYTES_MAX} of them");
         layers.problem(store.origin("schema"), message, Some(help));
+    }
+}
+
+fn check_lease(layers: &mut Layers, store: &Values) {
+    let Some(lease) = store.duration("lease") else { return };
+    if !(LEASE_MIN..=LEASE_MAX).contains(&lease) {
+        let range = format!("{} to {}", write_duration(LEASE_MIN), write_duration(LEASE_MAX));
+        let message = format!("`lease` in [node.store] is not within {range}");
+        layers.problem(store.origin("lease"), message, None);
     }
 }
 

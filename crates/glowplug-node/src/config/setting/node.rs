@@ -162,6 +162,13 @@ pub(super) const STORE: &[Setting] = &[
         "The PostgreSQL schema that holds the tables; it is made if it is missing. Nodes that name the same \
          one share it.",
     ),
+    setting(
+        "lease",
+        Kind::Duration,
+        Value("15s"),
+        "How long a node that PostgreSQL no longer hears of is taken for alive. After it the other nodes \
+         take its requests over.",
+    ),
 ];
 
 pub(super) const WEBHOOKS: &[Setting] = &[

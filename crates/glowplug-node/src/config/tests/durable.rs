@@ -17,7 +17,8 @@ fn the_defaults_of_the_queue_are_those_of_its_guide() {
             disk_reserve_bytes: 256 << 20,
         }
     );
-    assert_eq!(node.store, StoreConfig { postgres: None, schema: "glowplug".into() });
+    let lease = Duration::from_secs(15);
+    assert_eq!(node.store, StoreConfig { postgres: None, schema: "glowplug".into(), lease });
     let webhooks = WebhooksConfig {
         allow: Vec::new(),
         first_timeout: Duration::from_secs(15),
@@ -40,6 +41,7 @@ fn the_tables_of_the_queue_are_read() {
         [node.store]
         postgres = "postgres://me:s3cret@db/q"
         schema = "team_a"
+        lease = "2s"
         [node.webhooks]
         allow = ["127.0.0.1", "fd00::/8"]
         calls_max = 3
@@ -53,7 +55,7 @@ fn the_tables_of_the_queue_are_read() {
     assert_eq!((node.queue.retention_requests_max, node.queue.retention_bytes_max), (10, 1 << 30));
     assert_eq!((node.queue.inline_bytes_max, node.queue.disk_reserve_bytes), (0, 1 << 20));
     assert_eq!(node.store.postgres.unwrap().expose(), "postgres://me:s3cret@db/q");
-    assert_eq!(node.store.schema, "team_a");
+    assert_eq!((node.store.schema.as_str(), node.store.lease), ("team_a", Duration::from_secs(2)));
     let allow: Vec<String> = node.webhooks.allow.iter().map(ToString::to_string).collect();
     assert_eq!(allow, ["127.0.0.1/32", "fd00::/8"]);
     assert_eq!(node.webhooks.calls_max, 3);
@@ -111,6 +113,10 @@ fn mistakes_in_the_tables_of_the_queue_are_told() {
         "[node.store]\nschema = 'Team-A'",
         "glowplug.toml:2: `schema` in [node.store] is \"Team-A\"\n  \
          help: use lower-case letters, digits and `_`, at most 63 of them",
+    );
+    check_error(
+        "[node.store]\nlease = '500ms'",
+        "glowplug.toml:2: `lease` in [node.store] is not within 1s to 1h",
     );
     check_error(
         "[node.webhooks]\ntimeout = '5m'",
