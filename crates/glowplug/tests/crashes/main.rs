@@ -7,7 +7,6 @@
 //! `GLOWPLUG_CRASHES` says how many crashes, `GLOWPLUG_CRASH_SEED` repeats a run as far as chance is ours.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its scene must fail")]
-#![expect(clippy::print_stdout, reason = "the seed repeats a run, the sums say what it was")]
 
 mod ledger;
 mod receiver;
@@ -92,7 +91,7 @@ async fn crashes_anywhere_lose_nothing_and_complete_nothing_twice() {
                 node.kill();
                 "at any moment"
             }
-            Some((name, _)) => die_at(&mut node, name, &mut random).await,
+            Some((name, _)) => die_at(&mut node, name, &mut random),
         };
         *deaths.entry(how).or_default() += 1;
         if random.random_bool(0.1) {
@@ -109,7 +108,7 @@ async fn crashes_anywhere_lose_nothing_and_complete_nothing_twice() {
 }
 
 /// Lets the node live a life that ends at a crash point, or by a kill if that is not on its way.
-async fn die_at(node: &mut Served, point: &'static str, random: &mut StdRng) -> &'static str {
+fn die_at(node: &mut Served, point: &'static str, random: &mut StdRng) -> &'static str {
     node.kill();
     let visits = random.random_range(1..=VISITS_MAX);
     let chosen = format!("{point}:{visits}");
