@@ -15,7 +15,7 @@ import redis
 import rq
 
 URL = os.environ["JOBS_REDIS"]
-JOBS = {"celery": 5_000, "rq-simple": 1_500, "rq": 400}
+JOBS = {"celery": 5_000, "rq-simple": 1_500, "rq": 100}
 DEADLINE_SECONDS = 120
 
 app = celery.Celery("jobs", broker=URL, backend=URL)
