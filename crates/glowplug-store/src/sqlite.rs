@@ -112,7 +112,7 @@ impl Default for SqliteOptions {
 }
 
 /// See the module. Dropping it does all writes that were sent and closes the file, as
-/// [`close`](Self::close) does without blocking the thread.
+/// [`close`](crate::Store::close) does without blocking the thread.
 pub struct SqliteStore {
     path: PathBuf,
     bounds: Bounds,
