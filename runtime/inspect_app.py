@@ -349,19 +349,22 @@ def describe_endpoints(function, target):
     return [endpoints[path] for path in sorted(endpoints)]
 
 
+def whole_number(settings, key, path):
+    """A setting that counts or lasts, rounded up; `None` where it is not set."""
+    value = settings.get(key)
+    if value is None:
+        return None
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < 0:
+        message = "`%s` in %s is %r" % (key, path, value)
+        raise Problem("bad_setting", message, "give a number of at least 0")
+    return math.ceil(value)
+
+
 def scaling_settings(settings, path):
     """fal's scaling parameters that are set, as whole numbers."""
-    found = {}
-    for key in SCALING_KEYS:
-        value = settings.get(key)
-        if value is None:
-            continue
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or value < 0:
-            message = "`%s` in %s is %r" % (key, path, value)
-            raise Problem("bad_setting", message, "give a number of at least 0")
-        found[key] = math.ceil(value)
-    return found
+    found = {key: whole_number(settings, key, path) for key in SCALING_KEYS}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def retry_settings(settings, path):
@@ -377,17 +380,10 @@ def retry_settings(settings, path):
     except ValueError as error:
         message = "`retry_config` in %s cannot be used: %s" % (path, error)
         raise Problem("bad_setting", message, "write it as `RetryConfig(server_error=2)`")
-    timeout = settings.get("request_start_timeout")
-    if timeout is not None:
-        number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and math.isfinite(timeout)
-        if not number or timeout < 0:
-            message = "`request_start_timeout` in %s is %r" % (path, timeout)
-            raise Problem("bad_setting", message, "give a number of at least 0")
-        timeout = math.ceil(timeout)
     return {
         "retries": config and {condition: entry["retries"] for condition, entry in config.items()},
         "skip": sorted(settings.get("skip_retry_conditions") or []),
-        "request_start_timeout": timeout,
+        "request_start_timeout": whole_number(settings, "request_start_timeout", path),
     }
 
 

@@ -4,13 +4,13 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use glowplug_artifacts::{
     AppDescription, AppError, AppProblem, HealthCheck, ProblemKind, ProgressSender, PythonApps,
-    ScalingOverrides,
+    RetrySettings, ScalingOverrides,
 };
 
 async fn inspect(file: &Path, class: Option<&str>) -> Result<AppDescription, AppError> {
@@ -137,6 +137,36 @@ async fn mistakes_in_the_source_are_shown_where_they_are() {
     let found = check(app).await;
     assert_eq!(found.kind, ProblemKind::BadSetting);
     assert!(found.message.contains("`keep_alive`"), "{found}");
+}
+
+#[tokio::test]
+async fn retries_are_read_in_every_form_that_fal_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |settings: &str| {
+        let file = folder.path().join("app.py");
+        let text = format!(
+            "import fal\nfrom fal.sdk import RetryConfig\nclass A(fal.App, {settings}):\n    \
+             @fal.endpoint('/')\n    def f(self) -> dict: return {{}}\n"
+        );
+        fs::write(&file, text).unwrap();
+        file
+    };
+    for settings in [
+        "retry_config=RetryConfig(server_error=2)",
+        "retry_config={'server_error': {'retries': 2}}",
+    ] {
+        let app = inspect(&write(settings), Some("A")).await.unwrap();
+        let retries = BTreeMap::from([("server_error".to_owned(), 2)]);
+        assert_eq!(app.retry.retries, Some(retries), "{settings}");
+    }
+    let others = "skip_retry_conditions=['timeout'], request_start_timeout=30";
+    let app = inspect(&write(others), Some("A")).await.unwrap();
+    let expected = RetrySettings {
+        retries: None,
+        skip: vec!["timeout".to_owned()],
+        request_start_timeout: Some(30),
+    };
+    assert_eq!(app.retry, expected);
 }
 
 #[tokio::test]
