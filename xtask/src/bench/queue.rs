@@ -3,7 +3,8 @@
 //! Submits: HTTP callers that each wait until their request is on the disk, beside clients of PostgreSQL that
 //! insert a row of the same size and commit, and clients of Redis that push with `appendfsync always`. Every
 //! one of them syncs before it answers. Jobs: from the first submit until the last of many no-op jobs is
-//! done, beside Celery and RQ on such a Redis.
+//! done, beside Celery and RQ on such a Redis. Both are measured with the queue in the node's own database
+//! and with the queue on the PostgreSQL server that takes the plain inserts in its turn.
 //!
 //! Everything runs on the same cores and the same disk, the load included, in turn.
 
@@ -20,6 +21,7 @@ use anyhow::{Context, Result};
 
 use super::{Better, Case, Measured, fresh_folder, median};
 use crate::stopwatch::Stopwatch;
+use ours::Store;
 
 pub(super) const NAME: &str = "queue";
 /// How many callers submit at once.
@@ -33,10 +35,18 @@ const SUBMITS_GOAL: f64 = 1.0;
 const JOBS_GOAL: f64 = 10.0;
 const SYNCS: usize = 500;
 
+/// The cases by callers: with the node's own database, and on PostgreSQL.
+const SUBMITS: [[&str; 2]; CALLERS.len()] = [
+    ["durable submits, 64 callers", "durable submits on PostgreSQL, 64 callers"],
+    ["durable submits, 512 callers", "durable submits on PostgreSQL, 512 callers"],
+];
+const JOBS: [&str; 2] = ["no-op jobs end to end", "no-op jobs end to end on PostgreSQL"];
+
 /// Who takes submits.
-const TAKERS: [&str; 3] = ["glowplug", "PostgreSQL inserts", "Redis appendfsync always"];
+const TAKERS: [&str; 4] =
+    ["glowplug", "glowplug on PostgreSQL", "PostgreSQL inserts", "Redis appendfsync always"];
 /// Who does jobs.
-const DOERS: [&str; 4] = ["glowplug", "Celery", "RQ SimpleWorker", "RQ"];
+const DOERS: [&str; 5] = ["glowplug", "glowplug on PostgreSQL", "Celery", "RQ SimpleWorker", "RQ"];
 
 pub(super) fn measure(program: &Path, rounds: usize) -> Result<Measured> {
     let folder = fresh_folder(NAME)?;
@@ -54,8 +64,12 @@ pub(super) fn measure(program: &Path, rounds: usize) -> Result<Measured> {
             for turn in 0..TAKERS.len() {
                 let taker = (turn + round) % TAKERS.len();
                 let per_second = match taker {
-                    0 => ours.submits(&folder, *callers, LOAD_SECONDS)?,
-                    1 => postgres.inserts(*callers, LOAD_SECONDS)?,
+                    0 => ours.submits(&folder, &Store::Own, *callers, LOAD_SECONDS)?,
+                    1 => {
+                        let store = Store::Postgres(postgres.empty_store()?);
+                        ours.submits(&folder, &store, *callers, LOAD_SECONDS)?
+                    }
+                    2 => postgres.inserts(*callers, LOAD_SECONDS)?,
                     _ => redis.pushes(*callers, LOAD_SECONDS)?,
                 };
                 eprintln!("round {round}: {callers} callers, {}: {per_second:.0}/s", TAKERS[taker]);
@@ -64,9 +78,13 @@ pub(super) fn measure(program: &Path, rounds: usize) -> Result<Measured> {
         }
         for (doer, done) in jobs.iter_mut().enumerate() {
             let per_second = match doer {
-                0 => ours.jobs(&folder, LOAD_SECONDS)?,
-                1 => python.jobs("celery")?,
-                2 => python.jobs("rq-simple")?,
+                0 => ours.jobs(&folder, &Store::Own, LOAD_SECONDS)?,
+                1 => {
+                    let store = Store::Postgres(postgres.empty_store()?);
+                    ours.jobs(&folder, &store, LOAD_SECONDS)?
+                }
+                2 => python.jobs("celery")?,
+                3 => python.jobs("rq-simple")?,
                 _ => python.jobs("rq")?,
             };
             eprintln!("round {round}: jobs, {}: {per_second:.0}/s", DOERS[doer]);
@@ -84,34 +102,43 @@ fn report(
     versions: Vec<(String, String)>,
 ) -> Measured {
     let (mut cases, mut rounds) = (Vec::new(), Vec::new());
-    let names = ["durable submits, 64 callers", "durable submits, 512 callers"];
-    for (case, taken) in names.into_iter().zip(submits) {
-        let goals = [None, Some(SUBMITS_GOAL), None];
-        compare(&mut cases, case, TAKERS.iter().zip(taken).zip(goals));
+    for (names, taken) in SUBMITS.into_iter().zip(submits) {
+        let [own, on_postgres, inserts, pushes] = taken.each_ref().map(|values| median(values));
+        let [_, _, inserts_name, pushes_name] = TAKERS;
+        let peers = [(inserts_name, inserts, Some(SUBMITS_GOAL)), (pushes_name, pushes, None)];
+        compare(&mut cases, names[0], own, &peers);
+        compare(&mut cases, names[1], on_postgres, &[(inserts_name, inserts, None)]);
         for (taker, values) in TAKERS.iter().zip(taken) {
-            rounds.push((format!("{taker}, {case} (1/s)"), values.clone()));
+            rounds.push((format!("{taker}, {} (1/s)", names[0]), values.clone()));
         }
     }
-    let case = "no-op jobs end to end";
-    compare(&mut cases, case, DOERS.iter().zip(jobs).zip([None, Some(JOBS_GOAL), None, None]));
+    let [own, on_postgres, celery, rq_simple, rq] = jobs.each_ref().map(|values| median(values));
+    let [_, _, celery_name, rq_simple_name, rq_name] = DOERS;
+    let peers = [
+        (celery_name, celery, Some(JOBS_GOAL)),
+        (rq_simple_name, rq_simple, None),
+        (rq_name, rq, None),
+    ];
+    compare(&mut cases, JOBS[0], own, &peers);
+    compare(&mut cases, JOBS[1], on_postgres, &[(celery_name, celery, None)]);
     for (doer, values) in DOERS.iter().zip(jobs) {
-        rounds.push((format!("{doer}, {case} (1/s)"), values.clone()));
+        rounds.push((format!("{doer}, {} (1/s)", JOBS[0]), values.clone()));
     }
     eprintln!("the disk syncs 4 KiB in {:.0} µs (median)", median(syncs));
     rounds.push(("sync of 4 KiB, p50 (µs)".to_owned(), syncs.to_vec()));
     Measured { cases, rounds, versions }
 }
 
-/// The first beside each of the others.
-fn compare<'a>(
+/// What we do a second beside each of the peers, of which those with a goal must be reached.
+fn compare(
     cases: &mut Vec<Case>,
     case: &'static str,
-    mut all: impl Iterator<Item = ((&'a &'static str, &'a Vec<f64>), Option<f64>)>,
+    ours: f64,
+    peers: &[(&str, f64, Option<f64>)],
 ) {
-    let Some(((_, ours), _)) = all.next() else { return };
-    for ((peer, values), goal) in all {
-        let peer = (*peer, median(values));
-        cases.push(Case::new((NAME, case), median(ours), peer, "1/s", Better::Higher, goal));
+    for (name, peer, goal) in peers {
+        let peer = (*name, *peer);
+        cases.push(Case::new((NAME, case), ours, peer, "1/s", Better::Higher, *goal));
     }
 }
 
@@ -132,4 +159,48 @@ fn sync_micros(folder: &Path) -> Result<f64> {
     };
     let micros = write().with_context(|| format!("cannot write {}", path.display()))?;
     Ok(median(&micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_store_is_beside_its_own_peers() {
+        let submits = [
+            [vec![40.0], vec![10.0], vec![20.0], vec![80.0]],
+            [vec![41.0], vec![11.0], vec![21.0], vec![81.0]],
+        ];
+        let jobs = [vec![30.0], vec![12.0], vec![3.0], vec![2.0], vec![1.0]];
+        let measured = report(&submits, &jobs, &[100.0], Vec::new());
+        let seen = measured.cases.iter().map(|case| {
+            let rates = format!("{:.0} beside {:.0}", case.ours, case.peer);
+            (case.case, case.peer_name.as_str(), rates, case.goal.is_some())
+        });
+        let expected = [
+            ("durable submits, 64 callers", "PostgreSQL inserts", "40 beside 20", true),
+            ("durable submits, 64 callers", "Redis appendfsync always", "40 beside 80", false),
+            (
+                "durable submits on PostgreSQL, 64 callers",
+                "PostgreSQL inserts",
+                "10 beside 20",
+                false,
+            ),
+            ("durable submits, 512 callers", "PostgreSQL inserts", "41 beside 21", true),
+            ("durable submits, 512 callers", "Redis appendfsync always", "41 beside 81", false),
+            (
+                "durable submits on PostgreSQL, 512 callers",
+                "PostgreSQL inserts",
+                "11 beside 21",
+                false,
+            ),
+            ("no-op jobs end to end", "Celery", "30 beside 3", true),
+            ("no-op jobs end to end", "RQ SimpleWorker", "30 beside 2", false),
+            ("no-op jobs end to end", "RQ", "30 beside 1", false),
+            ("no-op jobs end to end on PostgreSQL", "Celery", "12 beside 3", false),
+        ];
+        let expected =
+            expected.map(|(case, peer, rates, goal)| (case, peer, rates.to_owned(), goal));
+        assert_eq!(seen.collect::<Vec<_>>(), expected);
+    }
 }

@@ -26,6 +26,15 @@ pub(super) struct Ours {
     server: PathBuf,
 }
 
+/// Where the queue is.
+#[derive(Debug)]
+pub(super) enum Store {
+    /// In the node's data folder.
+    Own,
+    /// At this URL.
+    Postgres(String),
+}
+
 /// How many requests of an app are not complete.
 #[derive(Debug, Deserialize)]
 struct Queue {
@@ -40,9 +49,15 @@ impl Ours {
     }
 
     /// Submits per second to an app that is never ready, so that nothing but accepting is measured.
-    pub(super) fn submits(&self, folder: &Path, callers: u32, seconds: u32) -> Result<f64> {
+    pub(super) fn submits(
+        &self,
+        folder: &Path,
+        store: &Store,
+        callers: u32,
+        seconds: u32,
+    ) -> Result<f64> {
         let app = "[apps.job]\ncommand = [\"sleep\", \"1000\"]\nmax_concurrency = 1\n";
-        let node = self.node(folder, app)?;
+        let node = self.node(folder, store, app)?;
         let script = script(folder)?;
         let seen = self.wrk.load(&submit_url(&node), callers, seconds, Some(&script))?;
         let queue = queue(&node)?;
@@ -56,14 +71,14 @@ impl Ours {
     }
 
     /// Jobs per second from the first submit until the last is done.
-    pub(super) fn jobs(&self, folder: &Path, seconds: u32) -> Result<f64> {
+    pub(super) fn jobs(&self, folder: &Path, store: &Store, seconds: u32) -> Result<f64> {
         let server =
             serde_json::to_string(&self.server).context("the program's path is no text")?;
         let app = format!(
             "[apps.job]\ncommand = [{server}]\nmin_concurrency = 1\nmax_concurrency = 1\n\
              max_multiplexing = 64\n"
         );
-        let node = self.node(folder, &app)?;
+        let node = self.node(folder, store, &app)?;
         let script = script(folder)?;
         node.post("/run/local/job/", "{}")?;
         let watch = Stopwatch::start();
@@ -79,13 +94,17 @@ impl Ours {
     }
 
     /// A node with nothing from before.
-    fn node(&self, folder: &Path, app: &str) -> Result<Node> {
+    fn node(&self, folder: &Path, store: &Store, app: &str) -> Result<Node> {
         let home = folder.join("node");
         let _ = fs::remove_dir_all(&home);
         fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
+        let store = match store {
+            Store::Own => String::new(),
+            Store::Postgres(url) => format!("[node.store]\npostgres = \"{url}\"\n\n"),
+        };
         let config = format!(
             "[node]\nlog_level = \"warn\"\nadopt_timeout = \"5s\"\n\n[node.limits]\n\
-             waiting_max = 10000000\n\n{app}"
+             waiting_max = 10000000\n\n{store}{app}"
         );
         Node::start(&self.program, &home, &config)
     }

@@ -80,6 +80,12 @@ impl Postgres {
             .with_context(|| format!("cannot read what pgbench said:\n{said}"))
     }
 
+    /// The URL of a database in which no node has kept anything yet.
+    pub(super) fn empty_store(&self) -> Result<String> {
+        self.sql("DROP SCHEMA IF EXISTS glowplug CASCADE")?;
+        Ok(format!("postgres://bench@127.0.0.1:{}/postgres?sslmode=disable", self.port))
+    }
+
     pub(super) fn version(&self) -> Result<(String, String)> {
         Ok(("PostgreSQL".to_owned(), self.sql("SHOW server_version")?.trim().to_owned()))
     }
