@@ -51,6 +51,15 @@ impl Problem {
         self
     }
 
+    /// The same as the last word on a queued request. What could be tried again was, so that nobody is told to.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        if self.hint == RetryHint::Temporary {
+            self.hint = RetryHint::None;
+        }
+        self
+    }
+
     pub fn answer(&self) -> Response<Body> {
         let body = ErrorBody { detail: self.detail.clone(), error_type: self.kind };
         self.answer_with(&body)

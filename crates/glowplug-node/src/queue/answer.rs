@@ -57,9 +57,9 @@ pub(super) fn problem_completion(problem: &Problem, at: Timestamp, attempts: u32
     Completion { at, response, error, inference_seconds: None, attempts }
 }
 
-/// What a direct caller would have been answered.
+/// What a direct caller would have been answered, but that trying again is over.
 fn problem_response(problem: &Problem) -> StoredResponse {
-    let answer = problem.answer();
+    let answer = problem.clone().settled().answer();
     let headers = answer.headers().iter().map(|(name, value)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     });
