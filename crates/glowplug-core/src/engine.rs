@@ -54,6 +54,7 @@ use crate::ids::{AppId, RequestId, RunnerId};
 use crate::lifecycle::Input;
 use crate::request::{Mode, Refusal};
 use crate::resources::{Capacity, Ledger};
+use crate::retry::Delays;
 use crate::spec::AppSpec;
 use crate::time::Timestamp;
 use state::{App, Request, Runner, count};
@@ -68,11 +69,18 @@ pub struct Config {
     pub waiting_max: usize,
     /// How long an app with waiting requests may be kept out by others that are in use.
     pub contention_wait_max: Duration,
+    /// Between the attempts of one request.
+    pub retry_delays: Delays,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { boot: 1, waiting_max: 100_000, contention_wait_max: Duration::from_secs(30) }
+        Self {
+            boot: 1,
+            waiting_max: 100_000,
+            contention_wait_max: Duration::from_secs(30),
+            retry_delays: Delays::default(),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ mod course;
 
 use std::fmt;
 
-pub use course::{ATTEMPTS_MAX, Course, DELAY_CAP, DELAY_FIRST, delay};
+pub use course::{ATTEMPTS_MAX, Course, Delays};
 
 use crate::request::Outcome;
 

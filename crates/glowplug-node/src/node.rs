@@ -12,6 +12,7 @@ use glowplug_artifacts::PythonApps;
 use glowplug_core::Event;
 use glowplug_core::engine::{Config as EngineConfig, Engine};
 use glowplug_core::resources::{Capacity, Gpu};
+use glowplug_core::retry::Delays;
 use glowplug_core::spec::Overrides;
 use glowplug_gateway::host::Host;
 use glowplug_gateway::options::{ProxyOrigins, SocketOptions};
@@ -349,6 +350,10 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
             boot,
             waiting_max: config.node.limits.waiting_max as usize,
             contention_wait_max: config.node.contention.wait_max,
+            retry_delays: Delays {
+                first: config.node.queue.retry_delay,
+                max: config.node.queue.retry_delay_max,
+            },
         },
         capacity(&config),
     );

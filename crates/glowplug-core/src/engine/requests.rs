@@ -219,7 +219,7 @@ impl Engine {
         let rules = self.apps.get(&app_id).filter(|app| !app.removed).map(|app| &app.spec.retry);
         let condition = rules.and_then(|rules| request.course.go_on(again, rules));
         if let Some(condition) = condition {
-            let delay = retry::delay(lease.request, lease.attempt);
+            let delay = self.config.retry_delays.after(lease.request, lease.attempt);
             self.try_again_later(now, lease, delay);
             let what = What::Retried { condition, attempt: lease.attempt, delay };
             self.note(now, app_id, Some(lease.runner), Some(lease.request), what);

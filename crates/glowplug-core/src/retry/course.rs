@@ -8,9 +8,20 @@ use crate::request::Mode;
 
 /// Attempts of one request in all, the first included (fal's ceiling).
 pub const ATTEMPTS_MAX: u32 = 10;
-/// Longest wait before the second attempt; doubles from then on.
-pub const DELAY_FIRST: Duration = Duration::from_millis(250);
-pub const DELAY_CAP: Duration = Duration::from_secs(30);
+
+/// How long requests wait between their attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delays {
+    /// Longest wait before the second attempt; doubles from then on.
+    pub first: Duration,
+    pub max: Duration,
+}
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self { first: Duration::from_millis(250), max: Duration::from_secs(30) }
+    }
+}
 
 /// How many additional attempts a request gets under which condition, and how many it has had. Small, since
 /// every waiting request has one.
@@ -78,13 +89,15 @@ impl Budgets {
     }
 }
 
-/// How long a request waits after so many attempts: half of a time that doubles, and of the other half as
-/// much as its id says, so that requests that failed together do not come back together.
-pub fn delay(request: RequestId, attempts: u32) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(16);
-    let longest = DELAY_CAP.min(DELAY_FIRST.saturating_mul(1 << doublings));
-    let half = longest / 2;
-    half + half * luck(request, attempts) / LUCK_MAX
+impl Delays {
+    /// How long a request waits after so many attempts: half of a time that doubles, and of the other half
+    /// as much as its id says, so that requests that failed together do not come back together.
+    pub fn after(&self, request: RequestId, attempts: u32) -> Duration {
+        let doublings = attempts.saturating_sub(1).min(16);
+        let longest = self.max.min(self.first.saturating_mul(1 << doublings));
+        let half = longest / 2;
+        half + half.saturating_mul(luck(request, attempts)) / LUCK_MAX
+    }
 }
 
 const LUCK_MAX: u32 = 1 << 10;
@@ -196,8 +209,10 @@ mod tests {
 
     #[test]
     fn waits_double_and_are_spread() {
+        let delays = Delays::default();
+        let delay = |request, attempts| delays.after(request, attempts);
         for attempts in 1..ATTEMPTS_MAX {
-            let longest = DELAY_CAP.min(DELAY_FIRST * (1 << (attempts - 1)));
+            let longest = delays.max.min(delays.first * (1 << (attempts - 1)));
             let waits: Vec<Duration> =
                 (0..1_000).map(|id| delay(RequestId(id << 70), attempts)).collect();
             assert!(waits.iter().all(|wait| (longest / 2..=longest).contains(wait)));

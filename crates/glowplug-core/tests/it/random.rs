@@ -420,7 +420,7 @@ fn heal(world: &mut World, was_shut_down: bool) {
 }
 
 fn play(capacity: Capacity, plans: &[AppPlan], steps: Vec<Step>, untidy: bool) {
-    let config = Config { boot: 2, waiting_max: 40, contention_wait_max: Duration::from_secs(30) };
+    let config = Config { boot: 2, waiting_max: 40, ..Config::default() };
     let mut world = World::new(capacity, config);
     world.untidy = untidy;
     for (app, plan) in (0..).zip(plans) {

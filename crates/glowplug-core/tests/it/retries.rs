@@ -8,7 +8,7 @@ use glowplug_core::engine::Config;
 use glowplug_core::event::{Event, StopRequest};
 use glowplug_core::request::{Answer, Arrival, Mode, Outcome, Priority, Refusal};
 use glowplug_core::retry::Condition::{ClientError, ConnectionError, ServerError, Timeout};
-use glowplug_core::retry::{Budgets, Condition, Conditions, DELAY_CAP, Rules, Wish};
+use glowplug_core::retry::{Budgets, Condition, Conditions, Delays, Rules, Wish};
 use glowplug_core::spec::{AppSpec, Scaling};
 use glowplug_core::{Action, CallerId, Engine, Lease, RequestId, Timestamp};
 
@@ -123,7 +123,7 @@ impl Stage {
                 assert_eq!(refusal, Refusal::RequestTimeout { seconds: 30 });
             }
             Action::Retry { lease, delay } => {
-                assert!(delay > Duration::ZERO && delay <= DELAY_CAP, "{delay:?}");
+                assert!(delay > Duration::ZERO && delay <= Delays::default().max, "{delay:?}");
                 assert_eq!(lease.attempt, self.attempts);
             }
             Action::Deliver { .. } => self.delivered = true,

@@ -96,6 +96,9 @@ pub struct QueueConfig {
     pub inline_bytes_max: u64,
     /// With less room than this on the disk no request is accepted.
     pub disk_reserve_bytes: u64,
+    /// The longest wait before a second attempt; doubles with each further one.
+    pub retry_delay: Duration,
+    pub retry_delay_max: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,6 +302,8 @@ impl Tables {
             retention_bytes_max: queue.bytes("retention_bytes_max")?,
             inline_bytes_max: queue.bytes("inline_bytes_max")?,
             disk_reserve_bytes: queue.bytes("disk_reserve")?,
+            retry_delay: queue.duration("retry_delay")?,
+            retry_delay_max: queue.duration("retry_delay_max")?,
         })
     }
 

@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import socket
+import socketserver
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ import urllib.parse
 
 ledger = os.environ["LEDGER"]
 cancelled = set()
+others = []
 changed = threading.Condition()
 
 
@@ -24,6 +26,17 @@ def attempts(request, path):
     with open(ledger) as file:
         entries = map(json.loads, file)
         return sum(entry["id"] == request and entry["path"] == path for entry in entries)
+
+
+def fill_the_line():
+    """Connects until nobody else can, which is when the next one is not there at once."""
+    while True:
+        others.append(socket.socket())
+        others[-1].settimeout(0.5)
+        try:
+            others[-1].connect(server.server_address)
+        except TimeoutError:
+            return
 
 
 def until_cancelled(request, seconds):
@@ -47,7 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def serve(self):
         body = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
         url = urllib.parse.urlsplit(self.path)
-        asked = dict(urllib.parse.parse_qsl(url.query))
+        asked = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
         request = self.headers.get("x-fal-request-id")
         entry = {"id": request, "method": self.command, "path": url.path, "pid": os.getpid()}
         write_down(entry | {"caller": self.headers.get("x-fal-caller-user-id")})
@@ -63,7 +76,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.answer(200, {}, [("x-long", "v" * int(asked["bytes"]))])
             case "/die":
                 os._exit(3)
-            case "/drop":
+            case "/mixed" if attempts(request, url.path) % 2 == 0:
+                self.answer(504, {})
+            case "/drop" | "/mixed":
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
             case "/half":
@@ -77,6 +92,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 server.shutdown()
                 server.socket.shutdown(socket.SHUT_RDWR)
                 server.socket.close()
+                self.answer(200, {"pid": os.getpid()}, [("connection", "close")])
+                self.close_connection = True
+            case "/full":
+                # It listens on, and whoever wants to connect from now on waits for an answer.
+                server.shutdown()
+                server.socket.listen(0)
+                fill_the_line()
+                self.answer(200, {"pid": os.getpid()}, [("connection", "close")])
+                self.close_connection = True
+            case "/other-kind":
+                # Under the address of its socket is one now that takes no connections.
+                os.unlink(os.environ["GLOWPLUG_SOCKET"])
+                others.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+                others[-1].bind(os.environ["GLOWPLUG_SOCKET"])
                 self.answer(200, {"pid": os.getpid()}, [("connection", "close")])
                 self.close_connection = True
             case "/job":
@@ -93,7 +122,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 while not os.path.exists(asked["file"]):
                     time.sleep(0.01)
                 write_down({"id": request, "method": "END", "path": url.path, "pid": os.getpid()})
-                self.answer(200, {"passed": True})
+                hints = [("x-fal-runner-hints", asked["hints"])] if "hints" in asked else []
+                self.answer(200, {"passed": True, "pid": os.getpid()}, hints)
+            case "/work":
+                time.sleep(float(asked["seconds"]))
+                self.answer(200, {"pid": os.getpid()})
             case "/say":
                 print(asked["words"], flush=True)
                 self.answer(200, {"said": asked["words"]})
@@ -115,11 +148,21 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
 
+class UnixServer(Server):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self):
+        socketserver.TCPServer.server_bind(self)
+
+
 if "NEVER" in os.environ:
     time.sleep(1000)
 if "BROKEN" in os.environ:
     sys.exit("no model here")
-server = Server(("127.0.0.1", int(os.environ["PORT"])), Handler)
+if "GLOWPLUG_SOCKET" in os.environ:
+    server = UnixServer(os.environ["GLOWPLUG_SOCKET"], Handler)
+else:
+    server = Server(("127.0.0.1", int(os.environ["PORT"])), Handler)
 server.serve_forever()
 # It is deaf: what is left is to wait for the end.
 time.sleep(1000)

@@ -9,4 +9,5 @@ mod ground;
 mod headers;
 mod outcomes;
 mod queue_api;
+mod retries;
 mod webhooks;

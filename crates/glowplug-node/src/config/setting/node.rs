@@ -145,6 +145,19 @@ pub(super) const QUEUE: &[Setting] = &[
         "New requests are refused with 507 while the data directory's disk has less room than this, so that \
          those that were accepted can still be completed.",
     ),
+    setting(
+        "retry_delay",
+        Kind::Duration,
+        Value("250ms"),
+        "How long a request that is tried again waits before its second attempt, at most: half of it always, \
+         and a part of the other half that differs from request to request. Doubles with each attempt.",
+    ),
+    setting(
+        "retry_delay_max",
+        Kind::Duration,
+        Value("30s"),
+        "What the wait between two attempts of a request does not grow beyond.",
+    ),
 ];
 
 pub(super) const STORE: &[Setting] = &[

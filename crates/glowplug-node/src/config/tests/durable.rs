@@ -15,6 +15,8 @@ fn the_defaults_of_the_queue_are_those_of_its_guide() {
             retention_bytes_max: 10 << 30,
             inline_bytes_max: 64 << 10,
             disk_reserve_bytes: 256 << 20,
+            retry_delay: Duration::from_millis(250),
+            retry_delay_max: Duration::from_secs(30),
         }
     );
     let lease = Duration::from_secs(15);
@@ -38,6 +40,8 @@ fn the_tables_of_the_queue_are_read() {
         retention_bytes_max = "1GiB"
         inline_bytes_max = 0
         disk_reserve = "1MiB"
+        retry_delay = "5ms"
+        retry_delay_max = "1m"
         [node.store]
         postgres = "postgres://me:s3cret@db/q"
         schema = "team_a"
@@ -54,6 +58,8 @@ fn the_tables_of_the_queue_are_read() {
     assert_eq!(node.queue.retention, Duration::from_hours(48));
     assert_eq!((node.queue.retention_requests_max, node.queue.retention_bytes_max), (10, 1 << 30));
     assert_eq!((node.queue.inline_bytes_max, node.queue.disk_reserve_bytes), (0, 1 << 20));
+    assert_eq!(node.queue.retry_delay, Duration::from_millis(5));
+    assert_eq!(node.queue.retry_delay_max, Duration::from_mins(1));
     assert_eq!(node.store.postgres.unwrap().expose(), "postgres://me:s3cret@db/q");
     assert_eq!((node.store.schema.as_str(), node.store.lease), ("team_a", Duration::from_secs(2)));
     let allow: Vec<String> = node.webhooks.allow.iter().map(ToString::to_string).collect();
