@@ -23,6 +23,9 @@ use crate::run;
 use crate::tokens;
 use crate::websocket;
 
+/// What webhooks are verified with, which receivers fetch from one of fal's hosts. The node answers it.
+const PUBLIC_KEYS: &str = "/.well-known/jwks.json";
+
 /// Who is at the other end of a connection. In the extensions of requests given to the fallback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -135,21 +138,27 @@ async fn as_fal(
     }
 }
 
-/// Answers by those of our routes that a service of fal has.
+/// Answers by those of our routes that a service of fal has. The node's own API is none of them: a page that
+/// may use `/proxy` would read and change everything by it.
 async fn on_service(
     exchange: &mut Exchange,
     peer: &Peer,
     service: Service,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
-    let ours = match Route::parse(request.uri().path()) {
+    let path = request.uri().path();
+    let ours = match Route::parse(path) {
         Ok(route) => service.has(&route),
         Err(_) => service.has(&Route::Other),
     };
     if ours {
         return Box::pin(route(exchange, peer, request)).await;
     }
-    Ok(fallback(exchange, peer, request).await)
+    if path == PUBLIC_KEYS {
+        return Ok(fallback(exchange, peer, request).await);
+    }
+    let detail = format!("nothing of fal's is served at `{path}`");
+    Err(Problem::new(ErrorType::NotFound, detail))
 }
 
 async fn fallback(

@@ -36,9 +36,15 @@ async fn the_target_chooses_the_route() {
     assert_eq!((status, &body["status"], &body["logs"]), (202, &json!("IN_QUEUE"), &json!([])));
     assert_eq!(headers["x-fal-request-id"], id);
 
-    let rest = with(post("/proxy", "{}"), &[(TARGET, "https://rest.fal.ai/users/current")]);
-    let (status, _, body) = ask(address, rest).await;
-    assert_eq!((status, &body[..]), (200, &b"fallback POST /users/current"[..]));
+    let keys = with(get("/proxy"), &[(TARGET, "https://rest.fal.ai/.well-known/jwks.json")]);
+    let (status, _, body) = ask(address, keys).await;
+    assert_eq!((status, &body[..]), (200, &b"fallback GET /.well-known/jwks.json"[..]));
+    // A page that may call apps may not rule the node.
+    for own in ["/api/v1/keys", "/metrics", "/users/current", "/.well-known/other", "/"] {
+        let rest = with(post("/proxy", "{}"), &[(TARGET, &format!("https://rest.fal.ai{own}"))]);
+        let (status, _, body) = ask_json(address, rest).await;
+        assert_eq!((status, &body["error_type"]), (404, &json!("not_found")), "{own}");
+    }
 
     for target in
         [None, Some("http://169.254.169.254/"), Some("nonsense"), Some("https://fal.run:1/a/b")]
