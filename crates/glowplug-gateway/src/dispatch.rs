@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use glowplug_api::ErrorType;
 use glowplug_core::RequestId;
-use http::uri::Scheme;
-use http::{HeaderValue, Method, Request, Response};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{Authority, Scheme};
+use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 
 use crate::answer::Problem;
@@ -45,6 +46,12 @@ impl Peer {
         let prefix = if self.as_fal { "" } else { "/queue" };
         format!("{}://{authority}{prefix}", self.scheme)
     }
+}
+
+/// How a caller named us: in `Host`, or in what stands for it in HTTP/2.
+pub(crate) fn authority(headers: &HeaderMap, uri: &Uri) -> Option<Authority> {
+    let named = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    named.and_then(|host| host.parse().ok()).or_else(|| uri.authority().cloned())
 }
 
 /// One request while it is being answered.

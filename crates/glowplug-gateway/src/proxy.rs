@@ -8,6 +8,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
 
 use crate::body::Body;
+use crate::dispatch::authority;
 use crate::header::TARGET_URL;
 use crate::options::ProxyOrigins;
 use crate::path::Route;
@@ -90,7 +91,7 @@ pub(crate) fn retarget<B>(request: &mut Request<B>) -> Result<Service, ProxyErro
     let value = request.headers_mut().remove(TARGET_URL).ok_or(ProxyError::Missing)?;
     let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
     let (service, path) = parse(&text)?;
-    *request.uri_mut() = Uri::from(path);
+    lead_to(request, path);
     Ok(service)
 }
 
@@ -107,8 +108,18 @@ pub(crate) fn retarget_by_host<B>(request: &mut Request<B>) -> Result<Service, P
     let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
     let path = [service.prefix(), path].concat();
     let malformed = |_| ProxyError::Malformed { url: path.clone() };
-    *request.uri_mut() = Uri::from(PathAndQuery::try_from(path.as_str()).map_err(malformed)?);
+    lead_to(request, PathAndQuery::try_from(path.as_str()).map_err(malformed)?);
     Ok(service)
+}
+
+/// In HTTP/2 the URI alone says how the caller named us, and addresses in answers are made of that name.
+fn lead_to<B>(request: &mut Request<B>, path: PathAndQuery) {
+    if let Some(named) = authority(request.headers(), request.uri())
+        && let Ok(named) = HeaderValue::from_str(named.as_str())
+    {
+        request.headers_mut().insert(header::HOST, named);
+    }
+    *request.uri_mut() = Uri::from(path);
 }
 
 fn parse(text: &str) -> Result<(Service, PathAndQuery), ProxyError> {

@@ -15,14 +15,13 @@ use glowplug_api::queue::{
 };
 use glowplug_core::RequestId;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Incoming;
 
 use crate::answer::{Problem, json};
 use crate::auth;
 use crate::body::Body;
-use crate::dispatch::{Exchange, Peer};
+use crate::dispatch::{Exchange, Peer, authority};
 use crate::header::ETA_SECONDS;
 use crate::host::{
     Access, Caller, CancelOutcome, Eta, QueueLog, QueueStatus, ResponseLookup, StoreAway,
@@ -232,10 +231,7 @@ fn links(
     app: &str,
     id: RequestId,
 ) -> Links {
-    let named = parts.headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let authority = named
-        .and_then(|host| host.parse::<Authority>().ok())
-        .or_else(|| parts.uri.authority().cloned())
+    let authority = authority(&parts.headers, &parts.uri)
         .map_or_else(|| listen.to_string(), |authority| authority.to_string());
     let response_url = format!("{}/{app}/requests/{id}", peer.queue_base(&authority));
     Links {

@@ -1,11 +1,10 @@
 //! Addresses of files and uploads, as the one who gets them can reach them.
 
-use http::header::{self, HeaderMap};
-use http::uri::Authority;
+use http::Request;
 
 use super::name::encoded;
 use super::{FileView, Files, UploadView};
-use crate::dispatch::Peer;
+use crate::dispatch::{Peer, authority};
 
 /// Scheme and authority, without a slash at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,16 +13,16 @@ pub(super) struct Base(String);
 impl Base {
     /// As the caller reached us. Behind one of fal's names that is the socket itself: the name means us to
     /// this caller alone, and the address is handed to apps.
-    pub(super) fn of(files: &dyn Files, peer: &Peer, headers: &HeaderMap) -> Self {
+    pub(super) fn of<B>(files: &dyn Files, peer: &Peer, request: &Request<B>) -> Self {
         if let Some(url) = files.public_url() {
             return Self(url.trim_end_matches('/').to_owned());
         }
-        let named = headers.get(header::HOST).and_then(|value| value.to_str().ok());
-        match named.and_then(|host| host.parse::<Authority>().ok()) {
-            Some(authority) if !peer.as_fal => Self(format!("{}://{authority}", peer.scheme)),
-            _ if peer.as_fal => Self(format!("http://{}", peer.local)),
-            _ => Self(format!("{}://{}", peer.scheme, peer.local)),
+        if peer.as_fal {
+            return Self(format!("http://{}", peer.local));
         }
+        let named = authority(request.headers(), request.uri());
+        let named = named.map_or_else(|| peer.local.to_string(), |named| named.to_string());
+        Self(format!("{}://{named}", peer.scheme))
     }
 
     pub(super) fn as_str(&self) -> &str {

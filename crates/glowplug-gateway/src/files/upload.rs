@@ -57,7 +57,7 @@ pub(super) async fn answer(
     route: FilesRoute<'_>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
-    let base = Base::of(files, peer, request.headers());
+    let base = Base::of(files, peer, &request);
     let uploading = Uploading { exchange, files, base };
     match (route, request.method().clone()) {
         (FilesRoute::AuthToken, Method::POST) => uploading.token(&request),

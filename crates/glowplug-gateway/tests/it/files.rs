@@ -4,14 +4,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use glowplug_gateway::Gateway;
 use glowplug_gateway::host::Access;
 use glowplug_gateway::token::{Claims, Grant, TokenKey};
 use http::{HeaderMap, Method};
+use http_body_util::Full;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::client::{ask, ask_json, get, post, with};
 use crate::host::{KEY, KEY_ID, Plan, START_SECONDS, TableHost, gateway};
+use crate::protocols::over_http2;
 use crate::table_files::{FILE_BYTES_MAX, TableFiles};
 use crate::upstream::Upstream;
 
@@ -110,6 +114,22 @@ async fn a_file_is_served_whole_and_in_parts() {
     let (status, headers, body) = scene.send(Method::HEAD, &path, b"", &[]).await;
     assert_eq!((status, body.len()), (200, 0));
     assert_eq!(headers["content-length"], "10");
+}
+
+#[tokio::test]
+async fn a_files_address_begins_as_its_uploader_named_the_node() {
+    let scene = Scene::new();
+    let named = |request: &mut http::Request<Full<Bytes>>| {
+        request.headers_mut().insert(AUTHORIZED.0, AUTHORIZED.1.parse().unwrap());
+    };
+    let mut first = with(post("/files/upload", "x"), &[("host", "files.test:81")]);
+    named(&mut first);
+    let (_, _, body) = ask_json(scene.at(), first).await;
+    assert_eq!(body["access_url"], "http://files.test:81/files/f0/file.bin");
+    let mut second = post("http://files.test:82/files/upload", "x");
+    named(&mut second);
+    let (_, body) = over_http2(TcpStream::connect(scene.at()).await.unwrap(), second).await;
+    assert_eq!(body["access_url"], "http://files.test:82/files/f1/file.bin");
 }
 
 #[tokio::test]

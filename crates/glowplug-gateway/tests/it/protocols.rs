@@ -78,7 +78,7 @@ where
     read(sender.send_request(request)).await
 }
 
-async fn over_http2<S>(stream: S, request: Request<Full<Bytes>>) -> (u16, Value)
+pub(crate) async fn over_http2<S>(stream: S, request: Request<Full<Bytes>>) -> (u16, Value)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

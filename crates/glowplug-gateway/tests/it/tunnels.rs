@@ -11,10 +11,11 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::client::raw;
 use crate::host::{Plan, START_SECONDS, TableHost, bind};
-use crate::protocols::tls_on;
+use crate::protocols::{over_http2, tls_on};
 use crate::upstream::Upstream;
 use crate::wait::bounded;
 
@@ -39,17 +40,22 @@ async fn scene() -> Scene {
     Scene { host, authority, gateway, _upstream: upstream, _folder: folder }
 }
 
-/// Asks through a tunnel to `tunnel` for `path` of `named`.
-async fn ask(scene: &Scene, tunnel: &str, named: &str, path: &str) -> (u16, String) {
+/// A tunnel to `host`, with TLS in it.
+async fn tunnel(scene: &Scene, host: &str, alpn: &[&[u8]]) -> TlsStream<TcpStream> {
     let mut stream = TcpStream::connect(scene.gateway.address()).await.unwrap();
     // In two pieces, since nothing says that a head comes in one.
     stream.write_all(b"CONN").await.unwrap();
-    let rest = format!("ECT {tunnel}:443 HTTP/1.1\r\nHost: {tunnel}:443\r\n\r\n");
+    let rest = format!("ECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n\r\n");
     stream.write_all(rest.as_bytes()).await.unwrap();
     let mut answer = [0; OPEN.len()];
     bounded("the tunnel", stream.read_exact(&mut answer)).await.unwrap();
     assert_eq!(answer, *OPEN);
-    let stream = tls_on(stream, &scene.host, &scene.authority, tunnel, &[]).await.unwrap();
+    tls_on(stream, &scene.host, &scene.authority, host, alpn).await.unwrap()
+}
+
+/// Asks through a tunnel to `to` for `path` of `named`.
+async fn ask(scene: &Scene, to: &str, named: &str, path: &str) -> (u16, String) {
+    let stream = tunnel(scene, to, &[]).await;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let request = Request::post(path).header("host", named).body(Full::<Bytes>::default());
@@ -84,6 +90,17 @@ async fn the_host_chooses_the_route() {
         let (status, body) = ask(&scene, "fal.run", foreign, "/me/app").await;
         assert_eq!(status, 403, "{foreign}: {body}");
     }
+}
+
+#[tokio::test]
+async fn http2_names_the_host_in_another_place() {
+    let scene = scene().await;
+    let stream = tunnel(&scene, "queue.fal.run", &[b"h2"]).await;
+    let submit = Request::post("https://queue.fal.run/me/app").body(Full::default()).unwrap();
+    let (status, body) = over_http2(stream, submit).await;
+    assert_eq!(status, 200, "{body}");
+    let url = body["response_url"].as_str().unwrap();
+    assert!(url.starts_with("https://queue.fal.run/me/app/requests/"), "{url}");
 }
 
 #[tokio::test]
