@@ -44,7 +44,7 @@ pub enum KeyError {
 pub enum Grant {
     /// Calling these apps, each `app` or `owner/app`.
     Apps { apps: Vec<String> },
-    /// Uploading files, and deleting those of the caller.
+    /// Uploading files on behalf of the caller.
     Files,
     /// Uploading one file.
     Upload(UploadGrant),

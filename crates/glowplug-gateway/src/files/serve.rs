@@ -12,7 +12,7 @@ use glowplug_api::ErrorType;
 use percent_encoding::percent_decode_str;
 
 use super::range::{Asked, asked};
-use super::upload::uploader;
+use super::upload::keyholder;
 use super::{FileView, Files, name};
 use crate::answer::Problem;
 use crate::body::Body;
@@ -128,7 +128,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     digits.map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or('0')).collect()
 }
 
-/// Serves `DELETE` of a file, by its uploader or by who may do everything.
+/// Serves `DELETE` of a file, by its uploader or by who may do everything. A token to upload is not enough:
+/// every app has one of its caller.
 pub(super) async fn delete(
     exchange: &Exchange,
     files: &dyn Files,
@@ -136,7 +137,7 @@ pub(super) async fn delete(
     name: Option<&str>,
     request: &Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
-    let caller = uploader(exchange, request.headers())?;
+    let caller = keyholder(exchange, request.headers())?;
     let file = find(files, id, name)?;
     if file.owner != caller.key_id && !caller.admin {
         let detail = "only the key that uploaded a file deletes it, and one with the scope ADMIN";

@@ -89,14 +89,24 @@ fn no_upload() -> Problem {
     Problem::new(ErrorType::NotFound, detail)
 }
 
-/// Who uploads. Something has to be sent even where the node is open to everyone: a page of any origin can
-/// send a body, and cannot send this header.
-pub(super) fn uploader(exchange: &Exchange, headers: &HeaderMap) -> Result<Caller, Problem> {
-    let host = &*exchange.worker.host;
-    let Some(presented) = auth::presented(headers) else {
+/// What was sent as a credential. Something has to be even where the node is open to everyone: a page of any
+/// origin can send a body, and cannot send this header.
+fn presented(headers: &HeaderMap) -> Result<&str, Problem> {
+    auth::presented(headers).ok_or_else(|| {
         let detail = "this needs a key, or a token of /storage/auth/token: send `Authorization`";
-        return Err(Problem::new(ErrorType::Unauthorized, detail));
-    };
+        Problem::new(ErrorType::Unauthorized, detail)
+    })
+}
+
+/// Who sends a key.
+pub(super) fn keyholder(exchange: &Exchange, headers: &HeaderMap) -> Result<Caller, Problem> {
+    presented(headers).and_then(|_| auth::known(&*exchange.worker.host, headers))
+}
+
+/// Who uploads, by key or by token.
+fn uploader(exchange: &Exchange, headers: &HeaderMap) -> Result<Caller, Problem> {
+    let host = &*exchange.worker.host;
+    let presented = presented(headers)?;
     let claims = host.tokens().and_then(|key| key.verify(presented, host.now()).ok());
     match claims {
         Some(Claims { grant: Grant::Files, caller, .. }) if host.still_knows(&caller) => {

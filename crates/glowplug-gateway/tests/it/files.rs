@@ -272,6 +272,9 @@ async fn only_its_uploader_deletes_a_file_and_nobody_finds_others() {
     };
     assert_eq!(delete(&[]).await, 401);
     assert_eq!(delete(&[("authorization", &stranger)]).await, 401);
+    // Apps have such tokens of their callers.
+    let token = format!("Bearer {}", scene.sign(Grant::Files, KEY_ID, START_SECONDS + 9));
+    assert_eq!(delete(&[("authorization", &token)]).await, 401);
     assert_eq!(delete(&[AUTHORIZED]).await, 204);
     assert_eq!(delete(&[AUTHORIZED]).await, 404);
     for path in ["/files/f9", "/files/..%2f..%2fetc/passwd", "/files/%00", "/files//x", &path] {
