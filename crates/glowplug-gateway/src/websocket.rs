@@ -28,6 +28,7 @@ use glowplug_core::request::Outcome;
 use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -180,6 +181,11 @@ impl Opening {
             let detail = "a websocket is expected here: send `Upgrade: websocket`";
             return Err(Problem::new(ErrorType::BadRequest, detail));
         };
+        // Where its bytes end is where frames begin, and an app may see that elsewhere than we do.
+        if !request.body().is_end_stream() {
+            let detail = "a request that opens a websocket has no body";
+            return Err(Problem::new(ErrorType::BadRequest, detail));
+        }
         let query = request.uri().query().unwrap_or_default();
         let max_buffering = max_buffering(query)?;
         let token = query_value(query, TOKEN);

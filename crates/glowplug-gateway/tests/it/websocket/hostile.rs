@@ -9,9 +9,10 @@ use glowplug_gateway::options::SocketOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::protocol::Message;
 
+use crate::client::{ask_json, post, with};
 use crate::host::gateway_with;
-use crate::socket::{FLOOD_BYTES, hear, hear_bytes, hear_text, open, open_raw, say};
-use crate::stage::{answered, outcome, stage};
+use crate::socket::{FIELDS, FLOOD_BYTES, hear, hear_bytes, hear_text, open, open_raw, say};
+use crate::stage::{answered, assert_problem, outcome, stage};
 use crate::wait::{bounded, until};
 
 /// A masked frame, the mask being zeros.
@@ -56,6 +57,18 @@ async fn forbidden_frames_close_the_socket() {
     }
     until("all outcomes", || (stage.host.outcomes().len() == cases.len()).then_some(())).await;
     assert!(stage.host.outcomes().iter().all(|outcome| *outcome == answered(101)));
+}
+
+#[tokio::test]
+async fn nothing_comes_before_the_first_frame() {
+    let stage = stage().await;
+    for path in ["/run/me/app/socket", "/run/me/app/realtime", "/ws/me/app"] {
+        let mut request = with(post(path, frame(0x82, b"x")), &FIELDS);
+        *request.method_mut() = http::Method::GET;
+        let answer = ask_json(stage.gateway.address(), request).await;
+        assert_problem(&answer, 400, "bad_request");
+    }
+    assert_eq!(stage.upstream.seen.requests.load(Ordering::SeqCst), 0, "the app heard nothing");
 }
 
 #[tokio::test]
