@@ -76,6 +76,15 @@ impl Outbox {
         backlog.frame.extend_from_slice(part.head);
         backlog.frame.extend_from_slice(part.payload);
         if part.ends_frame {
+            // A message is as large as its payloads, and may have any number of these that hold nothing.
+            let adds_nothing = part.kind == Kind::Data { last: false }
+                && part.payload.is_empty()
+                && !part.head.is_empty()
+                && !backlog.message.is_empty();
+            if adds_nothing {
+                backlog.frame.clear();
+                return;
+            }
             let frame = std::mem::take(&mut backlog.frame);
             match part.kind {
                 Kind::Data { last } => backlog.take(frame, last),
@@ -239,6 +248,14 @@ mod tests {
         second[0] = 0x80;
         put_all(&mut outbox, &[&first, &ping, &second, &close]);
         assert_eq!(written(&mut outbox), [&ping[..], &first, &second, &close].concat());
+    }
+
+    #[test]
+    fn frames_without_payload_do_not_pile_up() {
+        let mut outbox = Outbox::new(Some(1), 100);
+        let (begin, nothing, end) = ([0x01, 1, b'a'], [0x00, 0], [0x80, 0]);
+        put(&mut outbox, &[&begin[..], &nothing.repeat(100_000), &end].concat());
+        assert_eq!(written(&mut outbox), [&begin[..], &end].concat());
     }
 
     fn put_all(outbox: &mut Outbox, frames: &[&[u8]]) {
