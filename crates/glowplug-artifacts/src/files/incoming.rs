@@ -4,12 +4,14 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, timeout_at};
 
 use super::folder::Draft;
 use super::room::{Held, Room};
@@ -17,6 +19,10 @@ use super::{Digest, Error, Result};
 
 /// Bytes of a body that are gathered before they are written. One more frame may be held with them.
 const FLUSH_BYTES: usize = 1 << 20;
+/// What a piece of a body is taken to need beside its bytes, so that many small ones are not held either.
+const PIECE_BYTES: usize = 64;
+/// And how long anything is gathered: who sends slowly is waited for with the disk, not with memory.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
 /// Runs what waits for a disk where it keeps nobody else waiting. It runs to its end even if nobody waits
 /// for it any more.
@@ -40,6 +46,12 @@ pub(super) struct Incoming {
     bytes: u64,
     held: Held,
     bytes_max: u64,
+}
+
+/// Bytes of a body that wait to be written.
+struct Gathered {
+    chunks: Vec<Bytes>,
+    ended: bool,
 }
 
 /// A file that was written and is durable, but has no name.
@@ -71,28 +83,40 @@ impl Incoming {
         E: fmt::Display,
     {
         let mut body = pin!(body);
-        let (mut waiting, mut waiting_bytes) = (Vec::new(), 0);
         loop {
-            let chunk = match body.next().await {
-                Some(Ok(chunk)) => Some(chunk),
-                Some(Err(error)) => return Err(Error::Body { reason: error.to_string() }),
-                None => None,
-            };
-            let ended = chunk.is_none();
-            if let Some(chunk) = chunk {
-                self.count(chunk.len() as u64)?;
-                waiting_bytes += chunk.len();
-                waiting.push(chunk);
+            let Gathered { chunks, ended } = self.gather(body.as_mut()).await?;
+            if ended {
+                return blocking(move || self.write(&chunks)?.finish()).await;
             }
-            if ended || waiting_bytes >= FLUSH_BYTES {
-                let chunks = std::mem::take(&mut waiting);
-                waiting_bytes = 0;
-                if ended {
-                    return blocking(move || self.write(&chunks)?.finish()).await;
-                }
-                self = blocking(move || self.write(&chunks)).await?;
-            }
+            self = blocking(move || self.write(&chunks)).await?;
         }
+    }
+
+    /// What is to be written next.
+    async fn gather<S, E>(&mut self, mut body: Pin<&mut S>) -> Result<Gathered>
+    where
+        S: Stream<Item = Result<Bytes, E>>,
+        E: fmt::Display,
+    {
+        let mut chunks = Vec::new();
+        let mut held_bytes = 0;
+        let mut flush_at = None;
+        while held_bytes < FLUSH_BYTES {
+            let next = match flush_at {
+                None => body.next().await,
+                Some(at) => match timeout_at(at, body.next()).await {
+                    Ok(next) => next,
+                    Err(_) => break,
+                },
+            };
+            let Some(chunk) = next else { return Ok(Gathered { chunks, ended: true }) };
+            let chunk = chunk.map_err(|error| Error::Body { reason: error.to_string() })?;
+            self.count(chunk.len() as u64)?;
+            held_bytes += chunk.len() + PIECE_BYTES;
+            chunks.push(chunk);
+            flush_at.get_or_insert_with(|| Instant::now() + FLUSH_AFTER);
+        }
+        Ok(Gathered { chunks, ended: false })
     }
 
     fn count(&mut self, bytes: u64) -> Result<()> {

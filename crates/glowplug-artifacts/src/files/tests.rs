@@ -77,6 +77,38 @@ fn order(number: u32, part: Part) -> PartOrder {
     PartOrder { number, etag: part.etag }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_comes_slowly_waits_on_the_disk() {
+    let scene = Scene::new(Options::default());
+    let start = stream::iter([Ok::<_, String>(Bytes::from_static(b"slow"))]);
+    let store = scene.store.clone();
+    let putting =
+        tokio::spawn(async move { store.put(file(), START, start.chain(stream::pending())).await });
+    // The clock is paused: these are minutes of nobody's.
+    for _ in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if scene.store.usage().bytes == 4 {
+            return putting.abort();
+        }
+    }
+    panic!("it is still in memory");
+}
+
+#[tokio::test]
+async fn many_small_pieces_are_not_held() {
+    const PIECES: usize = 40_000;
+    let scene = Scene::new(Options::default());
+    let store = scene.store.clone();
+    let (mut pieces, mut held_max) = (0, 0);
+    let body = stream::iter(0..PIECES).map(|_| {
+        held_max = held_max.max(pieces - store.usage().bytes);
+        pieces += 1;
+        Ok::<_, String>(Bytes::from_static(b"x"))
+    });
+    scene.store.put(file(), START, body).await.unwrap();
+    assert!(held_max < 20_000, "{held_max} pieces of one byte were held");
+}
+
 #[tokio::test]
 async fn a_file_is_read_as_it_was_put() {
     let mut scene = Scene::new(Options::default());
