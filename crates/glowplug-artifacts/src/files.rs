@@ -183,14 +183,29 @@ impl FileStore {
 
     /// The bytes of a file. They can be read to their end even if it is deleted meanwhile.
     pub async fn content(self: &Arc<Self>, record: &Record) -> Result<Content> {
-        let (store, digest, bytes) = (self.clone(), record.content, record.bytes);
-        incoming::blocking(move || Content::open(&store.folder.content(digest), bytes)).await
+        let (store, id, digest) = (self.clone(), record.id, record.content);
+        let bytes = record.bytes;
+        incoming::blocking(move || {
+            let opened = Content::open(&store.folder.content(digest), bytes);
+            // It may have been deleted since it was found.
+            opened.map_err(|error| match store.index().find(id) {
+                Some(_) => error,
+                None => Error::NoFile { id },
+            })
+        })
+        .await
     }
 
-    /// Drops a name, and its content if it was the last. Says whether there was one.
+    /// Drops a name, and its content if it was the last. Says whether there was one. When it says so, not even
+    /// a power cut brings the name back.
     pub async fn delete(self: &Arc<Self>, id: FileId) -> Result<bool> {
         let store = self.clone();
-        incoming::blocking(move || store.drop_name(id)).await
+        incoming::blocking(move || {
+            let dropped = store.drop_name(id)?;
+            folder::sync_parent(&store.folder.name(id))?;
+            Ok(dropped)
+        })
+        .await
     }
 
     /// Drops what is over: files past their time and uploads nobody goes on with.

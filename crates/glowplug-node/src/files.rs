@@ -223,7 +223,7 @@ fn problem(error: &files::Error) -> Problem {
         E::TooLarge { .. } => ErrorType::PayloadTooLarge,
         E::Full { .. } => ErrorType::StorageFull,
         E::Exists { .. } | E::Busy { .. } => ErrorType::NotAllowed,
-        E::NoUpload { .. } => ErrorType::NotFound,
+        E::NoFile { .. } | E::NoUpload { .. } => ErrorType::NotFound,
         E::Body { .. } | E::Length { .. } | E::PartNumber { .. } | E::Parts { .. } => {
             ErrorType::BadRequest
         }

@@ -19,6 +19,8 @@ pub enum Error {
     Exists { id: FileId },
     #[error("file {id} is being uploaded by another request; wait for that one")]
     Busy { id: FileId },
+    #[error("there is no file {id}; it was deleted, or its time is over")]
+    NoFile { id: FileId },
     #[error(
         "there is no upload {id}; it may have been finished, given up, or left alone for too long"
     )]

@@ -110,6 +110,15 @@ async fn many_small_pieces_are_not_held() {
 }
 
 #[tokio::test]
+async fn what_was_deleted_since_it_was_found_is_no_failure_of_the_disk() {
+    let scene = Scene::new(Options::default());
+    let record = scene.put(b"gone").await.unwrap();
+    scene.store.delete(record.id).await.unwrap();
+    let error = scene.store.content(&record).await.unwrap_err();
+    assert!(matches!(error, Error::NoFile { id } if id == record.id), "{error}");
+}
+
+#[tokio::test]
 async fn a_file_is_read_as_it_was_put() {
     let mut scene = Scene::new(Options::default());
     for length in [0, 1, 1 << 20, (3 << 20) + 5] {
