@@ -13,6 +13,7 @@
 
 mod lines;
 mod schedule;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -66,6 +67,8 @@ pub(crate) struct Webhooks {
 /// A call that is over.
 struct Called {
     waiting: Waiting,
+    /// How long the receiver took; `None` if it was not called.
+    took: Option<Duration>,
     again_at: Option<Timestamp>,
 }
 
@@ -135,7 +138,7 @@ impl Webhooks {
             }
             tokio::select! {
                 Some(called) = calls.next(), if !calls.is_empty() => {
-                    lines.done(&called.waiting);
+                    lines.done(&called.waiting, called.took);
                     look_at = look_at.min(called.again_at.unwrap_or(Timestamp::MAX));
                 }
                 () = tokio::time::sleep(look_at - self.clock.now()) => {}
@@ -196,7 +199,8 @@ impl Webhooks {
     }
 
     async fn deliver(&self, waiting: Waiting) -> Called {
-        let again_at = match self.call(&waiting.delivery).await {
+        let mut took = None;
+        let again_at = match self.call(&waiting.delivery, &mut took).await {
             Ok(Some(DeliveryState::Due(at))) => Some(at),
             Ok(_) => None,
             Err(error) => {
@@ -206,11 +210,15 @@ impl Webhooks {
                 None
             }
         };
-        Called { waiting, again_at }
+        Called { waiting, took, again_at }
     }
 
-    /// What became of the webhook; `None` if its request has been dropped.
-    async fn call(&self, delivery: &Delivery) -> Result<Option<DeliveryState>, StoreError> {
+    /// What became of the webhook; `None` if its request has been dropped. `took`: set when the call is over.
+    async fn call(
+        &self,
+        delivery: &Delivery,
+        took: &mut Option<Duration>,
+    ) -> Result<Option<DeliveryState>, StoreError> {
         let by = self.clock.now() + STORE_PATIENCE;
         let body = self.insist(by, || self.body(delivery.request)).await?;
         let Some(body) = body else { return Ok(None) };
@@ -227,6 +235,7 @@ impl Webhooks {
         };
         crash_point("node.webhook.called");
         let now = self.clock.now();
+        *took = Some(now - at);
         let (state, problem) = self.schedule.after(delivery, &outcome, now, rand::random());
         self.metrics.webhook_called(match state {
             DeliveryState::Delivered => "delivered",

@@ -321,6 +321,29 @@ async fn a_host_that_never_answers_does_not_hold_up_others() {
     assert_eq!(dead.bodies().len(), 4, "the dead one keeps its share of the places");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn many_hosts_that_never_answer_do_not_hold_up_one_that_does() {
+    const TO_DEAD: u128 = 1_000;
+    let mut dead = Vec::new();
+    for host in 2..14 {
+        dead.push(Receiver::start(&format!("127.0.0.{host}"), &[Reply::Hang]).await);
+    }
+    let alive = Receiver::start("127.0.0.1", &[Reply::Status(200)]).await;
+    let ground =
+        Ground::memory(WebhookOptions { concurrency_max: 16, per_host_max: 4, ..options() }).await;
+    ground.ok(TO_DEAD, &alive.url()).await;
+    ground.until(TO_DEAD, DeliveryState::Delivered).await;
+    for number in 0..TO_DEAD {
+        ground.ok(number, &dead[usize::try_from(number).unwrap() % dead.len()].url()).await;
+    }
+    for number in TO_DEAD + 1..TO_DEAD + 100 {
+        ground.ok(number, &alive.url()).await;
+        ground.until(number, DeliveryState::Delivered).await;
+    }
+    let hanging: usize = dead.iter().map(|receiver| receiver.bodies().len()).sum();
+    assert_eq!(hanging, 12, "all but a quarter of the places");
+}
+
 #[tokio::test]
 async fn a_burst_to_one_host_is_delivered_once_each_and_by_whoever_is_free() {
     let receiver = Receiver::start("127.0.0.1", &[Reply::Status(200)]).await;
