@@ -11,14 +11,16 @@ use std::sync::atomic::Ordering;
 use futures::SinkExt;
 use glowplug_core::request::Outcome;
 use glowplug_gateway::host::Access;
+use glowplug_gateway::token::{Claims, Grant, TokenKey};
 use http_body_util::BodyExt;
 use tokio_tungstenite::tungstenite::Bytes;
 use tokio_tungstenite::tungstenite::protocol::Message;
 
 use crate::client::{ask_json, get, send, with};
-use crate::host::{KEY, Plan, TableHost, gateway};
+use crate::host::{KEY, KEY_ID, Plan, START_SECONDS, TableHost, gateway};
 use crate::socket::{FIELDS, closed, hear, hear_text, open, say};
 use crate::stage::{answered, outcome, stage};
+use crate::table_files::TableFiles;
 use crate::upstream::{self, Upstream};
 use crate::wait::{bounded, until};
 
@@ -146,4 +148,26 @@ async fn pings_and_pongs_pass() {
     bounded("the close", socket.close(Some(close))).await.unwrap();
     assert_eq!(closed(&mut socket).await, (4_000, "mine".to_owned()));
     assert!(stage.upstream.seen.uris.lock().unwrap().contains(&"closed 4000".to_owned()));
+}
+
+/// As with fal: both clients keep their sockets for longer than their tokens of two minutes.
+#[tokio::test]
+async fn a_token_that_runs_out_leaves_its_socket_open() {
+    let key = TokenKey::open(&TokenKey::secret().unwrap()).unwrap();
+    let grant = Grant::Apps { apps: vec!["app".to_owned()] };
+    let expires_at = START_SECONDS + 120;
+    let token = key.sign(&Claims { grant, caller: KEY_ID.to_owned(), expires_at });
+    let mut host = TableHost::default();
+    host.files = Some((TableFiles::default(), key));
+    let host = Arc::new(host);
+    let upstream = Upstream::tcp().await;
+    host.add("me/app", Access::Private, Plan::Now(upstream.address.clone()));
+    let gateway = gateway(&host);
+    let path = format!("/run/me/app/realtime?fal_jwt_token={token}");
+    let mut socket = open(gateway.address(), &path).await;
+    host.seconds_passed.store(121, Ordering::Relaxed);
+    say(&mut socket, "hello").await;
+    assert_eq!(hear_text(&mut socket).await, "hello");
+    let (status, ..) = ask_json(gateway.address(), with(get(&path), &FIELDS)).await;
+    assert_eq!(status, 401, "it opens no other");
 }
