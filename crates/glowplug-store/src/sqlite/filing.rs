@@ -68,9 +68,13 @@ impl SqliteStore {
         request: &mut QueuedRequest,
     ) -> Result<(NewBody, Placed)> {
         let body = std::mem::take(&mut request.body);
+        // What is not to be kept is never in the database, whose pages and log hold what was in them for
+        // longer than its rows do: a file is gone when it is removed.
+        let inline_bytes_max = if request.keep_payload { self.inline_bytes_max } else { 0 };
         // What is submitted again under the same key is compared by this.
         let hash = request.idempotency_key.as_ref().map(|_| blake3::hash(&body).into());
-        let (body, placed) = self.place(operation, request.id, body, Kind::Payload).await?;
+        let (body, placed) =
+            self.place(operation, request.id, body, inline_bytes_max, Kind::Payload).await?;
         Ok((NewBody { hash: body.hash.or(hash), ..body }, placed))
     }
 
@@ -82,7 +86,7 @@ impl SqliteStore {
         completion: &mut Completion,
     ) -> Result<(NewBody, Placed)> {
         let body = std::mem::take(&mut completion.response.body);
-        self.place(operation, id, body, Kind::Answer).await
+        self.place(operation, id, body, self.inline_bytes_max, Kind::Answer).await
     }
 
     /// Looks for files that no row names, if a transaction failed since it was last done.
@@ -105,9 +109,10 @@ impl SqliteStore {
         operation: &'static str,
         id: RequestId,
         body: Vec<u8>,
+        inline_bytes_max: usize,
         kind: Kind,
     ) -> Result<(NewBody, Placed)> {
-        if body.len() <= self.inline_bytes_max {
+        if body.len() <= inline_bytes_max {
             return Ok((NewBody::in_row(body), Placed::nothing(&self.bodies)));
         }
         let (reply, answer) = oneshot::channel();

@@ -92,6 +92,10 @@ impl Ground {
         self.folder.path().join(name)
     }
 
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.served.data_dir()
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         self.served.url(path)
     }

@@ -1,9 +1,8 @@
 //! The headers of callers, what becomes of them, and the headers of answers.
 
-use glowplug_testkit::eventually;
 use serde_json::Value;
 
-use super::ground::{Answer, Fields, Ground, SOON, app, start};
+use super::ground::{Answer, Fields, Ground, app, start};
 
 const PREFERENCE: &str = r#"{"expiration_duration_seconds":60}"#;
 
@@ -182,18 +181,4 @@ async fn headers_of_answers() {
             assert_eq!(answer.header("x-fal-error-type"), error, "{bytes}");
         }
     }
-}
-
-/// Not kept, the payload goes with the request's completion; the answer stays.
-#[tokio::test(flavor = "multi_thread")]
-async fn payloads_that_are_not_kept() {
-    let ground = start(&app("app", ""));
-    let id = ground.submitted("app", "/echo", &[("x-fal-store-io", "0")]).await;
-    let (_, answer) = ground.completed("app", &id).await;
-    assert_eq!((answer.status, answer.text("body")), (200, Some("{}")));
-    let again = eventually("the answer stays", SOON, || async {
-        Some(ground.about("app", &id, "/response").await)
-    })
-    .await;
-    assert_eq!(again.body, answer.body);
 }

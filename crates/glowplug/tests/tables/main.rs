@@ -10,4 +10,5 @@ mod headers;
 mod outcomes;
 mod queue_api;
 mod retries;
+mod storing;
 mod webhooks;
