@@ -5,8 +5,10 @@
 
 mod cancelling;
 mod errors;
+mod eta;
 mod ground;
 mod headers;
+mod hints;
 mod outcomes;
 mod queue_api;
 mod retries;
