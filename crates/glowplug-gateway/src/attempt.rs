@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use crate::answer::Problem;
 use crate::body::RequestBody;
 use crate::forward::{AnswerBody, ForwardError, Forwarder};
-use crate::header::{CALLER, ENDPOINT, REQUEST_ID, answer};
+use crate::header::{CALLER, ENDPOINT, REQUEST_ID, TAGS, answer};
 use crate::identity;
 
 /// For an app to acknowledge a cancellation. It may go on cleaning up for longer.
@@ -112,7 +112,8 @@ fn to_runner(request: AttemptRequest) -> Result<Request<RequestBody>, ForwardErr
     let target = PathAndQuery::try_from(format!("/{}", request.path))
         .map_err(|_| unusable(&format!("path `{}`", request.path)))?;
     let mut headers = HeaderMap::with_capacity(request.headers.len() + 4);
-    for (name, value) in &request.headers {
+    let shown = |(name, _): &&(String, String)| name != TAGS.as_str();
+    for (name, value) in request.headers.iter().filter(shown) {
         let name = HeaderName::from_bytes(name.as_bytes());
         let value = HeaderValue::from_bytes(value.as_bytes());
         let (Ok(name), Ok(value)) = (name, value) else { return Err(unusable("header")) };

@@ -22,6 +22,8 @@ pub(crate) const NEEDS_RETRY: HeaderName = HeaderName::from_static("x-fal-needs-
 pub(crate) const TIMEOUT_TYPE: HeaderName = HeaderName::from_static("x-fal-request-timeout-type");
 /// Ours, beside fal's: seconds until a queued request is expected to be answered.
 pub(crate) const ETA_SECONDS: HeaderName = HeaderName::from_static("x-glowplug-eta-seconds");
+/// Kept among the headers of a queued request, which its app is not shown.
+pub(crate) const TAGS: HeaderName = HeaderName::from_static("x-fal-tags");
 pub(crate) const TARGET_URL: HeaderName = HeaderName::from_static("x-fal-target-url");
 
 const FAL_PREFIX: &str = "x-fal-";

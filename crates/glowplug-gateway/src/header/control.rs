@@ -21,6 +21,12 @@ pub(super) const LIFECYCLE: HeaderName =
 pub(crate) const RUNNER_HINT_BYTES_MAX: usize = 256;
 /// Bytes of `X-Fal-Retry-Config` and of `X-Fal-Object-Lifecycle-Preference`. Longer ones are ignored.
 const JSON_BYTES_MAX: usize = 1_024;
+/// `X-Fal-Tags`: pairs in all, and bytes of a key, of a value, and of the header. What goes beyond, or is not
+/// a pair, is dropped: a tag is for reports, and no reason to refuse a request.
+const TAGS_MAX: usize = 10;
+const TAG_KEY_BYTES_MAX: usize = 64;
+const TAG_VALUE_BYTES_MAX: usize = 256;
+const TAGS_BYTES_MAX: usize = 1_024;
 /// A start timeout of this or less is a mistake: no app could start within it.
 pub(super) const START_TIMEOUT_SECONDS_MIN: f64 = 0.1;
 
@@ -34,6 +40,8 @@ pub(crate) struct CallerControl {
     pub(crate) hint: Option<String>,
     /// Whether the payload of a queued request is kept as long as its answer.
     pub(crate) keep_payload: bool,
+    /// The caller's own labels, `key=value,key=value`, that are kept with a queued request.
+    pub(crate) tags: Option<HeaderValue>,
     /// The protocol of an `Upgrade` the caller wants on this connection.
     pub(crate) upgrade: Option<HeaderValue>,
 }
@@ -46,6 +54,7 @@ impl Default for CallerControl {
             retries: Wish::Unsaid,
             hint: None,
             keep_payload: true,
+            tags: None,
             upgrade: None,
         }
     }
@@ -61,6 +70,7 @@ impl CallerControl {
             retries: retries(headers),
             hint: hint(headers),
             keep_payload: !is_no("x-fal-store-io"),
+            tags: headers.get(super::TAGS).and_then(tags),
             upgrade: None,
         })
     }
@@ -133,6 +143,25 @@ fn budgets(value: &HeaderValue) -> Option<Budgets> {
         server_error: retries(config.server_error),
         connection_error: retries(config.connection_error),
     })
+}
+
+/// The pairs that are tags.
+fn tags(value: &HeaderValue) -> Option<HeaderValue> {
+    let text = value.to_str().ok().filter(|text| text.len() <= TAGS_BYTES_MAX)?;
+    let is_key = |key: &str| {
+        let is_of_a_key =
+            |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"._-".contains(&c);
+        (1..=TAG_KEY_BYTES_MAX).contains(&key.len())
+            && key.bytes().all(is_of_a_key)
+            && !key.starts_with("fal.")
+    };
+    let is_tag = |pair: &&str| {
+        pair.split_once('=')
+            .is_some_and(|(key, value)| is_key(key) && value.len() <= TAG_VALUE_BYTES_MAX)
+    };
+    let pairs = text.split(',').map(str::trim).filter(is_tag).take(TAGS_MAX);
+    let tags = pairs.collect::<Vec<_>>().join(",");
+    HeaderValue::from_str(&tags).ok().filter(|tags| !tags.is_empty())
 }
 
 /// Apps name their hints in bytes of any kind, and only the same bytes are the same hint.

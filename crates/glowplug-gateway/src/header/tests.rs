@@ -80,6 +80,10 @@ fn control_headers_are_read() {
     let dropped = CallerControl { keep_payload: false, ..normal.clone() };
     let websocket =
         CallerControl { upgrade: Some(HeaderValue::from_static("websocket")), ..normal.clone() };
+    let tagged =
+        |tags| CallerControl { tags: Some(HeaderValue::from_static(tags)), ..normal.clone() };
+    let eleven: Vec<String> = (0..11).map(|at| format!("k{at}=v")).collect();
+    let eleven = eleven.join(",");
     let longest = "h".repeat(RUNNER_HINT_BYTES_MAX);
     let too_long = format!("{longest}h");
     let start = "x-fal-request-start-timeout";
@@ -103,7 +107,14 @@ fn control_headers_are_read() {
         (&[("x-fal-store-io", "false")], dropped),
         (&[("x-fal-store-io", "1")], normal.clone()),
         (&[("x-fal-store-io", "?")], normal.clone()),
-        (&[("x-fal-tags", "a=b")], normal.clone()),
+        (&[("x-fal-tags", "a=b")], tagged("a=b")),
+        (&[("x-fal-tags", " team=a b, env=prod ")], tagged("team=a b,env=prod")),
+        (&[("x-fal-tags", "Upper=1,=2,no,fal.own=3,k==v,e=")], tagged("k==v,e=")),
+        (&[("x-fal-tags", &eleven)], tagged("k0=v,k1=v,k2=v,k3=v,k4=v,k5=v,k6=v,k7=v,k8=v,k9=v")),
+        (&[("x-fal-tags", &format!("{}=v,a=b", "k".repeat(65)))], tagged("a=b")),
+        (&[("x-fal-tags", &format!("k={},a=b", "v".repeat(257)))], tagged("a=b")),
+        (&[("x-fal-tags", &"a=b,".repeat(257))], normal.clone()),
+        (&[("x-fal-tags", "nonsense")], normal.clone()),
         (&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")], websocket),
         (&[("upgrade", "websocket")], normal),
     ];

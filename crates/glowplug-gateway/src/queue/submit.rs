@@ -2,7 +2,7 @@
 
 use glowplug_api::ErrorType;
 use glowplug_api::queue::{MetricsView, QueueState, SubmitView};
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -14,7 +14,7 @@ use crate::answer::{Problem, json};
 use crate::auth;
 use crate::body::Body;
 use crate::dispatch::{Exchange, Peer};
-use crate::header::receive;
+use crate::header::{TAGS, receive};
 use crate::host::{Caller, Submission, SubmitProblem};
 use crate::identity;
 use crate::path::{AppPath, query_value};
@@ -53,7 +53,7 @@ pub(crate) async fn submit(
         app,
         path: app_path(target.rest, query),
         method: parts.method.as_str().to_owned(),
-        headers: stored(&parts.headers),
+        headers: stored(&parts.headers, control.tags.as_ref()),
         body,
         priority: control.priority,
         start_deadline: control.start_timeout.map(|timeout| worker.host.now() + timeout),
@@ -163,12 +163,12 @@ fn app_path(rest: &str, query: &str) -> String {
 }
 
 /// Headers as they are kept with the request. Its length is the stored body's.
-fn stored(headers: &HeaderMap) -> Vec<(String, String)> {
-    let kept = headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH);
-    kept.map(|(name, value)| {
+fn stored(headers: &HeaderMap, tags: Option<&HeaderValue>) -> Vec<(String, String)> {
+    let field = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-    })
-    .collect()
+    };
+    let kept = headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH);
+    kept.map(field).chain(tags.map(|tags| field((&TAGS, tags)))).collect()
 }
 
 async fn whole_body(body: Incoming, bytes_max: usize) -> Result<Vec<u8>, Problem> {

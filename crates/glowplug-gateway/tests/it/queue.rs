@@ -122,6 +122,8 @@ async fn a_submission_reaches_the_host_whole() {
         field("host", "node.test:8642"),
         field("idempotency-key", "the-key"),
         field("x-fal-object-lifecycle-preference", r#"{"expiration_duration_seconds":60}"#),
+        // Kept for reports; no attempt has them.
+        field("x-fal-tags", "a=b"),
     ];
     assert_eq!(headers, expected);
 }

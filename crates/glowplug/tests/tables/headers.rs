@@ -66,6 +66,32 @@ async fn the_apps_part_of_every_header() {
     }
 }
 
+/// `X-Fal-Tags`, and what is kept of them. They are nobody's but the caller's: shown where the request is
+/// exported, and to no app.
+const TAGS: &[(&str, Option<&str>)] = &[
+    ("team=design,env=prod", Some("team=design,env=prod")),
+    (" a=1 , B=2,fal.c=3,nonsense", Some("a=1")),
+    ("nonsense", None),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_stay_with_their_request() {
+    let ground = start(&app("app", ""));
+    for (sent, kept) in TAGS {
+        let url = ground.url("/queue/local/app/echo");
+        let submit = ground.client().post(url).header("x-fal-tags", *sent).send().await.unwrap();
+        let id = submit.headers()["x-fal-request-id"].to_str().unwrap().to_owned();
+        let echo = ground.completed("app", &id).await.1.body;
+        assert_eq!(seen(&echo, "x-fal-tags"), [""; 0], "{sent}");
+        let export = ground.get("/api/v1/queue/export").await.body;
+        let lines = export.as_str().unwrap().lines();
+        let mut lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let line = lines.find(|line| line["request"]["id"] == id.as_str()).expect("it is exported");
+        let kept: Vec<&str> = kept.iter().copied().collect();
+        assert_eq!(seen(&line["request"], "x-fal-tags"), kept, "{sent}: {line}");
+    }
+}
+
 /// Both names of the start timeout. `never`: an app whose start takes longer than any test.
 const START_TIMEOUTS: &[(&str, Fields)] = &[
     ("the new name", &[("x-fal-request-start-timeout", "0.5")]),
