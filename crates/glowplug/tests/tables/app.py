@@ -68,7 +68,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path = url.path if fails else "/echo"
         match path:
             case "/answer":
-                orders = ["needs-retry", "stop-runner", "runner-hints"]
+                orders = ["needs-retry", "stop-runner", "runner-hints", "billable-units"]
                 headers = [(f"x-fal-{order}", asked[order]) for order in orders if order in asked]
                 headers += [("location", "/elsewhere")] if asked["status"] == "302" else []
                 self.answer(int(asked["status"]), {"status": asked["status"]}, headers)

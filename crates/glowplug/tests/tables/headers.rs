@@ -195,8 +195,9 @@ async fn both(ground: &Ground, path: &str) -> [Answer; 2] {
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_of_answers() {
     let ground = start(&app("app", ""));
-    for answer in both(&ground, "/answer?status=200&runner-hints=a,b").await {
+    for answer in both(&ground, "/answer?status=200&runner-hints=a,b&billable-units=3").await {
         assert_eq!(answer.header("x-fal-runner-hints"), Some("a,b"), "{answer:?}");
+        assert_eq!(answer.header("x-fal-billable-units"), Some("3"), "{answer:?}");
         assert_eq!(answer.id().len(), 36);
     }
     // All together 16 KB.
