@@ -173,7 +173,7 @@ where
             return Some(Ending::Idle { timeout: options.idle_timeout });
         }
         match self.pinged {
-            Some(pinged) if passage.last_heard > pinged => self.pinged = None,
+            Some(pinged) if passage.last_heard >= pinged => self.pinged = None,
             Some(pinged) if now >= pinged + options.pong_timeout => {
                 return Some(Ending::Unresponsive);
             }
@@ -269,3 +269,6 @@ where
 fn answered(status: u16) -> Outcome {
     Outcome::Answered(Answer { status, ..Answer::default() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,6 @@
 //! Frames that nobody should send, and callers that do not read.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures::SinkExt;
 use glowplug_gateway::Options;
@@ -110,14 +109,12 @@ async fn both_sides_may_close_at_once() {
     assert!(stage.host.outcomes().iter().all(|outcome| *outcome == answered(101)));
 }
 
+/// How much is held for it meanwhile is shown where the clock can stand still.
 #[tokio::test]
-async fn a_slow_reader_slows_the_app_down() {
+async fn a_slow_reader_gets_everything() {
     let stage = stage().await;
     let mut socket = open(stage.gateway.address(), "/run/me/app/realtime").await;
     say(&mut socket, "flood").await;
-    let made = &stage.upstream.seen.bytes_made;
-    let stuck_at = settled(|| made.load(Ordering::SeqCst)).await;
-    assert!(stuck_at < 64 << 20, "{stuck_at} bytes are on their way to nobody");
     for number in 0..2_000_u32 {
         let bytes = hear_bytes(&mut socket).await;
         assert_eq!((bytes.len(), &bytes[..4]), (FLOOD_BYTES, &number.to_be_bytes()[..]));
@@ -151,19 +148,6 @@ async fn a_slow_reader_that_wants_the_newest_loses_the_oldest() {
     }
     assert!(numbers.is_sorted() && numbers.len() < 2_000, "{} came", numbers.len());
     assert_eq!(numbers[numbers.len() - 2..], [1_998, 1_999]);
-}
-
-/// The number once it no longer changes.
-async fn settled(mut number: impl FnMut() -> usize) -> usize {
-    let mut before = 0;
-    loop {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let now = number();
-        if now == before && now > 0 {
-            return now;
-        }
-        before = now;
-    }
 }
 
 #[tokio::test]
