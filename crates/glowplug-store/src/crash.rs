@@ -18,6 +18,16 @@ pub const CRASH_POINTS: &[(&str, &str)] = &[
     ("queue.answered", "an answer is there, and it is not durable"),
     ("queue.completed", "an answer is durable, and nobody who waits for it has been told"),
     ("queue.cancel.marked", "a running request is marked as cancelled, and its app was not told"),
+    ("files.body.written", "an upload is written under a temporary name, and not in its place"),
+    ("files.content.placed", "the content of an upload is in its place, and no name means it"),
+    ("files.name.written", "the name of a file is written, and not in its place"),
+    ("files.name.placed", "a file is there, and its uploader has not been told"),
+    ("files.name.removed", "the name of a file is gone, and its content is still there"),
+    ("files.content.removed", "a file and its content are gone, and nobody has been told"),
+    ("files.upload.begun", "an upload in parts is begun, and its uploader has not been told"),
+    ("files.part.written", "a part is written under a temporary name, and not in its place"),
+    ("files.part.placed", "a part is in its place, and its uploader has not been told"),
+    ("files.upload.complete", "a file is made of its parts, and they are still there"),
 ];
 
 /// Dies here if the environment says so.

@@ -2,7 +2,8 @@
 //!
 //! Nothing that was accepted may be lost, and nothing completed twice: whatever was once seen as a request's
 //! answer is its answer for good, in the result and in every call of its webhook, and each idempotency key
-//! has one request however often it was sent.
+//! has one request however often it was sent. A file that was uploaded can be read, and one that was deleted
+//! cannot.
 //!
 //! `GLOWPLUG_CRASHES` says how many crashes, `GLOWPLUG_CRASH_SEED` repeats a run as far as chance is ours.
 
@@ -11,6 +12,7 @@
 mod ledger;
 mod receiver;
 mod submitters;
+mod uploaders;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use rand::{RngExt, SeedableRng};
 use self::ledger::Ledger;
 use self::receiver::Receiver;
 use self::submitters::Submitters;
+use self::uploaders::Uploaders;
 
 const CRASHES_DEFAULT: u32 = 60;
 /// Beyond it a crash point is taken not to be on the way of this life.
@@ -80,6 +83,7 @@ async fn crashes_anywhere_lose_nothing_and_complete_nothing_twice() {
     let receiver = Receiver::start(ledger.clone()).await;
     let mut node = start_node(&receiver);
     let submitters = Submitters::start(&node, &ledger, receiver.address(), seed);
+    let uploaders = Uploaders::start(&node, seed);
     let mut deaths: BTreeMap<&str, u32> = BTreeMap::new();
     for crash in 0..crashes {
         // Every second life ends by chance; the others at a point, each in its turn.
@@ -100,10 +104,12 @@ async fn crashes_anywhere_lose_nothing_and_complete_nothing_twice() {
         tokio::task::block_in_place(|| node.start_again()).unwrap();
     }
     let accepted = submitters.stop().await;
+    let files = uploaders.stop().await;
     ledger.settle(&node.url("")).await;
     println!("{crashes} crashes: {deaths:?}");
-    println!("{accepted} requests accepted, {}", ledger.summary());
+    println!("{accepted} requests accepted, {}; {files} files", ledger.summary());
     assert!(accepted > crashes as usize, "too little was submitted to say anything");
+    assert!(files > crashes as usize, "too little was uploaded to say anything");
     assert_eq!(node.stop(), Some(0), "{}", node.log());
 }
 
