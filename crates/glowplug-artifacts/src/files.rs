@@ -27,6 +27,7 @@ mod index;
 mod open;
 mod record;
 mod room;
+mod share;
 mod upload;
 
 use std::collections::HashMap;
@@ -47,6 +48,7 @@ use folder::Folder;
 use incoming::{Incoming, Written};
 use index::Index;
 use room::Room;
+use share::Shares;
 use upload::Upload;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -64,12 +66,18 @@ pub struct Options {
     pub total_bytes_max: u64,
     /// Files there may be. Each takes some hundred bytes of memory. Beyond it: [`Error::Full`].
     pub files_max: usize,
+    /// Bytes and files of one owner. Equal content counts for everyone who keeps it, and parts of unfinished
+    /// uploads count too. Beyond it: [`Error::Quota`].
+    pub owner_bytes_max: u64,
+    pub owner_files_max: usize,
     /// Bytes of the disk that are left free. With less: [`Error::Full`].
     pub disk_reserve_bytes: u64,
     /// How long a file is kept whose uploader did not say.
     pub retention: Duration,
     /// Unfinished uploads in parts. Beyond it: [`Error::Full`].
     pub uploads_max: usize,
+    /// Of these, those of one owner. Beyond it: [`Error::Quota`].
+    pub owner_uploads_max: usize,
     /// An unfinished upload to which nothing was added for this long is dropped.
     pub upload_idle_max: Duration,
     /// Called with a name at every point where a crash could lose or double something, so that tests can
@@ -79,16 +87,16 @@ pub struct Options {
 
 /// What [`Options::crash_point`] is called with.
 pub const CRASH_POINTS: [&str; 10] = [
-    "files_body_written",
-    "files_content_placed",
-    "files_name_written",
-    "files_name_placed",
-    "files_name_removed",
-    "files_content_removed",
-    "files_part_written",
-    "files_part_placed",
-    "files_upload_begun",
-    "files_upload_complete",
+    "files.body.written",
+    "files.content.placed",
+    "files.name.written",
+    "files.name.placed",
+    "files.name.removed",
+    "files.content.removed",
+    "files.part.written",
+    "files.part.placed",
+    "files.upload.begun",
+    "files.upload.complete",
 ];
 
 impl Default for Options {
@@ -97,9 +105,12 @@ impl Default for Options {
             file_bytes_max: 16 << 30,
             total_bytes_max: 64 << 30,
             files_max: 1_000_000,
+            owner_bytes_max: u64::MAX,
+            owner_files_max: usize::MAX,
             disk_reserve_bytes: 1 << 30,
             retention: Duration::from_hours(30 * 24),
-            uploads_max: 1_000,
+            uploads_max: 4_000,
+            owner_uploads_max: 1_000,
             upload_idle_max: Duration::from_hours(24),
             crash_point: |_| {},
         }
@@ -130,6 +141,7 @@ pub struct FileStore {
     folder: Folder,
     options: Options,
     room: Arc<Room>,
+    shares: Arc<Shares>,
     index: Mutex<Index>,
     uploads: Mutex<HashMap<UploadId, Arc<Upload>>>,
 }
@@ -162,14 +174,11 @@ impl FileStore {
         S: Stream<Item = Result<Bytes, E>>,
         E: std::fmt::Display,
     {
-        if let Some(bytes) = file.length {
-            self.check_size(bytes)?;
-            self.room.look(bytes)?;
-        }
-        let written = self.incoming(self.options.file_bytes_max)?.take(body).await?;
+        self.look(&file.owner, file.length)?;
+        let written = self.incoming(&file.owner)?.take(body).await?;
         let store = self.clone();
         incoming::blocking(move || {
-            store.reached("files_body_written");
+            store.reached("files.body.written");
             let record = file.record(id, &written, now, store.options.retention);
             store.keep(written, record)
         })
@@ -239,15 +248,21 @@ impl FileStore {
     }
 
     /// Gives written bytes their name. The bytes are durable before the name, the name before the answer.
-    fn keep(&self, written: Written, record: Record) -> Result<Arc<Record>> {
+    fn keep(&self, mut written: Written, record: Record) -> Result<Arc<Record>> {
         let record = Arc::new(record);
         match self.index().claim(&record, self.options.files_max)? {
             index::Claim::New => {}
             index::Claim::Again(known) => return Ok(known),
         }
-        let named = self.place(written, &record).and_then(|()| self.write_name(&record));
+        let mut share = written.take_share();
+        let named = share
+            .name()
+            .and_then(|()| self.place(written, &record))
+            .and_then(|()| self.write_name(&record));
         self.index().settle(&record, named.is_ok());
-        named.map(|()| record)
+        named?;
+        share.keep();
+        Ok(record)
     }
 
     fn place(&self, written: Written, record: &Record) -> Result<()> {
@@ -264,7 +279,7 @@ impl FileStore {
             drop(index);
             placed?;
         }
-        self.reached("files_content_placed");
+        self.reached("files.content.placed");
         // Whoever put it there may not have come to this yet.
         let synced = folder::sync_parent(&place);
         if synced.is_err() {
@@ -277,7 +292,7 @@ impl FileStore {
         let json = serde_json::to_vec(record).expect("a record has only text and numbers");
         let (draft, place) = (self.folder.draft(), self.folder.name(record.id));
         let written = draft.write(&json).and_then(|()| {
-            self.reached("files_name_written");
+            self.reached("files.name.written");
             draft.place_at(&place)
         });
         if let Err(error) = written {
@@ -285,14 +300,15 @@ impl FileStore {
             self.release(record.content)?;
             return Err(error);
         }
-        self.reached("files_name_placed");
+        self.reached("files.name.placed");
         Ok(())
     }
 
     fn drop_name(&self, id: FileId) -> Result<bool> {
         let Some(record) = self.index().remove(id) else { return Ok(false) };
+        self.shares.free(&record.owner, record.bytes, 1);
         folder::remove_file(&self.folder.name(id))?;
-        self.reached("files_name_removed");
+        self.reached("files.name.removed");
         self.release(record.content)?;
         Ok(true)
     }
@@ -308,12 +324,21 @@ impl FileStore {
         }
         // Freeing the blocks of a large file takes a while, and nobody need wait for it at the index.
         drop(trash);
-        self.reached("files_content_removed");
+        self.reached("files.content.removed");
         Ok(())
     }
 
-    fn incoming(&self, bytes_max: u64) -> Result<Incoming> {
-        Incoming::begin(self.folder.draft(), self.room.clone(), bytes_max)
+    fn incoming(&self, owner: &str) -> Result<Incoming> {
+        let (room, share) = (self.room.clone(), self.shares.begin(owner));
+        Incoming::begin(self.folder.draft(), room, share, self.options.file_bytes_max)
+    }
+
+    /// Refuses at once what would be refused on the way.
+    fn look(&self, owner: &str, length: Option<u64>) -> Result<()> {
+        let Some(bytes) = length else { return Ok(()) };
+        self.check_size(bytes)?;
+        self.shares.look(owner, bytes)?;
+        self.room.look(bytes)
     }
 
     fn check_size(&self, bytes: u64) -> Result<()> {

@@ -54,6 +54,9 @@ pub type Reader = Box<dyn FnOnce(Range<u64>) -> BoxStream<'static, io::Result<By
 
 /// Where files are kept. The node implements it; ids are its own, and mean nothing here.
 pub trait Files: Send + Sync {
+    /// Whether it is known what files there are. Nothing else is asked before.
+    fn ready(&self) -> Result<(), Problem>;
+
     /// How the node is reached by those who are given the address of a file, such as
     /// `https://files.example.org`. `None`: as the uploader reached it.
     fn public_url(&self) -> Option<&str>;
@@ -152,14 +155,16 @@ pub(crate) async fn answer(
         return Ok(serve::preflight(request.headers()));
     }
     let for_browsers = route.is_for_browsers();
-    let mut answer = match (route, request.method().clone()) {
-        (FilesRoute::File { id, name }, Method::GET | Method::HEAD) => {
+    let ready = files.ready().map_err(Problem::temporary);
+    let mut answer = match (ready, route, request.method().clone()) {
+        (Err(problem), ..) => Err(problem),
+        (Ok(()), FilesRoute::File { id, name }, Method::GET | Method::HEAD) => {
             serve::file(exchange, files, id, name, &request).await
         }
-        (FilesRoute::File { id, name }, Method::DELETE) => {
+        (Ok(()), FilesRoute::File { id, name }, Method::DELETE) => {
             serve::delete(exchange, files, id, name, &request).await
         }
-        (route, _) => upload::answer(exchange, peer, files, route, request).await,
+        (Ok(()), route, _) => upload::answer(exchange, peer, files, route, request).await,
     };
     if for_browsers {
         let mut given = answer.unwrap_or_else(|problem| problem.answer());

@@ -399,6 +399,7 @@ fn metrics(shared: &Shared) -> Response<Body> {
         }
         gauges.into_values().collect::<Vec<_>>()
     });
+    shared.metrics.files_kept(shared.files.usage());
     let mut response = text(shared.metrics.render(&gauges));
     let kind = header::HeaderValue::from_static(
         "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -2,11 +2,14 @@
 //!
 //! Labels are bounded: apps come from the config, everything else from closed sets.
 
+mod files;
+
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use glowplug_artifacts::files::{Error as FileError, Usage};
 use glowplug_core::decision::{Decision, StartCause, What};
 use glowplug_core::lifecycle::State;
 use glowplug_core::request::{Mode, Outcome};
@@ -19,6 +22,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use self::files::FileSeries;
 
 /// Apps with labels of their own; further ones are counted together as `other`.
 const LABELLED_APPS_MAX: usize = 2_000;
@@ -110,6 +115,7 @@ pub(crate) struct Metrics {
     trace_dropped: Counter<u64, AtomicU64>,
     store_errors: Family<KindLabels, Counter>,
     webhook_calls: Family<CallLabels, Counter>,
+    files: FileSeries,
 }
 
 /// The state of one app at the moment of a scrape.
@@ -144,6 +150,7 @@ impl Metrics {
             trace_dropped: Counter::default(),
             store_errors: Family::default(),
             webhook_calls: Family::default(),
+            files: FileSeries::default(),
         };
         metrics.register();
         metrics
@@ -195,6 +202,7 @@ impl Metrics {
             "Calls of webhooks, by what became of the webhook",
             self.webhook_calls.clone(),
         );
+        self.files.register(registry);
     }
 
     /// Gives an app a label of its own, and makes the series of its requests.
@@ -319,6 +327,16 @@ impl Metrics {
     /// `outcome`: `delivered`, `again` (another call follows) or `failed` (none does).
     pub(crate) fn webhook_called(&self, outcome: &'static str) {
         self.webhook_calls.get_or_create(&CallLabels { outcome }).inc();
+    }
+
+    /// At the moment of a scrape.
+    pub(crate) fn files_kept(&self, usage: Usage) {
+        self.files.kept(usage);
+    }
+
+    /// `kept`: the bytes of the file.
+    pub(crate) fn file_uploaded(&self, kept: Result<u64, &FileError>) {
+        self.files.uploaded(kept);
     }
 
     /// The whole of `/metrics`.

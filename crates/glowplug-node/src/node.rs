@@ -126,13 +126,16 @@ impl Node {
         let python = PythonApps::new(options.cache_dir.as_ref().unwrap_or(&data_dir));
         let ephemeral = options.ephemeral;
         let recorder = if ephemeral { None } else { open_recorder(&config).await };
-        let files = NodeFiles::open(&data_dir, &config.node.files, &*store, clock).await?;
+        let metrics = Arc::new(Metrics::new());
+        let files = &config.node.files;
+        let files = NodeFiles::open(&data_dir, files, &*store, clock, metrics.clone()).await?;
         let opened = Opened {
             boot,
             ephemeral,
             clock,
             store,
             files,
+            metrics,
             backend,
             keys,
             scaling,
@@ -322,6 +325,7 @@ struct Opened {
     clock: Clock,
     store: Arc<dyn Store>,
     files: NodeFiles,
+    metrics: Arc<Metrics>,
     backend: Arc<dyn Backend>,
     keys: Vec<KeyRecord>,
     scaling: HashMap<String, Overrides>,
@@ -337,6 +341,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         clock,
         store,
         files,
+        metrics,
         backend,
         keys,
         scaling,
@@ -357,7 +362,6 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         },
         capacity(&config),
     );
-    let metrics = Arc::new(Metrics::new());
     let (client, key) = opened.webhooks;
     let retention = config.node.queue.retention;
     let webhooks = Webhooks::new(store.clone(), clock, metrics.clone(), client, key, retention);

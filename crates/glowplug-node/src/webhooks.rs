@@ -90,6 +90,7 @@ pub(crate) fn options(config: &WebhooksConfig) -> WebhookOptions {
         first_timeout: config.first_timeout,
         timeout: config.timeout,
         calls_max: config.calls_max,
+        ca_file: config.ca_file.clone(),
         ..WebhookOptions::default()
     }
 }

@@ -11,6 +11,8 @@ pub enum Error {
     TooLarge { limit: u64 },
     #[error("there is no room for it: {reason}; delete files, or let the node keep more")]
     Full { reason: String },
+    #[error("one key may keep at most {limit} {of} here; delete some of them first")]
+    Quota { limit: u64, of: &'static str },
     #[error("the body broke off: {reason}; send it again")]
     Body { reason: String },
     #[error("the body has {got} bytes and was to have {expected}; send it again")]

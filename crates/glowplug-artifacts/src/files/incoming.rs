@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::folder::Draft;
 use super::room::{Held, Room};
+use super::share::Share;
 use super::{Digest, Error, Result};
 
 /// Bytes of a body that are gathered before they are written. One more frame may be held with them.
@@ -45,6 +46,7 @@ pub(super) struct Incoming {
     hash: Sha256,
     bytes: u64,
     held: Held,
+    share: Share,
     bytes_max: u64,
 }
 
@@ -61,6 +63,8 @@ pub(super) struct Written {
     pub(super) digest: Digest,
     pub(super) bytes: u64,
     held: Held,
+    /// `None` once it was taken, to be kept or not with what the bytes become.
+    share: Option<Share>,
 }
 
 impl fmt::Debug for Incoming {
@@ -70,10 +74,15 @@ impl fmt::Debug for Incoming {
 }
 
 impl Incoming {
-    pub(super) fn begin(draft: Draft, room: Arc<Room>, bytes_max: u64) -> Result<Self> {
+    pub(super) fn begin(
+        draft: Draft,
+        room: Arc<Room>,
+        share: Share,
+        bytes_max: u64,
+    ) -> Result<Self> {
         let file = draft.create()?;
         let held = Held::nothing(room);
-        Ok(Self { draft, file, hash: Sha256::new(), bytes: 0, held, bytes_max })
+        Ok(Self { draft, file, hash: Sha256::new(), bytes: 0, held, share, bytes_max })
     }
 
     /// Writes a whole body.
@@ -131,6 +140,7 @@ impl Incoming {
     fn write(mut self, chunks: &[Bytes]) -> Result<Self> {
         let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         self.held.grow(bytes)?;
+        self.share.grow(bytes)?;
         for chunk in chunks {
             self.append(chunk)?;
         }
@@ -147,18 +157,25 @@ impl Incoming {
     pub(super) fn append_part(&mut self, chunk: &[u8]) -> Result<()> {
         self.count(chunk.len() as u64)?;
         self.held.force(chunk.len() as u64);
+        self.share.force(chunk.len() as u64);
         self.append(chunk)
     }
 
     /// After this the bytes are on the disk, whatever happens.
     pub(super) fn finish(self) -> Result<Written> {
-        let Self { draft, file, hash, bytes, held, .. } = self;
+        let Self { draft, file, hash, bytes, held, share, .. } = self;
         file.sync_all().map_err(|source| Error::io("write", draft.path(), source))?;
-        Ok(Written { draft, digest: Digest(hash.finalize().into()), bytes, held })
+        let (digest, share) = (Digest(hash.finalize().into()), Some(share));
+        Ok(Written { draft, digest, bytes, held, share })
     }
 }
 
 impl Written {
+    /// What its owner has of it. It is counted for as long as this is held, or kept.
+    pub(super) fn take_share(&mut self) -> Share {
+        self.share.take().expect("it is taken once, by what gives the bytes their place")
+    }
+
     /// Its bytes stay counted.
     pub(super) fn place_at(self, place: &Path) -> Result<()> {
         self.draft.rename_to(place)?;

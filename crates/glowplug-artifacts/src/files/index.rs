@@ -35,6 +35,10 @@ impl Index {
         self.names.get(&id).cloned()
     }
 
+    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.names.values().map(|record| &**record)
+    }
+
     /// Files, and contents.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.names.len(), self.contents.len())

@@ -11,6 +11,7 @@ use glowplug_core::Timestamp;
 use super::folder::{self, Folder};
 use super::index::Index;
 use super::room::Room;
+use super::share::Shares;
 use super::upload::{MANIFEST, Manifest, Upload, parse_part_file};
 use super::{Digest, Error, FileStore, Options, Record, Result, UploadId};
 
@@ -26,10 +27,17 @@ impl FileStore {
         let index = names(&folder, &sizes)?;
         remove_nameless(&folder, &sizes, &index)?;
         let uploads = uploads(&folder, &index, now)?;
+        let shares = Shares::new(&options);
+        for record in index.records() {
+            shares.add(&record.owner, record.bytes, 1);
+        }
+        for upload in uploads.values() {
+            shares.add(upload.owner(), upload.bytes(), 0);
+        }
         room.add(index.bytes());
         room.add(uploads.values().map(|upload| upload.bytes()).sum());
         let (index, uploads) = (Mutex::new(index), Mutex::new(uploads));
-        Ok(Arc::new(Self { folder, options, room: Arc::new(room), index, uploads }))
+        Ok(Arc::new(Self { folder, options, room: Arc::new(room), shares, index, uploads }))
     }
 }
 

@@ -210,6 +210,56 @@ async fn limits_are_told_apart() {
 }
 
 #[tokio::test]
+async fn each_owner_has_a_share() {
+    let limits = Options {
+        owner_bytes_max: 20,
+        owner_files_max: 2,
+        owner_uploads_max: 1,
+        ..Options::default()
+    };
+    let mut scene = Scene::new(limits);
+    let put = async |scene: &Scene, owner: &str, bytes: &[u8], length| {
+        let file = NewFile { owner: owner.to_owned(), length, ..file() };
+        scene.store.put(file, START, body(bytes)).await
+    };
+    let over = |result: Result<Arc<Record>>, limit, of| {
+        let error = result.unwrap_err();
+        assert!(
+            matches!(error, Error::Quota { limit: l, of: o } if l == limit && o == of),
+            "{error}"
+        );
+    };
+    let first = put(&scene, "me", b"ten bytes.", None).await.unwrap();
+    over(put(&scene, "me", b"", Some(11)).await, 20, "bytes");
+    over(put(&scene, "me", b"eleven more", None).await, 20, "bytes");
+    // Parts count, and stop counting once they are a file.
+    let Begun { file: id, upload } = scene.store.begin_upload(file(), START).await.unwrap();
+    let second = scene.store.begin_upload(file(), START).await.unwrap_err();
+    assert!(matches!(second, Error::Quota { limit: 1, .. }), "{second}");
+    let part = scene.store.put_part(upload, 1, None, START, body(b"five.")).await.unwrap();
+    let part = match scene.store.put_part(upload, 1, None, START, body(b"again")).await {
+        Ok(again) => again,
+        Err(error) => panic!("{error}, though it takes the place of {part:?}"),
+    };
+    over(put(&scene, "me", b"six...", None).await, 20, "bytes");
+    scene.reopen();
+    over(put(&scene, "me", b"six...", None).await, 20, "bytes");
+    let orders = vec![order(1, part)];
+    scene.store.complete_upload(id, upload, orders, START).await.unwrap();
+    over(put(&scene, "me", b"six...", None).await, 20, "bytes");
+    over(put(&scene, "me", b"five.", None).await, 2, "files");
+    // Content that is there already counts for whoever keeps it too.
+    put(&scene, "you", b"ten bytes.", None).await.unwrap();
+    over(put(&scene, "you", b"eleven more", None).await, 20, "bytes");
+    put(&scene, "you", b"ten others", None).await.unwrap();
+    scene.store.delete(first.id).await.unwrap();
+    put(&scene, "me", b"fifteen in all.", None).await.unwrap();
+    scene.reopen();
+    over(put(&scene, "me", b"!", None).await, 20, "bytes");
+    assert_eq!(scene.on_disk("tmp"), 0);
+}
+
+#[tokio::test]
 async fn the_disk_is_not_filled_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let options = Options { disk_reserve_bytes: u64::MAX, ..Options::default() };

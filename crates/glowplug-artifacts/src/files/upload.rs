@@ -89,6 +89,10 @@ impl Upload {
         Arc::new(Self { id, manifest, completing: Arc::default(), state })
     }
 
+    pub(super) fn owner(&self) -> &str {
+        &self.manifest.about.owner
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.state().parts.values().map(|part| part.bytes).sum()
     }
@@ -121,6 +125,11 @@ impl FileStore {
                 let reason = format!("there may be at most {limit} unfinished uploads");
                 return Err(Error::Full { reason });
             }
+            let owner = &manifest.about.owner;
+            let limit = store.options.owner_uploads_max;
+            if store.uploads().values().filter(|upload| upload.owner() == owner).count() >= limit {
+                return Err(Error::Quota { limit: limit as u64, of: "unfinished uploads" });
+            }
             store.room.look(0)?;
             let draft = store.folder.draft();
             folder::make_dir(draft.path())?;
@@ -129,7 +138,7 @@ impl FileStore {
             inside.write(&json)?;
             inside.place_at(&draft.path().join(MANIFEST))?;
             draft.place_at(&store.folder.upload(upload))?;
-            store.reached("files_upload_begun");
+            store.reached("files.upload.begun");
             let begun = Upload::new(upload, manifest, BTreeMap::new(), now);
             store.uploads().insert(upload, begun);
             Ok(Begun { file, upload })
@@ -162,14 +171,11 @@ impl FileStore {
         }
         let upload = self.open_upload(upload)?;
         upload.state().touched_at = now;
-        if let Some(bytes) = length {
-            self.check_size(bytes)?;
-            self.room.look(bytes)?;
-        }
-        let written = self.incoming(self.options.file_bytes_max)?.take(body).await?;
+        self.look(upload.owner(), length)?;
+        let written = self.incoming(upload.owner())?.take(body).await?;
         let store = self.clone();
         blocking(move || {
-            store.reached("files_part_written");
+            store.reached("files.part.written");
             store.keep_part(&upload, number, written, now)
         })
         .await
@@ -179,9 +185,10 @@ impl FileStore {
         &self,
         upload: &Upload,
         number: u32,
-        written: Written,
+        mut written: Written,
         now: Timestamp,
     ) -> Result<Part> {
+        let share = written.take_share();
         let part = Part { etag: written.digest, bytes: written.bytes };
         let folder = self.folder.upload(upload.id);
         let place = folder.join(part_file(number, part));
@@ -193,10 +200,12 @@ impl FileStore {
             state.parts.iter().filter(|(at, _)| **at != number).map(|(_, part)| part.bytes).sum();
         self.check_size(others.saturating_add(part.bytes))?;
         written.place_at(&place)?;
-        self.reached("files_part_placed");
+        self.reached("files.part.placed");
         state.touched_at = now;
+        share.keep();
         if let Some(earlier) = state.parts.insert(number, part) {
             self.room.free(earlier.bytes);
+            self.shares.free(upload.owner(), earlier.bytes, 0);
             if earlier != part {
                 folder::remove_file(&folder.join(part_file(number, earlier)))?;
             }
@@ -242,7 +251,7 @@ impl FileStore {
         let bytes = parts.iter().map(|(_, part)| part.bytes).sum();
         self.check_size(bytes)?;
         self.room.look_at_disk(bytes)?;
-        let mut whole = self.incoming(self.options.file_bytes_max)?;
+        let mut whole = self.incoming(upload.owner())?;
         let mut buffer = vec![0; COPY_BYTES];
         for (path, part) in parts {
             let read = |source| Error::io("read", &path, source);
@@ -261,7 +270,7 @@ impl FileStore {
         let mut record = about.record(upload.manifest.file, &written, now, retention);
         record.upload = Some(upload.id);
         let record = self.keep(written, record)?;
-        self.reached("files_upload_complete");
+        self.reached("files.upload.complete");
         self.end_upload(upload.id)?;
         Ok(record)
     }
@@ -318,6 +327,7 @@ impl FileStore {
         trash.take(&self.folder.upload(id))?;
         drop(trash);
         self.room.free(bytes);
+        self.shares.free(upload.owner(), bytes, 0);
         Ok(true)
     }
 

@@ -31,9 +31,13 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with(TableFiles::default())
+    }
+
+    fn with(files: TableFiles) -> Self {
         assert_eq!(AUTHORIZED.1, format!("Key {KEY}"));
         let key = TokenKey::open(&TokenKey::secret().unwrap()).unwrap();
-        let files = Some((TableFiles::default(), key));
+        let files = Some((files, key));
         let mut host = TableHost::default();
         host.files = files;
         let host = Arc::new(host);
@@ -130,6 +134,22 @@ async fn a_files_address_begins_as_its_uploader_named_the_node() {
     named(&mut second);
     let (_, body) = over_http2(TcpStream::connect(scene.at()).await.unwrap(), second).await;
     assert_eq!(body["access_url"], "http://files.test:82/files/f1/file.bin");
+    let scene = Scene::with(TableFiles::reached_at("https://cdn.test/below"));
+    let mut third = post("/files/upload", "x");
+    named(&mut third);
+    let (_, _, body) = ask_json(scene.at(), third).await;
+    assert_eq!(body["access_url"], "https://cdn.test/below/files/f0/file.bin", "as the node says");
+}
+
+#[tokio::test]
+async fn files_that_are_not_known_yet_are_not_missing() {
+    let mut files = TableFiles::default();
+    files.is_opening = true;
+    let scene = Scene::with(files);
+    for request in [get("/files/f0"), with(post("/files/upload", "x"), &[AUTHORIZED])] {
+        let (status, _, body) = ask_json(scene.at(), request).await;
+        assert_eq!((status, &body["error_type"]), (503, &json!("store_unavailable")), "{body}");
+    }
 }
 
 #[tokio::test]

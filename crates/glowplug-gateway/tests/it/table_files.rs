@@ -16,6 +16,8 @@ pub(crate) const FILE_BYTES_MAX: usize = 1_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct TableFiles {
+    public_url: Option<String>,
+    pub(crate) is_opening: bool,
     sequence: AtomicU32,
     kept: Mutex<HashMap<String, (FileView, Vec<u8>)>>,
     uploads: Mutex<HashMap<String, Upload>>,
@@ -29,6 +31,10 @@ struct Upload {
 }
 
 impl TableFiles {
+    pub(crate) fn reached_at(public_url: &str) -> Self {
+        Self { public_url: Some(public_url.to_owned()), ..Self::default() }
+    }
+
     fn keep(&self, id: String, file: NewFile, bytes: Vec<u8>) -> FileView {
         let view = FileView {
             id: id.clone(),
@@ -58,8 +64,15 @@ fn none() -> Problem {
 }
 
 impl Files for TableFiles {
+    fn ready(&self) -> Result<(), Problem> {
+        if self.is_opening {
+            return Err(Problem::new(ErrorType::StoreUnavailable, "the table is not set"));
+        }
+        Ok(())
+    }
+
     fn public_url(&self) -> Option<&str> {
-        None
+        self.public_url.as_deref()
     }
 
     fn new_id(&self) -> String {

@@ -118,6 +118,8 @@ pub struct WebhooksConfig {
     /// Of every call but the first.
     pub timeout: Duration,
     pub calls_max: u32,
+    /// Authorities to trust beside the system's. Absolute.
+    pub ca_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +128,12 @@ pub struct FilesConfig {
     pub bytes_max: u64,
     /// Of all files together.
     pub total_bytes_max: u64,
+    /// Of the files of one key together.
+    pub key_bytes_max: Option<u64>,
+    pub key_files_max: Option<u32>,
     pub retention: Duration,
+    /// Over http or https, without a slash at its end. `None`: as each uploader named the node.
+    pub public_url: Option<String>,
 }
 
 /// Limits of websockets.
@@ -188,6 +195,9 @@ pub(super) fn read(
     check_schema(layers, &store);
     check_lease(layers, &store);
     check_webhooks(layers, &webhooks);
+    check_public_url(layers, &files);
+    let ca_file = webhooks.text("ca_file");
+    let ca_file = ca_file.map(|file| layers.base(&webhooks.origin("ca_file")).join(file));
     let data_dir = match node.text("data_dir") {
         Some(dir) => Some(layers.base(&node.origin("data_dir")).join(dir)),
         None => layers.default_data_dir(),
@@ -214,7 +224,7 @@ pub(super) fn read(
         files,
         realtime,
     };
-    let config = data_dir.and_then(|data_dir| tables.combine(data_dir));
+    let config = data_dir.and_then(|data_dir| tables.combine(data_dir, ca_file));
     (config, tables.into_read())
 }
 
@@ -250,7 +260,7 @@ impl Tables {
     }
 
     /// `None` if a value that has a default could not be read, which was told already.
-    fn combine(&self, data_dir: PathBuf) -> Option<NodeConfig> {
+    fn combine(&self, data_dir: PathBuf, ca_file: Option<PathBuf>) -> Option<NodeConfig> {
         let node = &self.node;
         Some(NodeConfig {
             listen: node.address("listen")?,
@@ -284,12 +294,8 @@ impl Tables {
                 schema: self.store.text("schema")?,
                 lease: self.store.duration("lease")?,
             },
-            webhooks: self.webhooks()?,
-            files: FilesConfig {
-                bytes_max: self.files.bytes("bytes_max")?,
-                total_bytes_max: self.files.bytes("total_bytes_max")?,
-                retention: self.files.duration("retention")?,
-            },
+            webhooks: self.webhooks(ca_file)?,
+            files: self.files()?,
             realtime: self.realtime()?,
         })
     }
@@ -307,13 +313,27 @@ impl Tables {
         })
     }
 
-    fn webhooks(&self) -> Option<WebhooksConfig> {
+    fn files(&self) -> Option<FilesConfig> {
+        let files = &self.files;
+        let public_url = files.text("public_url");
+        Some(FilesConfig {
+            bytes_max: files.bytes("bytes_max")?,
+            total_bytes_max: files.bytes("total_bytes_max")?,
+            key_bytes_max: files.bytes("key_bytes_max"),
+            key_files_max: files.count("key_files_max"),
+            retention: files.duration("retention")?,
+            public_url: public_url.map(|url| url.trim_end_matches('/').to_owned()),
+        })
+    }
+
+    fn webhooks(&self, ca_file: Option<PathBuf>) -> Option<WebhooksConfig> {
         let webhooks = &self.webhooks;
         Some(WebhooksConfig {
             allow: webhooks.networks("allow").unwrap_or_default(),
             first_timeout: webhooks.duration("first_timeout")?,
             timeout: webhooks.duration("timeout")?,
             calls_max: webhooks.count("calls_max")?,
+            ca_file,
         })
     }
 
@@ -397,6 +417,22 @@ fn check_webhooks(layers: &mut Layers, webhooks: &Values) {
             let message = format!("`{key}` in [node.webhooks] is not above 0 s and at most {most}");
             layers.problem(webhooks.origin(key), message, None);
         }
+    }
+}
+
+/// Addresses are made by adding to it, so that it ends with a host or a path.
+fn check_public_url(layers: &mut Layers, files: &Values) {
+    let Some(url) = files.text("public_url") else { return };
+    let parsed = url.parse::<http::Uri>().ok();
+    let usable = parsed.is_some_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && url.authority().is_some_and(|named| !named.as_str().contains('@'))
+            && url.query().is_none()
+    });
+    if !usable {
+        let message = format!("`public_url` in [node.files] is {url:?}");
+        let help = "write it as \"https://files.example.org\"".to_owned();
+        layers.problem(files.origin("public_url"), message, Some(help));
     }
 }
 

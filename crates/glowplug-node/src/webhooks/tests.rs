@@ -205,6 +205,26 @@ fn request(number: u128) -> QueuedRequest {
     }
 }
 
+#[test]
+fn what_the_config_says_is_how_webhooks_are_called() {
+    let config = WebhooksConfig {
+        allow: Vec::new(),
+        first_timeout: Duration::from_secs(1),
+        timeout: Duration::from_secs(2),
+        calls_max: 3,
+        ca_file: Some("/etc/ours.pem".into()),
+    };
+    let expected = WebhookOptions {
+        allow: Vec::new(),
+        first_timeout: Duration::from_secs(1),
+        timeout: Duration::from_secs(2),
+        calls_max: 3,
+        ca_file: Some("/etc/ours.pem".into()),
+        ..WebhookOptions::default()
+    };
+    assert_eq!(super::options(&config), expected);
+}
+
 #[tokio::test]
 async fn a_complete_request_calls_once() {
     let receiver = Receiver::start("127.0.0.1", &[Reply::Status(204)]).await;

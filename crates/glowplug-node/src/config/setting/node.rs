@@ -210,6 +210,13 @@ pub(super) const WEBHOOKS: &[Setting] = &[
         Value("31"),
         "Calls of one webhook in all. None is made after the answer has gone from the queue.",
     ),
+    setting(
+        "ca_file",
+        Kind::Path,
+        Otherwise("none"),
+        "Certificates, in PEM, of authorities that receivers over https may show beside those that the system \
+         trusts.",
+    ),
 ];
 
 pub(super) const FILES: &[Setting] = &[
@@ -226,10 +233,29 @@ pub(super) const FILES: &[Setting] = &[
         "What all uploaded files may take together; more is refused with 507.",
     ),
     setting(
+        "key_bytes_max",
+        Kind::Bytes,
+        Otherwise("no limit beside that of all"),
+        "What the files of one key may take, parts of unfinished uploads included; more is refused with 507.",
+    ),
+    setting(
+        "key_files_max",
+        Kind::Count,
+        Otherwise("no limit beside that of all, 1000000"),
+        "Files of one key; more are refused with 507.",
+    ),
+    setting(
         "retention",
         Kind::Duration,
         Value("7d"),
         "How long an uploaded file is kept, unless its upload says otherwise.",
+    ),
+    setting(
+        "public_url",
+        Kind::Text,
+        Otherwise("as each uploader named the node"),
+        "What addresses of files begin with, such as `https://files.example.org`, where a proxy or another name \
+         stands before the node.",
     ),
 ];
 

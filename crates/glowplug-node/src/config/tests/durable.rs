@@ -26,6 +26,7 @@ fn the_defaults_of_the_queue_are_those_of_its_guide() {
         first_timeout: Duration::from_secs(15),
         timeout: Duration::from_mins(2),
         calls_max: 31,
+        ca_file: None,
     };
     assert_eq!(node.webhooks, webhooks);
 }
@@ -49,9 +50,13 @@ fn the_tables_of_the_queue_are_read() {
         [node.webhooks]
         allow = ["127.0.0.1", "fd00::/8"]
         calls_max = 3
+        ca_file = "ours.pem"
         [node.files]
         bytes_max = "1GB"
+        key_bytes_max = "2GB"
+        key_files_max = 7
         retention = "30m"
+        public_url = "https://files.example.org/"
         "#,
     );
     let node = scene.config().node;
@@ -66,7 +71,12 @@ fn the_tables_of_the_queue_are_read() {
     assert_eq!(allow, ["127.0.0.1/32", "fd00::/8"]);
     assert_eq!(node.webhooks.calls_max, 3);
     assert_eq!(node.files.bytes_max, 1_000_000_000);
+    assert_eq!(node.files.key_bytes_max, Some(2_000_000_000));
+    assert_eq!(node.files.key_files_max, Some(7));
     assert_eq!(node.files.retention, Duration::from_mins(30));
+    assert_eq!(node.files.public_url.as_deref(), Some("https://files.example.org"));
+    let ca_file = node.webhooks.ca_file.unwrap();
+    assert!(ca_file.is_absolute() && ca_file.ends_with("ours.pem"), "{ca_file:?}");
 }
 
 #[test]
@@ -133,6 +143,13 @@ fn mistakes_in_the_tables_of_the_queue_are_told() {
         "glowplug.toml:2: `allow` in [node.webhooks] has \"localhost\", which is neither an address nor a \
          network\n  help: write it as \"127.0.0.1\" or \"10.0.0.0/8\"",
     );
+    for url in ["files.example.org", "ftp://files", "https://a@b", "https://a/?b", "https://"] {
+        let said = format!(
+            "glowplug.toml:2: `public_url` in [node.files] is {url:?}\n  \
+             help: write it as \"https://files.example.org\""
+        );
+        check_error(&format!("[node.files]\npublic_url = '{url}'"), &said);
+    }
     check_error(
         &app("retry_config = { timeouts = { retries = 2 } }"),
         "glowplug.toml:3: `retry_config` in [apps.hello] has the unknown condition `timeouts`\n  \
