@@ -87,6 +87,14 @@ impl Store for MemoryStore {
         self.with_state(move |state| Ok(state.record(id)))
     }
 
+    fn completed(
+        &self,
+        app: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RequestRecord>>> {
+        self.with_state(move |state| Ok(state.completed(app.as_deref(), limit)))
+    }
+
     fn response(&self, id: RequestId) -> BoxFuture<'_, Result<Option<StoredResponse>>> {
         self.with_state(move |state| {
             let completion = state.entry(id).and_then(|entry| entry.completion.as_ref());

@@ -298,6 +298,16 @@ impl Store for PostgresStore {
         self.read("read a request", id, |id, db| Box::pin(answers::request(db, id)))
     }
 
+    fn completed(
+        &self,
+        app: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RequestRecord>>> {
+        self.read("list requests", (app, limit), |given, db| {
+            Box::pin(answers::completed(db, given))
+        })
+    }
+
     fn response(&self, id: RequestId) -> BoxFuture<'_, Result<Option<StoredResponse>>> {
         self.read("read the answer of a request", id, |id, db| Box::pin(answers::response(db, id)))
     }

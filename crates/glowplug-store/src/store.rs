@@ -63,6 +63,12 @@ pub trait Store: Send + Sync + 'static {
     /// One request that is not complete, body included: what an attempt sends.
     fn pending_request(&self, id: RequestId) -> BoxFuture<'_, Result<Option<QueuedRequest>>>;
     fn request(&self, id: RequestId) -> BoxFuture<'_, Result<Option<RequestRecord>>>;
+    /// Complete requests of one app or of all, the last that ended first, at most `limit`.
+    fn completed(
+        &self,
+        app: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RequestRecord>>>;
     /// Status code, headers and body of the answer of a complete request.
     fn response(&self, id: RequestId) -> BoxFuture<'_, Result<Option<StoredResponse>>>;
     /// Adds to the log lines that belong to a request, complete or not. Lines of a request that the

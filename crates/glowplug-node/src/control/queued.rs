@@ -2,7 +2,7 @@
 //!
 //! Exports and imports are streamed: neither side holds more than a few requests of them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use glowplug_api::control::{BackupRequest, BackupView, CancelView, MovedView, Qu
 use glowplug_core::RequestId;
 use glowplug_gateway::Body;
 use glowplug_gateway::host::{CancelOutcome, QueueStatus, StoreAway};
-use glowplug_store::{DeliveryState, StoreError, WholeRequest};
+use glowplug_store::{DeliveryState, RequestRecord, StoreError};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -31,8 +31,6 @@ const LINES_WAITING_MAX: usize = 4;
 /// Requests listed where the caller names no number, and at most.
 const LISTED: usize = 100;
 const LISTED_MAX: usize = 10_000;
-/// Complete requests read at a time, with their bodies, to list them.
-const PAGE: usize = 16;
 
 pub(super) async fn route(
     shared: &Arc<Shared>,
@@ -88,42 +86,35 @@ async fn list(shared: &Arc<Shared>, query: &HashMap<String, String>) -> Answer {
         _ => {}
     }
     if matches!(state, "completed" | "all") {
-        views.extend(completed(shared, app.as_deref(), limit).await?);
+        let ended = shared.store.completed(app, limit).await.map_err(|error| refused(&error))?;
+        views.extend(ended.into_iter().map(completed));
     }
     views.truncate(limit);
     Ok(json(StatusCode::OK, &views))
 }
 
-/// The last that were accepted, of those that are complete.
-async fn completed(
-    shared: &Shared,
-    app: Option<&str>,
-    limit: usize,
-) -> Result<VecDeque<QueuedView>, Failure> {
-    let (mut views, mut after) = (VecDeque::new(), None);
-    loop {
-        let page = shared.store.export(after, PAGE).await.map_err(|error| refused(&error))?;
-        let Some(last) = page.last() else { return Ok(views) };
-        after = Some(last.request.id);
-        let of_app = |whole: &&WholeRequest| app.is_none_or(|app| whole.request.app == app);
-        for whole in page.iter().filter(of_app) {
-            let Some(completion) = &whole.completion else { continue };
-            if views.len() >= limit {
-                views.pop_front();
-            }
-            views.push_back(QueuedView {
-                id: whole.request.id.to_string(),
-                app: whole.request.app.clone(),
-                state: "COMPLETED".to_owned(),
-                submitted_at_micros: Some(whole.request.submitted_at.as_micros()),
-                completed_at_micros: Some(completion.at.as_micros()),
-                status: Some(completion.response.status),
-                error: completion.error.clone().map(|(message, _)| message),
-                attempts: Some(completion.attempts),
-                ..QueuedView::default()
-            });
-        }
+fn completed(record: RequestRecord) -> QueuedView {
+    let mut view = about(&record);
+    "COMPLETED".clone_into(&mut view.state);
+    view
+}
+
+/// What the store says of a request.
+fn about(record: &RequestRecord) -> QueuedView {
+    let mut view = QueuedView {
+        id: record.id.to_string(),
+        app: record.app.clone(),
+        submitted_at_micros: Some(record.submitted_at.as_micros()),
+        owner: Some(record.owner),
+        ..QueuedView::default()
+    };
+    if let Some(done) = &record.completed {
+        view.completed_at_micros = Some(done.at.as_micros());
+        view.status = Some(done.status);
+        view.error = done.error.as_ref().map(|(message, _)| message.clone());
+        view.attempts = Some(done.attempts);
     }
+    view
 }
 
 fn parse_id(id: &str) -> Result<RequestId, Failure> {
@@ -145,19 +136,7 @@ async fn show(shared: &Arc<Shared>, id: &str) -> Answer {
     let record = record.ok_or_else(|| unknown(id))?;
     let status = shared.queue.status(shared, &record.app, id, true).await.map_err(away)?;
     let delivery = shared.store.delivery(id).await.map_err(|error| refused(&error))?;
-    let mut view = QueuedView {
-        id: id.to_string(),
-        app: record.app,
-        submitted_at_micros: Some(record.submitted_at.as_micros()),
-        owner: Some(record.owner),
-        ..QueuedView::default()
-    };
-    if let Some(done) = record.completed {
-        view.completed_at_micros = Some(done.at.as_micros());
-        view.status = Some(done.status);
-        view.error = done.error.map(|(message, _)| message);
-        view.attempts = Some(done.attempts);
-    }
+    let mut view = about(&record);
     if let Some(delivery) = delivery {
         let state = match delivery.state {
             DeliveryState::Due(_) => "due",

@@ -225,6 +225,12 @@ impl State {
         self.entry(id).map(Entry::record)
     }
 
+    pub(super) fn completed(&self, app: Option<&str>, limit: usize) -> Vec<RequestRecord> {
+        let entries = self.ended.iter().rev().filter_map(|(_, place)| self.requests.get(place));
+        let of_app = |entry: &&Entry| app.is_none_or(|app| entry.request.app == app);
+        entries.filter(of_app).take(limit).map(Entry::record).collect()
+    }
+
     pub(super) fn logs(&self, id: RequestId) -> Vec<RequestLogLine> {
         self.entry(id).map(Entry::lines).unwrap_or_default()
     }

@@ -17,6 +17,12 @@ const SELECT_RECORD: &str = "SELECT app, path, submitted_at, \
      completions.at, status, error_message, error_type, inference_seconds, attempts \
      FROM requests LEFT JOIN pending USING (place, app) LEFT JOIN completions USING (place) \
      WHERE id = $1";
+/// The columns of [`SELECT_RECORD`] and the id.
+const SELECT_COMPLETED: &str = "SELECT app, path, submitted_at, completions.owner, \
+     completions.started, true, completions.at, status, error_message, error_type, \
+     inference_seconds, attempts, id FROM completions JOIN requests USING (place) \
+     WHERE $1::text IS NULL OR app = $1 \
+     ORDER BY completions.at DESC, completions.place DESC LIMIT $2";
 const SELECT_RESPONSE: &str = "SELECT status, completions.headers, completions.body \
      FROM requests JOIN completions USING (place) WHERE id = $1";
 const SELECT_RECENT: &str = "SELECT id FROM completions JOIN requests USING (place) \
@@ -26,6 +32,14 @@ const SELECT_RECENT: &str = "SELECT id FROM completions JOIN requests USING (pla
 pub(super) async fn request(db: &Db, id: &RequestId) -> Result<Option<RequestRecord>, Failure> {
     let found = row(db, SELECT_RECORD, &[&uuid(*id)]).await?;
     found.map(|row| record(*id, &row)).transpose()
+}
+
+pub(super) async fn completed(
+    db: &Db,
+    (app, limit): &(Option<String>, usize),
+) -> Result<Vec<RequestRecord>, Failure> {
+    let found = rows(db, SELECT_COMPLETED, &[app, &number(*limit)]).await?;
+    found.iter().map(|row| record(request_id(row, 12)?, row)).collect()
 }
 
 fn record(id: RequestId, row: &Row) -> Result<RequestRecord, Failure> {

@@ -132,6 +132,14 @@ impl Store for SqliteStore {
         self.read("read a request", move |conn| queue::request(conn, id))
     }
 
+    fn completed(
+        &self,
+        app: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RequestRecord>>> {
+        self.read("list requests", move |conn| queue::completed(conn, app.as_deref(), limit))
+    }
+
     fn response(&self, id: RequestId) -> BoxFuture<'_, Result<Option<StoredResponse>>> {
         let bodies = Arc::clone(&self.bodies);
         self.read("read the answer of a request", move |conn| {

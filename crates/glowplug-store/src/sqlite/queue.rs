@@ -41,6 +41,18 @@ pub(super) const SELECT_WHOLE: &str = concat!(
 pub(super) const SELECT_AHEAD: &str = "SELECT count(*) \
      FROM pending CROSS JOIN requests USING (place) WHERE pending.place < ?1 AND app = ?2";
 
+const SELECT_RECORD: &str = "SELECT app, path, submitted_at, \
+     coalesce(pending.owner, completions.owner, 0), completions.place IS NOT NULL, at, status, \
+     error_message, error_type, inference_seconds, attempts \
+     FROM requests LEFT JOIN pending USING (place) LEFT JOIN completions USING (place) \
+     WHERE id = ?1";
+/// The columns of [`SELECT_RECORD`] and the id. The join is crossed, so that it starts from those that
+/// ended last.
+pub(super) const SELECT_COMPLETED: &str = "SELECT app, path, submitted_at, completions.owner, true, \
+     at, status, error_message, error_type, inference_seconds, attempts, id \
+     FROM completions CROSS JOIN requests USING (place) WHERE ?1 IS NULL OR app = ?1 \
+     ORDER BY at DESC, place DESC LIMIT ?2";
+
 /// A request without its body, and where that is.
 pub(super) type Queued = (QueuedRequest, KeptBody);
 
@@ -95,32 +107,38 @@ pub(super) fn ahead(conn: &Connection, id: RequestId) -> Result<usize, Failure> 
 }
 
 pub(super) fn request(conn: &Connection, id: RequestId) -> Result<Option<RequestRecord>, Failure> {
-    let found = conn
-        .prepare_cached(
-            "SELECT app, path, submitted_at, coalesce(pending.owner, completions.owner, 0), \
-             completions.place IS NOT NULL, at, status, error_message, error_type, \
-             inference_seconds, attempts \
-             FROM requests LEFT JOIN pending USING (place) LEFT JOIN completions USING (place) \
-             WHERE id = ?1",
-        )?
-        .query_row([id_bytes(id)], |row| {
-            let completed = if row.get(4)? { Some(summary(row)?) } else { None };
-            Ok(RequestRecord {
-                id,
-                app: row.get(0)?,
-                path: row.get(1)?,
-                submitted_at: timestamp(row, 2)?,
-                owner: row.get(3)?,
-                // Nobody who does not know asks a store that one node uses.
-                started: false,
-                completed,
-            })
-        })
-        .optional()?;
-    Ok(found)
+    let mut statement = conn.prepare_cached(SELECT_RECORD)?;
+    Ok(statement.query_row([id_bytes(id)], |row| record(id, row)).optional()?)
 }
 
-/// Reads what [`request`] selects of a completion.
+pub(super) fn completed(
+    conn: &Connection,
+    app: Option<&str>,
+    limit: usize,
+) -> Result<Vec<RequestRecord>, Failure> {
+    let mut statement = conn.prepare_cached(SELECT_COMPLETED)?;
+    let rows = statement.query_map(params![app, row_number(limit)], |row| {
+        record(request_id(row, 11)?, row)
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A row that begins with the columns of [`SELECT_RECORD`].
+fn record(id: RequestId, row: &Row<'_>) -> rusqlite::Result<RequestRecord> {
+    let completed = if row.get(4)? { Some(summary(row)?) } else { None };
+    Ok(RequestRecord {
+        id,
+        app: row.get(0)?,
+        path: row.get(1)?,
+        submitted_at: timestamp(row, 2)?,
+        owner: row.get(3)?,
+        // Nobody who does not know asks a store that one node uses.
+        started: false,
+        completed,
+    })
+}
+
+/// Reads what [`SELECT_RECORD`] selects of a completion.
 fn summary(row: &Row<'_>) -> rusqlite::Result<CompletedSummary> {
     let (message, kind): (Option<String>, Option<String>) = (row.get(7)?, row.get(8)?);
     Ok(CompletedSummary {

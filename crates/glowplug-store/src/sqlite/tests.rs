@@ -376,6 +376,11 @@ fn queries_use_their_indexes() {
     );
     check(super::purge::SELECT_ENDED, "SCAN completions USING INDEX completions_by_time");
     check(
+        super::queue::SELECT_COMPLETED,
+        "SCAN completions USING INDEX completions_by_time; \
+         SEARCH requests USING INTEGER PRIMARY KEY (rowid=?)",
+    );
+    check(
         super::accept::SELECT_BY_KEY,
         "SEARCH requests USING INDEX requests_by_key (caller=? AND app=? AND idempotency_key=?)",
     );

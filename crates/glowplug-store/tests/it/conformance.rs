@@ -31,6 +31,7 @@ macro_rules! every_behaviour {
             answers::an_answer_comes_back_as_it_was,
             answers::a_failed_request_keeps_its_error,
             answers::logs_keep_their_order_and_limit,
+            answers::what_ended_last_is_listed_first,
             owners::a_new_start_takes_over_what_the_last_one_left,
             owners::an_answer_of_an_older_start_does_not_count,
             owners::what_is_taken_over_is_told_page_by_page,

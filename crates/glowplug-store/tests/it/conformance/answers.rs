@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use glowplug_store::{Completed, CompletedSummary, Completion, Store, StoredResponse};
+use glowplug_store::{
+    Completed, CompletedSummary, Completion, QueuedRequest, Store, StoredResponse,
+};
 
 use crate::samples::{at, completion, id, log_line, request};
 
@@ -98,4 +100,30 @@ pub(crate) async fn logs_keep_their_order_and_limit(store: Arc<impl Store>) {
     assert_eq!(kept, lines(0..5));
     assert_eq!(notice.message, "3 more log lines of this request were dropped");
     assert_eq!(notice.at, at(7));
+}
+
+pub(crate) async fn what_ended_last_is_listed_first(store: Arc<impl Store>) {
+    for number in 1..=6 {
+        let app = if number % 2 == 0 { "local/even" } else { "local/odd" };
+        store.submit(QueuedRequest { app: app.to_owned(), ..request(number) }).await.unwrap();
+    }
+    // In another order than they came, and two at the same moment.
+    for (number, second) in [(5, 101), (2, 103), (1, 102), (4, 103)] {
+        store.complete(id(number), completion(at(second), b"")).await.unwrap();
+    }
+    for (app, limit, expected) in [
+        (None, 10, vec![4, 2, 1, 5]),
+        (None, 3, vec![4, 2, 1]),
+        (Some("local/odd"), 10, vec![1, 5]),
+        (Some("local/even"), 1, vec![4]),
+        (Some("local/none"), 10, vec![]),
+        (None, 0, vec![]),
+    ] {
+        let listed = store.completed(app.map(str::to_owned), limit).await.unwrap();
+        let ids: Vec<_> = listed.iter().map(|record| record.id.0).collect();
+        assert_eq!(ids, expected, "{app:?} {limit}");
+        for record in listed {
+            assert_eq!(Some(&record), store.request(record.id).await.unwrap().as_ref());
+        }
+    }
 }
