@@ -17,7 +17,7 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-use glowplug_store::{SqliteOptions, SqliteStore, Store, StoreError, WholeRequest};
+use glowplug_store::{Place, SqliteOptions, SqliteStore, Store, StoreError, WholeRequest};
 
 pub use lines::Lines;
 use record::Record;
@@ -76,11 +76,13 @@ pub async fn export<F: Future<Output = bool>>(
     if !to(record::head()).await {
         return Ok(moved);
     }
-    let mut after = None;
+    let mut after = Place::START;
     loop {
-        let page = store.export(after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.request.id);
+        let (page, last) = store.export(after, PAGE).await?;
+        if page.is_empty() {
+            break;
+        }
+        after = last;
         for whole in page.iter().filter(|whole| app.is_none_or(|app| whole.request.app == app)) {
             if !to(record::line(whole)).await {
                 return Ok(moved);

@@ -18,7 +18,7 @@ use self::state::State;
 use crate::limits::Bounds;
 use crate::records::{
     Accepted, Change, Completed, Completion, Delivery, DeliveryAttempt, DeliveryRecord,
-    DeliveryState, JournalRecord, KeyRecord, QueuedHead, QueuedRequest, RequestLogLine,
+    DeliveryState, JournalRecord, KeyRecord, Place, QueuedHead, QueuedRequest, RequestLogLine,
     RequestRecord, Retention, StoredResponse, WholeRequest,
 };
 use crate::store::{Result, Store, StoreError};
@@ -167,9 +167,9 @@ impl Store for MemoryStore {
 
     fn export(
         &self,
-        after: Option<RequestId>,
+        after: Place,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<WholeRequest>>> {
+    ) -> BoxFuture<'_, Result<(Vec<WholeRequest>, Place)>> {
         self.with_state(move |state| Ok(state.export(after, limit)))
     }
 

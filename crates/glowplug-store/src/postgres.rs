@@ -60,7 +60,7 @@ use self::writer::{Run, Writers};
 use crate::limits::Bounds;
 use crate::records::{
     Accepted, Change, Completed, Completion, Delivery, DeliveryAttempt, DeliveryRecord,
-    DeliveryState, JournalRecord, KeyRecord, QueuedHead, QueuedRequest, RequestLogLine,
+    DeliveryState, JournalRecord, KeyRecord, Place, QueuedHead, QueuedRequest, RequestLogLine,
     RequestRecord, Retention, StoredResponse, WholeRequest,
 };
 use crate::store::{Result, Store, StoreError};
@@ -361,9 +361,9 @@ impl Store for PostgresStore {
 
     fn export(
         &self,
-        after: Option<RequestId>,
+        after: Place,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<WholeRequest>>> {
+    ) -> BoxFuture<'_, Result<(Vec<WholeRequest>, Place)>> {
         self.read("export requests", (after, limit), |given, db| Box::pin(whole::export(db, given)))
     }
 

@@ -261,6 +261,16 @@ pub struct DeliveryRecord {
     pub attempts: Vec<DeliveryAttempt>,
 }
 
+/// Where a request is in the order of acceptance: how far an export has come. It stays a place when the
+/// request is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place(pub(crate) i64);
+
+impl Place {
+    /// Before the first request.
+    pub const START: Self = Self(0);
+}
+
 /// A request with all that is kept of it: the form in which queues are exported and imported.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WholeRequest {

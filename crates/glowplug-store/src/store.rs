@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use crate::limits;
 use crate::records::{
     Accepted, Change, Completed, Completion, Delivery, DeliveryAttempt, DeliveryRecord,
-    DeliveryState, JournalRecord, KeyRecord, QueuedHead, QueuedRequest, RequestLogLine,
+    DeliveryState, JournalRecord, KeyRecord, Place, QueuedHead, QueuedRequest, RequestLogLine,
     RequestRecord, Retention, StoredResponse, WholeRequest,
 };
 
@@ -104,12 +104,13 @@ pub trait Store: Send + Sync + 'static {
 
     // The whole of it, elsewhere.
 
-    /// Every request with all that is kept of it, in order of acceptance, at most `limit`, after `after`.
+    /// Every request with all that is kept of it, in order of acceptance, at most `limit`, after `after`;
+    /// and the place to go on from.
     fn export(
         &self,
-        after: Option<RequestId>,
+        after: Place,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<WholeRequest>>>;
+    ) -> BoxFuture<'_, Result<(Vec<WholeRequest>, Place)>>;
     /// Takes in what [`export`](Self::export) gave out, in one transaction; says whether it was new. A
     /// request that is not complete belongs to no node until one adopts it. An idempotency key that
     /// another request has already is left out.

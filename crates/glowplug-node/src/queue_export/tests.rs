@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use glowplug_core::{RequestId, Timestamp};
 use glowplug_store::{
-    Completion, DeliveryAttempt, DeliveryRecord, DeliveryState, MemoryStore, Priority,
+    Completion, DeliveryAttempt, DeliveryRecord, DeliveryState, MemoryStore, Place, Priority,
     QueuedRequest, RequestLogLine, Store, StoredResponse, WholeRequest,
 };
 
@@ -118,7 +118,7 @@ async fn what_is_exported_is_what_is_imported_and_again() {
         let second = MemoryStore::default();
         let moved = imported(&second, &file, piece_bytes.min(file.len())).await.unwrap();
         assert_eq!(moved, Moved { requests: 5, known: 0 });
-        assert_eq!(second.export(None, 10).await.unwrap(), samples());
+        assert_eq!(second.export(Place::START, 10).await.unwrap().0, samples());
         assert_eq!(exported(&second, None).await, file, "the same again");
         let again = imported(&second, &file, 10_000).await.unwrap();
         assert_eq!(again, Moved { requests: 0, known: 5 }, "what is there is left alone");
@@ -130,7 +130,7 @@ async fn one_app_may_be_exported_alone() {
     let file = exported(&filled().await, Some("local/even")).await;
     let store = MemoryStore::default();
     assert_eq!(imported(&store, &file, 4_096).await.unwrap().requests, 2);
-    let apps = store.export(None, 10).await.unwrap();
+    let apps = store.export(Place::START, 10).await.unwrap().0;
     assert!(apps.iter().all(|whole| whole.request.app == "local/even"));
 }
 
@@ -161,7 +161,7 @@ async fn a_damaged_line_names_its_number_and_what_was_before_it_stays() {
         let store = MemoryStore::default();
         let error = imported(&store, file.as_bytes(), 1_000).await.unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
-        assert_eq!(store.export(None, 10).await.unwrap().len(), kept, "{expected}");
+        assert_eq!(store.export(Place::START, 10).await.unwrap().0.len(), kept, "{expected}");
     }
 }
 

@@ -6,7 +6,7 @@ use glowplug_core::{RequestId, Timestamp};
 
 use crate::records::{
     Accepted, Completed, CompletedSummary, Completion, DeliveryState, JournalRecord, KeyRecord,
-    QueuedHead, QueuedRequest, RequestLogLine, RequestRecord, Retention, WholeRequest,
+    Place, QueuedHead, QueuedRequest, RequestLogLine, RequestRecord, Retention, WholeRequest,
 };
 use crate::store::{Result, StoreError, check_body, check_request};
 
@@ -273,15 +273,21 @@ impl State {
         }
     }
 
-    pub(super) fn export(&self, after: Option<RequestId>, limit: usize) -> Vec<WholeRequest> {
-        let entries = self.requests.range(self.place_after(after)..).take(limit);
+    pub(super) fn export(&self, after: Place, limit: usize) -> (Vec<WholeRequest>, Place) {
+        let next = u64::try_from(after.0).map_or(0, |place| place + 1);
+        let mut last = after;
+        let entries = self.requests.range(next..).take(limit);
         let whole = |entry: &Entry| WholeRequest {
             request: entry.request.clone(),
             completion: entry.completion.clone(),
             logs: entry.lines(),
             delivery: entry.webhook.as_ref().map(Webhook::record),
         };
-        entries.map(|(_, entry)| whole(entry)).collect()
+        let all = entries.map(|(place, entry)| {
+            last = Place(i64::try_from(*place).unwrap_or(i64::MAX));
+            whole(entry)
+        });
+        (all.collect(), last)
     }
 
     pub(super) fn import(&mut self, whole: WholeRequest, lines_max: usize) -> Result<bool> {

@@ -1,28 +1,26 @@
 //! Requests with all that is kept of them, in SQL: out of this store and into this store.
 
-use glowplug_core::RequestId;
 use tokio_postgres::Row;
 
 use super::columns::{
     Db, Params, count, json_list, json_text, micros, number, row, rows, run, status, text,
-    timestamp, uuid, value,
+    timestamp, value,
 };
 use super::failure::Failure;
 use super::queue::{SELECT_EARLIER, add_request};
 use super::waiting::queued;
 use super::writer::Group;
 use super::{logs, webhooks};
-use crate::records::{Completion, RequestLogLine, StoredResponse, WholeRequest};
+use crate::records::{Completion, Place, RequestLogLine, StoredResponse, WholeRequest};
 use crate::store::{check_body, check_request};
 
 /// The columns of `waiting::SELECT_PENDING`, and after them the place and the completion.
 const SELECT_WHOLE: &str = "SELECT id, app, path, priority, submitted_at, start_deadline, \
      no_retry, retry_config, hint, caller, method, webhook_url, idempotency_key, keep_payload, \
      requests.headers, requests.body, completions.place IS NOT NULL, completions.at, status, \
-     completions.headers, completions.body, error_message, error_type, inference_seconds, attempts \
-     FROM requests LEFT JOIN completions USING (place) \
-     WHERE requests.place > coalesce((SELECT place FROM requests WHERE id = $1), 0) \
-     ORDER BY requests.place LIMIT $2";
+     completions.headers, completions.body, error_message, error_type, inference_seconds, attempts, \
+     requests.place FROM requests LEFT JOIN completions USING (place) \
+     WHERE requests.place > $1 ORDER BY requests.place LIMIT $2";
 /// Owned by nobody.
 const ADD_PENDING: &str = "INSERT INTO pending (place, app, owner) VALUES ($1, $2, 0)";
 const ADD_COMPLETION: &str = "INSERT INTO completions (place, at, owner, started, status, \
@@ -34,11 +32,12 @@ const ADD_TOTAL: &str = "INSERT INTO request_log_totals (place, lines, at) \
 
 pub(super) async fn export(
     db: &Db,
-    (after, limit): &(Option<RequestId>, usize),
-) -> Result<Vec<WholeRequest>, Failure> {
-    let found = rows(db, SELECT_WHOLE, &[&after.map(uuid), &number(*limit)]).await?;
-    let mut all = Vec::new();
+    (after, limit): &(Place, usize),
+) -> Result<(Vec<WholeRequest>, Place), Failure> {
+    let found = rows(db, SELECT_WHOLE, &[&after.0, &number(*limit)]).await?;
+    let (mut all, mut last) = (Vec::new(), *after);
     for row in &found {
+        last = Place(value(row, 25)?);
         let request = queued(row)?;
         all.push(WholeRequest {
             completion: if value(row, 16)? { Some(completion(row)?) } else { None },
@@ -47,7 +46,7 @@ pub(super) async fn export(
             request,
         });
     }
-    Ok(all)
+    Ok((all, last))
 }
 
 fn completion(row: &Row) -> Result<Completion, Failure> {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::records::{
     Accepted, Change, Completed, Completion, Delivery, DeliveryAttempt, DeliveryRecord,
-    DeliveryState, JournalRecord, KeyRecord, QueuedHead, QueuedRequest, RequestLogLine,
+    DeliveryState, JournalRecord, KeyRecord, Place, QueuedHead, QueuedRequest, RequestLogLine,
     RequestRecord, Retention, StoredResponse, WholeRequest,
 };
 use crate::store::{Result, Store, StoreError, check_body, check_request};
@@ -207,13 +207,14 @@ impl Store for SqliteStore {
 
     fn export(
         &self,
-        after: Option<RequestId>,
+        after: Place,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<WholeRequest>>> {
+    ) -> BoxFuture<'_, Result<(Vec<WholeRequest>, Place)>> {
         let bodies = Arc::clone(&self.bodies);
         self.read("export requests", move |conn| {
-            let found = whole::export(conn, after, limit)?;
-            found.into_iter().map(|exported| with_bodies(&bodies, exported)).collect()
+            let (found, last) = whole::export(conn, after, limit)?;
+            let whole = found.into_iter().map(|exported| with_bodies(&bodies, exported));
+            Ok((whole.collect::<Result<_, Failure>>()?, last))
         })
     }
 

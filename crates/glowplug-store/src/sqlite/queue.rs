@@ -117,9 +117,8 @@ pub(super) fn completed(
     limit: usize,
 ) -> Result<Vec<RequestRecord>, Failure> {
     let mut statement = conn.prepare_cached(SELECT_COMPLETED)?;
-    let rows = statement.query_map(params![app, row_number(limit)], |row| {
-        record(request_id(row, 11)?, row)
-    })?;
+    let rows = statement
+        .query_map(params![app, row_number(limit)], |row| record(request_id(row, 11)?, row))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

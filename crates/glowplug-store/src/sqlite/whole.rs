@@ -8,11 +8,11 @@ use super::answer;
 use super::columns::{id_bytes, row_number, timestamp};
 use super::disk::Disk;
 use super::failure::Failure;
-use super::queue::{Queued, REQUEST_COLUMNS, SELECT_WHOLE, place_after, queued};
+use super::queue::{Queued, REQUEST_COLUMNS, SELECT_WHOLE, queued};
 use super::request_logs;
 use super::stored_body::{KeptBody, NewBody};
 use super::webhooks;
-use crate::records::{Completion, WholeRequest};
+use crate::records::{Completion, Place, WholeRequest};
 
 /// A request of which no node runs attempts.
 const NOBODY: u32 = 0;
@@ -26,17 +26,17 @@ pub(super) struct Exported {
 
 pub(super) fn export(
     conn: &Connection,
-    after: Option<RequestId>,
+    after: Place,
     limit: usize,
-) -> Result<Vec<Exported>, Failure> {
-    let after = place_after(conn, after)?;
+) -> Result<(Vec<Exported>, Place), Failure> {
     let mut statement = conn.prepare_cached(SELECT_WHOLE)?;
-    let mut rows = statement.query(params![after, row_number(limit)])?;
-    let mut all = Vec::new();
+    let mut rows = statement.query(params![after.0, row_number(limit)])?;
+    let (mut all, mut last) = (Vec::new(), after);
     while let Some(row) = rows.next()? {
-        all.push(exported(conn, row.get(REQUEST_COLUMNS)?, queued(row)?)?);
+        last = Place(row.get(REQUEST_COLUMNS)?);
+        all.push(exported(conn, last.0, queued(row)?)?);
     }
-    Ok(all)
+    Ok((all, last))
 }
 
 fn exported(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use glowplug_store::{
-    MemoryStore, QueuedRequest, Retention, SqliteOptions, SqliteStore, Store, StoreError,
+    MemoryStore, Place, QueuedRequest, Retention, SqliteOptions, SqliteStore, Store, StoreError,
 };
 
 use crate::bodies::open;
@@ -29,7 +29,7 @@ async fn a_backup_is_a_store_of_its_own() {
     }
     store.complete(id(2), completion(at(101), &[7; 3_000])).await.unwrap();
     store.put_setting("a".to_owned(), "b".to_owned(), "1".to_owned()).await.unwrap();
-    let before = store.export(None, 10).await.unwrap();
+    let before = store.export(Place::START, 10).await.unwrap().0;
     let to = directory.path().join("copy.db");
     store.backup(to.clone()).await.unwrap();
     assert_eq!(to.metadata().unwrap().permissions().mode() & 0o777, 0o600);
@@ -40,7 +40,7 @@ async fn a_backup_is_a_store_of_its_own() {
     store.close().await;
     drop(store);
     let copy = reopen(directory.path());
-    assert_eq!(copy.export(None, 10).await.unwrap(), before);
+    assert_eq!(copy.export(Place::START, 10).await.unwrap().0, before);
     assert_eq!(copy.settings().await.unwrap().len(), 1);
     copy.submit(request(4)).await.unwrap();
 }
@@ -103,7 +103,7 @@ async fn a_backup_is_one_moment_of_a_busy_store() {
     for round in 0..3 {
         store.backup(directory.path().join("copy.db")).await.unwrap();
         let copy = reopen(directory.path());
-        let all = copy.export(None, 1_000).await.unwrap();
+        let all = copy.export(Place::START, 1_000).await.unwrap().0;
         let waiting: Vec<_> = all.iter().filter(|whole| whole.completion.is_none()).collect();
         assert!((300..=301).contains(&waiting.len()), "{} in round {round}", waiting.len());
         for whole in waiting {

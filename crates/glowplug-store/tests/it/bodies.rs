@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use glowplug_store::{
-    Accepted, Completed, QueuedRequest, Retention, SqliteOptions, SqliteStore, Store, StoreError,
+    Accepted, Completed, Place, QueuedRequest, Retention, SqliteOptions, SqliteStore, Store,
+    StoreError,
 };
 
 use crate::samples::{at, completion, fast, id, request};
@@ -107,7 +108,7 @@ async fn what_is_refused_leaves_no_file() {
     assert_eq!(store.complete(id(77), answer()).await.unwrap(), Completed::UnknownRequest);
     assert_eq!(store.complete(id(1), answer()).await.unwrap(), Completed::Recorded);
     assert_eq!(store.complete(id(1), answer()).await.unwrap(), Completed::AlreadyComplete);
-    for whole in store.export(None, 10).await.unwrap() {
+    for whole in store.export(Place::START, 10).await.unwrap().0 {
         assert!(!store.import(whole).await.unwrap());
     }
     store.close().await;
@@ -115,7 +116,7 @@ async fn what_is_refused_leaves_no_file() {
     drop(store);
     let store = open(directory.path());
     assert_eq!(store.response(id(1)).await.unwrap().unwrap().body, body(9, 300));
-    let first = &store.export(None, 1).await.unwrap()[0];
+    let first = &store.export(Place::START, 1).await.unwrap().0[0];
     assert_eq!(first.request, large(1), "the second did not overwrite the first");
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use glowplug_core::Timestamp;
-use glowplug_store::{QueuedRequest, Retention, Store};
+use glowplug_store::{Place, QueuedRequest, Retention, Store};
 
 use crate::samples::{at, completion, id, log_line, request};
 
@@ -54,7 +54,7 @@ async fn four_of_five_answered(store: &impl Store) {
 }
 
 async fn kept(store: &impl Store) -> Vec<u128> {
-    let all = store.export(None, 100).await.unwrap();
+    let all = store.export(Place::START, 100).await.unwrap().0;
     all.into_iter().map(|whole| whole.request.id.0).collect()
 }
 
@@ -100,7 +100,7 @@ pub(crate) async fn a_payload_goes_with_the_end_if_its_caller_wants(store: Arc<i
     for (number, ended_at) in [(1, 1), (2, 2)] {
         store.complete(id(number), completion(at(ended_at), b"done")).await.unwrap();
     }
-    let all = store.export(None, 10).await.unwrap();
+    let all = store.export(Place::START, 10).await.unwrap().0;
     assert_eq!(all[0].request, QueuedRequest { body: Vec::new(), ..frugal });
     assert_eq!(all[1].request, request(2));
     let newest = |bytes_max| Retention { bytes_max, ..Retention::since(Timestamp::ZERO) };

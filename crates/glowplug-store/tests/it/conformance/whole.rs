@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glowplug_store::{
-    Accepted, Completed, Completion, DeliveryAttempt, DeliveryState, MemoryStore, Priority,
+    Accepted, Completed, Completion, DeliveryAttempt, DeliveryState, MemoryStore, Place, Priority,
     QueuedHead, QueuedRequest, Retention, Store, WholeRequest,
 };
 
@@ -47,7 +47,7 @@ async fn fill(store: &impl Store) {
 
 pub(crate) async fn what_is_exported_can_be_imported(store: Arc<impl Store>) {
     fill(&*store).await;
-    let all = store.export(None, 10).await.unwrap();
+    let all = store.export(Place::START, 10).await.unwrap().0;
     assert_eq!(all.len(), 3);
     let rich = &all[1];
     assert_eq!(rich.request.body.len(), 200_000);
@@ -59,13 +59,14 @@ pub(crate) async fn what_is_exported_can_be_imported(store: Arc<impl Store>) {
     for whole in &all {
         assert!(other.import(whole.clone()).await.unwrap());
     }
-    assert_eq!(other.export(None, 10).await.unwrap(), all);
+    assert_eq!(other.export(Place::START, 10).await.unwrap().0, all);
     assert_eq!(store.purge(Retention::since(at(1_000)), 10).await.unwrap(), 2);
-    let taken = other.export(Some(id(1)), 10).await.unwrap();
+    let (_, first) = other.export(Place::START, 1).await.unwrap();
+    let (taken, _) = other.export(first, 10).await.unwrap();
     for whole in taken {
         assert!(store.import(whole).await.unwrap());
     }
-    assert_eq!(store.export(None, 10).await.unwrap(), all);
+    assert_eq!(store.export(Place::START, 10).await.unwrap().0, all);
     assert_eq!(store.response(id(2)).await.unwrap().unwrap().body, vec![8; 300_000]);
     assert_eq!(store.next_delivery().await.unwrap(), Some(at(200)));
     let bytes = 16 + 200_000 + 300_000 + 4;
@@ -76,13 +77,13 @@ pub(crate) async fn what_is_exported_can_be_imported(store: Arc<impl Store>) {
 
 pub(crate) async fn an_import_happens_once(store: Arc<impl Store>) {
     fill(&*store).await;
-    let all = store.export(None, 10).await.unwrap();
+    let all = store.export(Place::START, 10).await.unwrap().0;
     for whole in &all {
         let mut changed = whole.clone();
         changed.request.body = b"other".to_vec();
         assert!(!store.import(changed).await.unwrap());
     }
-    assert_eq!(store.export(None, 10).await.unwrap(), all);
+    assert_eq!(store.export(Place::START, 10).await.unwrap().0, all);
 }
 
 fn waiting(request: QueuedRequest) -> WholeRequest {
@@ -120,12 +121,16 @@ pub(crate) async fn exports_come_in_pages(store: Arc<impl Store>) {
     }
     store.complete(id(4), completion(at(101), b"")).await.unwrap();
     let mut seen = Vec::new();
-    let mut after = None;
+    let mut after = Place::START;
     loop {
-        let page = store.export(after, 2).await.unwrap();
-        let Some(last) = page.last() else { break };
-        after = Some(last.request.id);
+        let (page, last) = store.export(after, 3).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        after = last;
         seen.extend(page.into_iter().map(|whole| whole.request.id.0));
+        // The request that a page ended with is gone before the next is asked for.
+        store.purge(Retention::since(at(1_000)), 10).await.unwrap();
     }
     assert_eq!(seen, [5, 1, 4, 2, 3]);
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use glowplug_core::RequestId;
-use glowplug_store::{Completed, PostgresOptions, PostgresStore, QueuedRequest, Store, StoreError};
+use glowplug_store::{
+    Completed, Place, PostgresOptions, PostgresStore, QueuedRequest, Store, StoreError,
+};
 use glowplug_testkit::OwnPostgres;
 
 use super::{bystander, fresh, open};
@@ -52,7 +54,7 @@ async fn a_server_that_crashes_under_load_loses_and_doubles_nothing() {
         acknowledged.extend(caller.unwrap());
     }
     assert!(acknowledged.len() >= CRASHES * REQUESTS_PER_CRASH);
-    let all = store.export(None, usize::MAX).await.unwrap();
+    let all = store.export(Place::START, usize::MAX).await.unwrap().0;
     assert_eq!(all.len(), acknowledged.len(), "each is there once");
     for whole in all {
         let body = whole.completion.expect("its answer was acknowledged").response.body;
@@ -155,7 +157,7 @@ async fn writes_that_come_together_share_commits() {
     join_all((0..500).map(|number| store.submit(request(number)))).await;
     let commits = store.commit_count() - before;
     assert!((1..100).contains(&commits), "{commits} commits");
-    let order: Vec<_> = store.export(None, 500).await.unwrap();
+    let order: Vec<_> = store.export(Place::START, 500).await.unwrap().0;
     assert_eq!(order.len(), 500);
 }
 

@@ -148,7 +148,8 @@ impl Subject {
                 String::new()
             }
             Step::Keep { number } => {
-                let all = self.store().export(None, usize::MAX).await.unwrap();
+                let all =
+                    self.store().export(glowplug_store::Place::START, usize::MAX).await.unwrap().0;
                 let found = all.into_iter().find(|whole| whole.request.id == id(number));
                 let is_there = found.is_some();
                 self.kept = found.or(self.kept.take());
@@ -181,7 +182,7 @@ impl Subject {
     pub(super) async fn contents(&self, ids: u128) -> Vec<String> {
         let store = self.store();
         let pending = store.pending(None, usize::MAX).await.unwrap();
-        let all = store.export(None, usize::MAX).await.unwrap();
+        let all = store.export(glowplug_store::Place::START, usize::MAX).await.unwrap().0;
         let all: Vec<_> = all.iter().map(|whole| (&whole.request, &whole.completion)).collect();
         let due = store.next_delivery().await.unwrap();
         let mut contents = vec![format!("{pending:?}"), format!("{all:?}"), format!("{due:?}")];
