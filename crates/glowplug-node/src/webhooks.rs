@@ -42,6 +42,10 @@ use crate::metrics::Metrics;
 const KEY_SETTING: &str = "webhook_key";
 /// Deliveries taken from the store at a time.
 const BATCH: usize = 256;
+/// Batches taken at one look: the calls under way stand still meanwhile.
+const BATCHES_PER_LOOK_MAX: usize = 4;
+/// While no more can be held. What is due stays in the store, where other nodes find it.
+const FULL_RETRY: Duration = Duration::from_secs(1);
 /// Between two looks into the store. Many requests that end together are looked for once.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(20);
 /// And at the latest: another node of the same store may have ended with calls undone.
@@ -150,10 +154,13 @@ impl Webhooks {
         }
     }
 
-    /// Puts everything that is due in line. Says when to look again.
+    /// Puts what is due in line. Says when to look again.
     async fn look(&self, lines: &mut Lines) -> Timestamp {
-        loop {
+        for _ in 0..BATCHES_PER_LOOK_MAX {
             let now = self.clock.now();
+            if lines.is_full() {
+                return now + FULL_RETRY;
+            }
             match self.take_due(now, lines).await {
                 Ok(Some(next)) => {
                     return next.clamp(now + LOOK_INTERVAL_MIN, now + LOOK_INTERVAL_MAX);
@@ -165,6 +172,7 @@ impl Webhooks {
                 }
             }
         }
+        self.clock.now() + LOOK_INTERVAL_MIN
     }
 
     /// One batch. `None`: there may be more.

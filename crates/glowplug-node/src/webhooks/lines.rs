@@ -22,6 +22,8 @@ use super::standing::{ByStanding, Known, Standing};
 /// the store gives it out again.
 pub(super) const HELD_BYTES_MAX: usize = 32 << 20;
 const LINE_BYTES_MAX: usize = HELD_BYTES_MAX / 2;
+/// Above this nothing more is taken from the store.
+const FULL_BYTES: usize = HELD_BYTES_MAX / 32 * 31;
 /// Of a delivery besides its text.
 const DELIVERY_BYTES: usize = 256;
 
@@ -85,6 +87,11 @@ impl Lines {
             concurrency_max,
             per_host_max,
         }
+    }
+
+    /// There is hardly room for more, whatever its host.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes > FULL_BYTES
     }
 
     /// Puts a delivery in line, or notes that one which is there already was given to this node again.
@@ -346,9 +353,9 @@ mod tests {
             lines.held.len() - before
         };
         assert!(fill(&mut lines, "dead") > 50_000);
-        assert!(lines.bytes <= LINE_BYTES_MAX);
+        assert!(lines.bytes <= LINE_BYTES_MAX && !lines.is_full());
         assert!(fill(&mut lines, "other") > 50_000);
         assert!(fill(&mut lines, "third") < 2);
-        assert!(lines.bytes <= HELD_BYTES_MAX);
+        assert!(lines.bytes <= HELD_BYTES_MAX && lines.is_full());
     }
 }

@@ -440,3 +440,18 @@ async fn nodes_of_one_store_sign_alike() {
     let other = signing_key(&MemoryStore::default()).await.unwrap().public_keys();
     assert_ne!(other, key);
 }
+
+#[tokio::test]
+async fn a_look_does_not_take_all_that_is_due_while_calls_wait() {
+    let ground = Ground::memory(options()).await;
+    ground.task.abort();
+    let most = BATCHES_PER_LOOK_MAX * BATCH;
+    for number in 0..=most as u128 {
+        ground.ok(number, "http://127.0.0.1:9/").await;
+    }
+    let next = ground.webhooks.look(&mut Lines::new(1, 1)).await;
+    let now = ground.webhooks.clock.now();
+    assert!(next <= now + LOOK_INTERVAL_MIN, "the rest is due as well");
+    let left = ground.store.due_deliveries(now, usize::MAX).await.unwrap();
+    assert_eq!(left.len(), 1);
+}
