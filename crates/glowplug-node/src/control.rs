@@ -190,7 +190,7 @@ async fn app_route(
         }
         (&Method::GET, ["queue"]) => Ok(json(StatusCode::OK, &views::queue(shared, app))),
         (&Method::DELETE, ["queue"]) => {
-            let removed = shared.queue.flush(shared, app);
+            let removed = shared.queue.flush(shared, app).await;
             Ok(json(StatusCode::OK, &FlushView { app: app.name().to_owned(), removed }))
         }
         _ => Err(not_found(method, request.uri().path())),

@@ -11,6 +11,7 @@ use glowplug_core::engine::RequestView;
 use glowplug_core::request::Refusal;
 use glowplug_gateway::host::{CancelOutcome, StoreAway};
 use glowplug_store::{RequestRecord, StoreError, crash_point};
+use tokio::sync::watch;
 
 use super::answer::refusal_completion;
 use super::status::away;
@@ -163,20 +164,33 @@ impl Queue {
         });
     }
 
-    /// Cancels everything of an app that waits. Returns how many.
-    pub(crate) fn flush(&self, shared: &Arc<Shared>, app: &App) -> usize {
+    /// Cancels everything of an app that waits. Returns how many, when none of them can run any more.
+    pub(crate) async fn flush(&self, shared: &Arc<Shared>, app: &App) -> usize {
         let waiting = shared.desk.read(|state, _| state.engine.waiting(app.id));
-        let queued: Vec<RequestId> = {
-            let live = self.live();
-            waiting.into_iter().filter(|id| live.by_id.contains_key(id)).collect()
-        };
-        for id in &queued {
+        let mut removed = self.follow(waiting.into_iter());
+        for (id, _) in &removed {
             shared.desk.abandon(*id);
         }
+        // What was given to a runner just now is not removed, only cancelled.
+        removed.retain(|(id, _)| shared.desk.read(|state, _| state.engine.request(*id)).is_none());
         let held_back = self.held_back().remove(app.name()).unwrap_or_default();
+        removed.extend(self.follow(held_back.iter().map(|head| head.id)));
         for head in &held_back {
             end_unrun(shared, head.id, Refusal::Cancelled);
         }
-        queued.len() + held_back.len()
+        let count = removed.len();
+        for (_, mut changes) in removed {
+            while changes.changed().await.is_ok() {}
+        }
+        count
+    }
+
+    /// The ends of requests of this node, to be waited for.
+    fn follow(
+        &self,
+        ids: impl Iterator<Item = RequestId>,
+    ) -> Vec<(RequestId, watch::Receiver<u64>)> {
+        let mut live = self.live();
+        ids.filter_map(|id| Some((id, live.by_id.get_mut(&id)?.subscribe()))).collect()
     }
 }

@@ -10,6 +10,8 @@ use super::ground::{self, Ground, SOON};
 
 /// Above what is kept in rows.
 const LONG_BODY_BYTES: usize = 200_000;
+/// Requests removed at once.
+const FLUSHED: usize = 300;
 
 async fn cancel(ground: &Ground, app: &str, id: &str) -> ground::Answer {
     let path = format!("/queue/local/{app}/requests/{id}/cancel");
@@ -44,6 +46,37 @@ async fn a_cancelled_request_never_runs_not_even_after_a_crash() {
         caller.completed("app", id).await.assert_error(499, "client_cancelled");
     }
     assert_eq!((runs(&ledger, &running), runs(&ledger, &waiting)), (1, 0));
+    ground.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flushed_requests_never_run_not_even_after_a_crash() {
+    let mut ground = ground::start(
+        "[apps.app]\n$APP\nkeep_alive = 600\nmax_concurrency = 1\nenv = { LEDGER = '$FOLDER/ledger' }\n",
+    );
+    let ledger = ground.folder().join("ledger");
+    let caller = ground.caller();
+    let running = caller.submit("app", "/?seconds=2", "{}").await.unwrap();
+    wait_until("the app works on it", SOON, || (runs(&ledger, &running) == 1).then_some(()));
+    // Enough that their ends are not all on the disk at once.
+    let submitting = (0..FLUSHED).map(|_| {
+        let caller = caller.clone();
+        async move { caller.submit("app", "/", "{}").await.unwrap() }
+    });
+    let waiting = ground::all(submitting).await;
+    let path = "/api/v1/apps/local/app/queue";
+    let flushed = caller.call(Method::DELETE, path, String::new()).await.unwrap();
+    ground.served.kill();
+    assert_eq!(flushed.assert_ok()["removed"], FLUSHED);
+    ground.served.start_again().unwrap();
+
+    let caller = ground.caller();
+    caller.completed("app", &running).await.assert_ok();
+    for id in &waiting {
+        let answer = caller.result("app", id).await.unwrap();
+        answer.assert_error(499, "client_cancelled");
+        assert_eq!(runs(&ledger, id), 0);
+    }
     ground.end().await;
 }
 
