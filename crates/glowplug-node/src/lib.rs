@@ -29,7 +29,7 @@ mod runner_task;
 mod scale;
 mod settings;
 mod shared;
-mod store;
+pub mod store;
 mod views;
 mod webhooks;
 mod why;

@@ -21,5 +21,5 @@ pub use limits::Bounds;
 pub use memory::MemoryStore;
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use records::*;
-pub use sqlite::{Durability, SqliteOptions, SqliteStore};
+pub use sqlite::{Durability, SqliteOptions, SqliteStore, free_bytes};
 pub use store::{DELIVERY_LEASE, Result, Store, StoreError};

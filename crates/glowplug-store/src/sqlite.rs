@@ -58,6 +58,7 @@ use tokio::sync::oneshot;
 
 use self::bodies::Bodies;
 use self::disk::Disk;
+pub use self::disk::free_bytes;
 use self::failure::Failure;
 use self::lane::{Closed, Lane};
 use crate::limits::Bounds;
@@ -185,6 +186,12 @@ impl SqliteStore {
             files: Arc::new(files),
             _lock: opened.lock,
         }))
+    }
+
+    /// Looks for what would keep the file at `path` from being opened, without changing it: that it is
+    /// damaged, or of a newer version. A file that is not there can be made.
+    pub fn inspect(path: &Path) -> Result<()> {
+        open::look_at(path)
     }
 
     /// Transactions since the store was opened; many writes may share one.

@@ -153,7 +153,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Does everything that was asked for, then lets go of the store. Whatever is asked later may fail.
     fn close(&self) -> BoxFuture<'_, ()>;
-    /// Proves that the store can still write and read (for `/readyz` and `doctor`).
+    /// Proves that the store can still write and read, and that its disk has room for new requests (for
+    /// `/readyz`).
     fn check(&self) -> BoxFuture<'_, Result<()>>;
 }
 

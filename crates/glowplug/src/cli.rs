@@ -198,7 +198,7 @@ fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Simulate(args) => commands::simulate::run(&args, context),
         Command::Keys(command) => block_on(commands::keys::run(command, context)),
         Command::Ca(args) => commands::ca::run(&args, context),
-        Command::Doctor { place } => commands::doctor::run(&place, context),
+        Command::Doctor { place } => block_on(commands::doctor::run(&place, context)),
         Command::Config(command) => commands::config::run(&command, context),
         Command::Completions(args) => commands::completions::run(&args),
         Command::Man => commands::man::run(),

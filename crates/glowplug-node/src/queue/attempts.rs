@@ -203,7 +203,7 @@ impl Queue {
             let instead = problem_completion(&problem, completion.at, completion.attempts);
             kept = shared.store.complete(id, instead).await;
         }
-        self.health.note(shared, kept.as_ref().err());
+        self.health.note_answer(shared, kept.as_ref().err());
         kept
     }
 

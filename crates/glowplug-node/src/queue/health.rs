@@ -16,6 +16,8 @@ pub(crate) struct Trouble {
     /// When it was last met.
     pub met: Timestamp,
     pub problem: String,
+    /// There is no room for new requests. Answers may find some all the same.
+    is_full: bool,
 }
 
 /// Trouble that was not met for this long, while the store answers, is over.
@@ -67,9 +69,19 @@ impl Health {
                     tracing::error!("the store refuses work: {error}");
                 }
                 let since = trouble.as_ref().map_or(met, |trouble| trouble.since);
-                *trouble = Some(Trouble { since, met, problem: error.to_string() });
+                let is_full = matches!(error, StoreError::Full { .. });
+                *trouble = Some(Trouble { since, met, problem: error.to_string(), is_full });
             }
             Some(_) => {}
+        }
+    }
+
+    /// As [`note`](Self::note), of an answer. That one was kept does not mean that there is room for new
+    /// requests.
+    pub(super) fn note_answer(&self, shared: &Shared, error: Option<&StoreError>) {
+        let is_full = self.lock().as_ref().is_some_and(|trouble| trouble.is_full);
+        if error.is_some() || !is_full {
+            self.note(shared, error);
         }
     }
 

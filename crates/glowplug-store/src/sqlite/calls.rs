@@ -306,7 +306,13 @@ impl Store for SqliteStore {
     fn check(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             let written = self.write("write to the database", registry::write_check).await?;
-            let read = self.read("read from the database", registry::last_check).await?;
+            let disk = Arc::clone(&self.disk);
+            let read = self
+                .read("read from the database", move |conn| {
+                    disk.check_now("accept requests")?;
+                    registry::last_check(conn)
+                })
+                .await?;
             if read < written {
                 return Err(StoreError::Unavailable {
                     operation: "read from the database",

@@ -60,7 +60,12 @@ impl Disk {
 
     /// A disk that does not say counts as one with room: whatever is wrong shows when it is written to.
     fn ask(&self) -> u64 {
-        rustix::fs::statvfs(&self.folder)
-            .map_or(UNKNOWN - 1, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+        free_bytes(&self.folder).unwrap_or(UNKNOWN - 1)
     }
+}
+
+/// What is free on the disk of a folder, for programs that are not the administrator's.
+pub fn free_bytes(folder: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(folder)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -88,6 +88,10 @@ fn lock(path: &Path) -> Result<File> {
     }
 }
 
+pub(super) fn look_at(path: &Path) -> Result<()> {
+    if length(path)? == 0 { Ok(()) } else { inspect(path, false) }
+}
+
 /// Looks for every reason not to write to the file.
 fn inspect(path: &Path, last_shutdown_was_clean: bool) -> Result<()> {
     let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, &SqliteOptions::default())

@@ -406,3 +406,36 @@ fn queries_use_their_indexes() {
          USE TEMP B-TREE FOR ORDER BY",
     );
 }
+
+#[tokio::test]
+async fn the_check_knows_the_reserve_before_anything_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let free = crate::free_bytes(directory.path()).unwrap();
+    for (reserve, has_room) in [(0, true), (free / 2, true), (free.saturating_mul(2), false)] {
+        let options = SqliteOptions { disk_reserve_bytes: reserve, ..SqliteOptions::default() };
+        let store = SqliteStore::open(&path, options).unwrap();
+        let checked = store.check().await;
+        assert_eq!(checked.is_ok(), has_room, "{checked:?}");
+        assert!(has_room || matches!(checked, Err(StoreError::Full { .. })), "{checked:?}");
+    }
+}
+
+#[test]
+fn an_inspection_finds_what_is_wrong_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("glowplug.db");
+    SqliteStore::inspect(&path).unwrap();
+    assert!(!path.exists(), "it only looks");
+    drop(open(directory.path()));
+    let path = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let path = path.into_iter().find(|path| path.extension().is_some_and(|e| e == "db")).unwrap();
+    SqliteStore::inspect(&path).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let damaged_from = bytes.len() / 2;
+    bytes[damaged_from..].fill(0xff);
+    std::fs::write(&path, &bytes).unwrap();
+    let problem = SqliteStore::inspect(&path).unwrap_err();
+    assert!(matches!(problem, StoreError::Corrupt { .. }), "{problem:?}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}

@@ -1,5 +1,7 @@
 //! `glowplug doctor`
 
+mod store;
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -51,7 +53,7 @@ impl From<HostFact> for Finding {
     }
 }
 
-pub(crate) fn run(place: &place::PlaceFlags, context: &Context) -> Result<(), Failure> {
+pub(crate) async fn run(place: &place::PlaceFlags, context: &Context) -> Result<(), Failure> {
     let mut findings = Vec::new();
     match context.config(place.settings()) {
         Ok(loaded) => {
@@ -59,6 +61,7 @@ pub(crate) fn run(place: &place::PlaceFlags, context: &Context) -> Result<(), Fa
             findings.push(Finding::ok("config", file.unwrap_or_else(|| "all defaults".to_owned())));
             findings.push(data_dir(&loaded.config.node.data_dir));
             findings.push(port(&loaded.config.node));
+            findings.extend(store::look(&loaded.config).await);
         }
         Err(failure) => {
             let detail = failure.to_string().lines().next().unwrap_or_default().to_owned();

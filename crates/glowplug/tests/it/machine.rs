@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use glowplug_testkit::{Served, ServedOptions};
 use serde_json::Value;
 
 use super::binary::Scene;
@@ -19,7 +20,7 @@ fn find<'a>(findings: &'a [Value], name: &str) -> &'a Value {
 fn doctor_says_what_is_missing_and_how_to_get_it() {
     let scene = Scene::new().file("glowplug.toml", "[node]\nlisten = '127.0.0.1:0'\n");
     let findings = findings(&scene, &["doctor", "--json"]);
-    for name in ["config", "data directory", "port"] {
+    for name in ["config", "data directory", "port", "queue", "disk"] {
         assert_eq!(find(&findings, name)["status"], "ok", "{findings:?}");
     }
     // PATH is empty here.
@@ -48,6 +49,37 @@ fn doctor_fails_where_no_node_could_start() {
     let scene = Scene::new();
     let findings = findings(&scene, &["doctor", "--json", "--data-dir", "d", "--listen", &address]);
     assert_eq!(find(&findings, "port")["status"], "limited");
+}
+
+#[test]
+fn doctor_and_the_node_know_a_disk_below_its_reserve_before_a_request_is_refused() {
+    let config = "[node]\nlisten = '127.0.0.1:0'\n[node.queue]\ndisk_reserve = '1000TiB'\n";
+    let scene = Scene::new().file("glowplug.toml", config);
+    let found = findings(&scene, &["doctor", "--json"]);
+    assert_eq!(find(&found, "disk")["status"], "limited", "{found:?}");
+    assert_eq!(find(&found, "queue")["status"], "ok", "{found:?}");
+
+    let served = Served::start(ServedOptions {
+        binary: env!("CARGO_BIN_EXE_glowplug").into(),
+        config: "[node.queue]\ndisk_reserve = '1000TiB'\n".to_owned(),
+        env: Vec::new(),
+        data_dir: None,
+    })
+    .unwrap();
+    let address = served.address().to_string();
+    let found = findings(&scene, &["doctor", "--json", "--listen", &address]);
+    let queue = find(&found, "queue");
+    assert_eq!(queue["status"], "limited", "{queue}");
+    assert!(queue["detail"].as_str().unwrap().contains("the store refuses work since"), "{queue}");
+}
+
+#[test]
+fn doctor_finds_a_damaged_queue() {
+    let scene = Scene::new().file("glowplug.db", "this is no database, whatever its name says");
+    let found = findings(&scene, &["doctor", "--json", "--data-dir", "."]);
+    assert_eq!(find(&found, "queue")["status"], "missing", "{found:?}");
+    let output = scene.run(&["doctor", "--data-dir", "."]);
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
