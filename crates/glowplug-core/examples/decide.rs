@@ -84,6 +84,7 @@ fn arrival(request: u128, app: u32) -> Event {
         caller: CallerId::default(),
         hint: None,
         retries: Wish::Unsaid,
+        attempts: 0,
     })
 }
 

@@ -204,6 +204,7 @@ impl<'a> Driver<'a> {
             caller: CallerId::default(),
             hint: None,
             retries: Wish::Unsaid,
+            attempts: 0,
         }));
     }
 

@@ -36,6 +36,9 @@ pub struct Arrival {
     pub hint: Option<HintId>,
     /// What the caller says about retries.
     pub retries: Wish,
+    /// Attempts that it had before it came here, as far as is known: in an earlier life of the node, or on
+    /// another.
+    pub attempts: u32,
 }
 
 /// How one attempt ended, as the gateway saw it.

@@ -232,6 +232,7 @@ impl Desk {
             caller: CallerId::of(&arrival.caller),
             hint: arrival.hint.as_deref().map(HintId::of),
             retries: Wish::Never,
+            attempts: 0,
         };
         state.records.arrived(now, &request);
         self.handle(&mut state, now, Event::Arrived(request), &mut own);

@@ -72,6 +72,9 @@ struct Live {
     changed: Option<watch::Sender<u64>>,
     /// The lowest position that was reported: none is reported above it later.
     lowest: usize,
+    /// It was another's, or an earlier life's, before: how many attempts it had is not known for sure, so
+    /// that each is written down from now on.
+    taken_over: bool,
     /// The app may know of it.
     sent: bool,
     cancel_asked: bool,
@@ -98,6 +101,7 @@ impl Live {
             logs: Vec::new(),
             changed: None,
             lowest: usize::MAX,
+            taken_over: false,
             sent: false,
             cancel_asked: false,
             cancel_kept: false,

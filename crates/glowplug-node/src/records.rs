@@ -354,6 +354,7 @@ mod tests {
             caller: CallerId::default(),
             hint: None,
             retries: Wish::Unsaid,
+            attempts: 0,
         }
     }
 

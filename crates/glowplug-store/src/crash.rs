@@ -15,6 +15,7 @@ pub const CRASH_POINTS: &[(&str, &str)] = &[
     ("node.webhook.called", "a webhook was called, and nobody knows how that ended"),
     ("store.backup.copied", "a backup is written under a temporary name, and not in its place"),
     ("queue.accepted", "a request is durable, and the engine has not heard of it"),
+    ("queue.attempt.noted", "a further attempt is written down, and its app was not sent anything"),
     ("queue.answered", "an answer is there, and it is not durable"),
     ("queue.completed", "an answer is durable, and nobody who waits for it has been told"),
     ("queue.cancel.marked", "a running request is marked as cancelled, and its app was not told"),

@@ -125,8 +125,11 @@ impl Store for MemoryStore {
         self.with_state(move |state| Ok(state.adopt(limit)))
     }
 
-    fn started(&self, _id: RequestId) -> BoxFuture<'_, Result<()>> {
-        Box::pin(std::future::ready(Ok(())))
+    fn started(&self, id: RequestId, attempt: u32) -> BoxFuture<'_, Result<()>> {
+        self.with_state(move |state| {
+            state.started(id, attempt);
+            Ok(())
+        })
     }
 
     fn ask_cancel(&self, _id: RequestId) -> BoxFuture<'_, Result<()>> {

@@ -252,8 +252,8 @@ impl Store for PostgresStore {
         })
     }
 
-    fn started(&self, id: RequestId) -> BoxFuture<'_, Result<()>> {
-        self.write("say that a request started", 0, (id, self.boot()), |given, group| {
+    fn started(&self, id: RequestId, attempt: u32) -> BoxFuture<'_, Result<()>> {
+        self.write("note an attempt", 0, (id, attempt, self.boot()), |given, group| {
             Box::pin(waiting::started(group, given))
         })
     }

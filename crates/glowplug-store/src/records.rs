@@ -56,6 +56,8 @@ pub struct QueuedHead {
     pub retry_config: Option<String>,
     pub hint: Option<String>,
     pub caller: String,
+    /// Attempts that were told of by [`Store::started`](crate::Store::started).
+    pub attempts: u32,
 }
 
 impl From<&QueuedRequest> for QueuedHead {
@@ -71,6 +73,7 @@ impl From<&QueuedRequest> for QueuedHead {
             retry_config: request.retry_config.clone(),
             hint: request.hint.clone(),
             caller: request.caller.clone(),
+            attempts: 0,
         }
     }
 }

@@ -38,9 +38,9 @@ pub trait Store: Send + Sync + 'static {
     /// earlier boot left, and with a shared store those of nodes whose lease ran out. In order of
     /// acceptance, at most `limit`; empty when there are no more.
     fn adopt(&self, limit: usize) -> BoxFuture<'_, Result<Vec<QueuedHead>>>;
-    /// Tells other nodes that an attempt of a request of this node began. Not waited for by anybody, and
-    /// nothing to do where no other node reads the store.
-    fn started(&self, id: RequestId) -> BoxFuture<'_, Result<()>>;
+    /// Notes that this attempt of a request of this node, counted from 1, begins: for other nodes, and for
+    /// whoever takes the request over. Where the request is not this node's, nothing is noted.
+    fn started(&self, id: RequestId, attempt: u32) -> BoxFuture<'_, Result<()>>;
     /// Tells the node that owns the request that its caller wants it cancelled
     /// ([`Change::CancelAsked`]).
     fn ask_cancel(&self, id: RequestId) -> BoxFuture<'_, Result<()>>;

@@ -60,8 +60,8 @@ impl Engine {
             arrived: now,
             start_deadline: arrival.start_deadline,
             hint: arrival.hint,
-            course: Course::new(arrival.mode, arrival.retries),
-            attempt: 0,
+            course: Course::new(arrival.mode, arrival.retries).after(arrival.attempts),
+            attempt: arrival.attempts,
             progress: Progress::Waiting,
             wake: None,
         };
@@ -141,6 +141,7 @@ impl Engine {
         let runner_id = choice.runner;
         let Some(request) = self.requests.get_mut(&id) else { return };
         request.attempt += 1;
+        let is_first = request.course.is_new();
         request.progress = Progress::InFlight { runner: runner_id };
         let (app_id, mode, attempt, arrived) =
             (request.app, request.mode, request.attempt, request.arrived);
@@ -164,7 +165,7 @@ impl Engine {
 
         let Some(app) = self.apps.get_mut(&app_id) else { return };
         app.in_flight += 1;
-        if attempt == 1 {
+        if is_first {
             app.learn_wait(now - arrived);
         }
         let overdue = now + app.spec.scaling.request_timeout;

@@ -32,6 +32,8 @@ pub struct Course {
     asked: [Option<u8>; Condition::ALL.len()],
     /// Additional attempts so far, by condition.
     spent: [u8; Condition::ALL.len()],
+    /// Attempts elsewhere, of which it is not known how they ended.
+    before: u8,
 }
 
 impl Course {
@@ -46,7 +48,23 @@ impl Course {
             forbidden: mode == Mode::Direct || wish == Wish::Never,
             asked: asked.map(|budget| budget.map(small)),
             spent: [0; Condition::ALL.len()],
+            before: 0,
         }
+    }
+
+    /// The request had so many attempts before. They count towards the ceiling, and use up no budget.
+    #[must_use]
+    pub fn after(self, attempts: u32) -> Self {
+        Self { before: u8::try_from(attempts.min(ATTEMPTS_MAX)).unwrap_or(u8::MAX), ..self }
+    }
+
+    /// No attempt has ended here.
+    pub fn is_new(&self) -> bool {
+        self.spent_total() == 0
+    }
+
+    fn spent_total(&self) -> u32 {
+        self.spent.iter().map(|spent| u32::from(*spent)).sum()
     }
 
     /// Nobody wants another attempt, however this one ends.
@@ -61,7 +79,7 @@ impl Course {
             Again::On(condition) => (condition, false),
             Again::Asked(condition) => (condition, true),
         };
-        let attempts = 1 + self.spent.iter().map(|spent| u32::from(*spent)).sum::<u32>();
+        let attempts = 1 + u32::from(self.before) + self.spent_total();
         if self.forbidden || attempts >= ATTEMPTS_MAX {
             return None;
         }
@@ -124,6 +142,17 @@ mod tests {
         let mut course = Course::new(mode, wish);
         1 + u32::try_from(std::iter::from_fn(|| course.go_on(again, &rules)).take(99).count())
             .unwrap()
+    }
+
+    #[test]
+    fn attempts_elsewhere_count_towards_the_ceiling() {
+        let again = Again::On(Condition::ServerError);
+        for (before, expected) in [(0, 9), (1, 8), (8, 1), (9, 0), (10, 0), (u32::MAX, 0)] {
+            let mut course = Course::new(Mode::Queued, Wish::Unsaid).after(before);
+            let rules = Rules::default();
+            let more = std::iter::from_fn(|| course.go_on(again, &rules)).take(99).count();
+            assert_eq!(more, expected, "after {before}");
+        }
     }
 
     fn budgets(server_error: u32) -> Budgets {

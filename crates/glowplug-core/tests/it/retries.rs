@@ -174,6 +174,7 @@ fn arrival(mode: Mode, retries: Wish) -> Arrival {
         caller: CallerId::default(),
         hint: None,
         retries,
+        attempts: 0,
     }
 }
 

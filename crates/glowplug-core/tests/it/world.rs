@@ -78,6 +78,7 @@ fn arrival(app: AppId, mode: Mode) -> Arrival {
         caller: CallerId::default(),
         hint: None,
         retries: Wish::Unsaid,
+        attempts: 0,
     }
 }
 

@@ -87,14 +87,14 @@ async fn list(shared: &Arc<Shared>, query: &HashMap<String, String>) -> Answer {
     }
     if matches!(state, "completed" | "all") {
         let ended = shared.store.completed(app, limit).await.map_err(|error| refused(&error))?;
-        views.extend(ended.into_iter().map(completed));
+        views.extend(ended.iter().map(completed));
     }
     views.truncate(limit);
     Ok(json(StatusCode::OK, &views))
 }
 
-fn completed(record: RequestRecord) -> QueuedView {
-    let mut view = about(&record);
+fn completed(record: &RequestRecord) -> QueuedView {
+    let mut view = about(record);
     "COMPLETED".clone_into(&mut view.state);
     view
 }

@@ -133,6 +133,7 @@ fn split(shared: &Shared, submission: Submission) -> (Arrival, QueuedRequest) {
         caller: CallerId::of(&submission.caller.key_id),
         hint: submission.hint.as_deref().map(HintId::of),
         retries: submission.retries,
+        attempts: 0,
     };
     let record = QueuedRequest {
         id: submission.id,

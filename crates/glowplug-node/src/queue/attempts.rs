@@ -39,7 +39,11 @@ impl Queue {
         let Attempt { lease, address, mut revoked } = attempt;
         let reading = async {
             self.health.answers_kept().await;
-            read(shared, lease).await
+            let request = read(shared, lease).await;
+            if matches!(request, Ok(Some(_))) && self.is_to_be_noted(lease) {
+                note(shared, lease).await;
+            }
+            request
         };
         let request = tokio::select! {
             biased;
@@ -64,10 +68,18 @@ impl Queue {
             return self.give_up(shared, lease, &Problem::from(Refusal::Cancelled)).await;
         }
         self.changed(lease.request);
-        if self.watched.is_open() {
-            tell_others(shared, lease.request);
+        if self.watched.is_open() && !self.is_to_be_noted(lease) {
+            tell_others(shared, lease);
         }
         self.send(shared, lease, &address, revoked, request).await;
+    }
+
+    /// Whether the attempt is on the disk before it is sent, so that a request which kills its node comes
+    /// to an end. The first of a request that this node accepted is not: it would cost each request a
+    /// write more.
+    fn is_to_be_noted(&self, lease: Lease) -> bool {
+        let taken_over = || self.live().by_id.get(&lease.request).is_some_and(|one| one.taken_over);
+        lease.attempt > 1 || taken_over()
     }
 
     async fn send(
@@ -290,12 +302,22 @@ async fn read(shared: &Shared, lease: Lease) -> Result<Option<QueuedRequest>, St
     }
 }
 
+/// Writes down that the attempt begins, however long the store takes.
+async fn note(shared: &Shared, lease: Lease) {
+    while let Err(error) = shared.store.started(lease.request, lease.attempt).await {
+        tracing::error!(request = %lease.request, "its attempt cannot be noted yet: {error}");
+        shared.queue.health.note(shared, Some(&error));
+        tokio::time::sleep(STORE_RETRY).await;
+    }
+    crash_point("queue.attempt.noted");
+}
+
 /// Tells other nodes that the request is being worked on.
-fn tell_others(shared: &Arc<Shared>, id: RequestId) {
+fn tell_others(shared: &Arc<Shared>, lease: Lease) {
     let store = shared.store.clone();
     shared.tasks.spawn(async move {
-        if let Err(error) = store.started(id).await {
-            tracing::debug!(request = %id, "other nodes do not know that it runs: {error}");
+        if let Err(error) = store.started(lease.request, lease.attempt).await {
+            tracing::debug!(request = %lease.request, "other nodes do not know that it runs: {error}");
         }
     });
 }

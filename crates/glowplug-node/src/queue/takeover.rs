@@ -7,16 +7,22 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use glowplug_api::ErrorType;
 use glowplug_core::request::{Arrival, Mode, Refusal};
+use glowplug_core::retry::ATTEMPTS_MAX;
 use glowplug_core::{CallerId, HintId, RequestId};
+use glowplug_gateway::answer::Problem;
 use glowplug_store::{Change, QueuedHead, StoreError};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::answer::refusal_completion;
+use super::answer::{problem_completion, refusal_completion};
 use super::{Live, Place, Queue, cancel, engine_priority, wish};
 use crate::apps::App;
 use crate::shared::Shared;
 
+/// A request with so many attempts written down gets no other. The very first need not be among them
+/// (`attempts.rs`).
+const NOTED_MAX: u32 = ATTEMPTS_MAX - 1;
 /// Requests taken over at a time.
 const PAGE: usize = 500;
 /// Between two looks for requests whose node is gone, where nodes share a store.
@@ -47,6 +53,7 @@ fn take_up(shared: &Arc<Shared>, head: QueuedHead, cancelled: &HashSet<RequestId
         return;
     }
     let mut live = Live::new(&head.app, &head.path, Place::HeldBack);
+    live.taken_over = true;
     if cancelled.contains(&id) {
         live.cancel_kept = true;
         queue.live().by_id.insert(id, live);
@@ -54,6 +61,10 @@ fn take_up(shared: &Arc<Shared>, head: QueuedHead, cancelled: &HashSet<RequestId
         return;
     }
     queue.live().by_id.insert(id, live);
+    if head.attempts >= NOTED_MAX {
+        end_interrupted(shared, id, head.attempts);
+        return;
+    }
     queue.held_back().entry(head.app.clone()).or_default().push_back(head);
 }
 
@@ -79,6 +90,7 @@ impl Queue {
                 caller: CallerId::of(&head.caller),
                 hint: head.hint.as_deref().map(HintId::of),
                 retries: wish::wish(head.no_retry, head.retry_config.as_deref()),
+                attempts: head.attempts,
             });
             self.changed(head.id);
         }
@@ -139,6 +151,20 @@ pub(super) fn end_unrun(shared: &Arc<Shared>, id: RequestId, refusal: Refusal) {
     let shared = shared.clone();
     shared.tasks.clone().spawn(async move {
         let completion = refusal_completion(&refusal, shared.desk.now(), 0);
+        shared.queue.complete(&shared, id, completion).await;
+    });
+}
+
+/// Completes a request whose attempts were all cut off: it may be what its nodes die of.
+fn end_interrupted(shared: &Arc<Shared>, id: RequestId, attempts: u32) {
+    let shared = shared.clone();
+    shared.tasks.clone().spawn(async move {
+        let detail = format!(
+            "the node ended in the middle of an attempt again and again, and after {ATTEMPTS_MAX} attempts \
+             there is no other"
+        );
+        let problem = Problem::new(ErrorType::RunnerDisconnected, detail);
+        let completion = problem_completion(&problem, shared.desk.now(), attempts);
         shared.queue.complete(&shared, id, completion).await;
     });
 }

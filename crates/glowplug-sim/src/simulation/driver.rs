@@ -324,6 +324,7 @@ where
             caller: CallerId::default(),
             hint: None,
             retries: Wish::Unsaid,
+            attempts: 0,
         }))
     }
 

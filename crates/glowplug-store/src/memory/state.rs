@@ -43,6 +43,8 @@ pub(super) struct Entry {
     payload_hash: Option<blake3::Hash>,
     pub(super) completion: Option<Completion>,
     owner: u32,
+    /// Attempts that were told of.
+    attempts: u32,
     logs: Vec<RequestLogLine>,
     /// How many lines were dropped, and when the last of them was written.
     dropped: Option<(usize, Timestamp)>,
@@ -57,6 +59,7 @@ impl Entry {
             payload_hash,
             completion: None,
             owner,
+            attempts: 0,
             logs: Vec::new(),
             dropped: None,
             webhook: None,
@@ -165,10 +168,20 @@ impl State {
             *owner = boots;
             if let Some(entry) = self.requests.get_mut(place) {
                 entry.owner = boots;
-                heads.push(QueuedHead::from(&entry.request));
+                let head = QueuedHead::from(&entry.request);
+                heads.push(QueuedHead { attempts: entry.attempts, ..head });
             }
         }
         heads
+    }
+
+    pub(super) fn started(&mut self, id: RequestId, attempt: u32) {
+        let boots = self.boots;
+        if let Some((_, entry)) = self.entry_mut(id)
+            && entry.owner == boots
+        {
+            entry.attempts = entry.attempts.max(attempt);
+        }
     }
 
     pub(super) fn ahead(&self, id: RequestId) -> usize {

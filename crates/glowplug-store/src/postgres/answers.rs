@@ -14,9 +14,9 @@ use crate::records::{CompletedSummary, RequestRecord, StoredResponse};
 const SELECT_RECORD: &str = "SELECT app, path, submitted_at, \
      coalesce(completions.owner, pending.owner, 0), \
      coalesce(completions.started, pending.started, false), completions.place IS NOT NULL, \
-     completions.at, status, error_message, error_type, inference_seconds, attempts \
-     FROM requests LEFT JOIN pending USING (place, app) LEFT JOIN completions USING (place) \
-     WHERE id = $1";
+     completions.at, status, error_message, error_type, inference_seconds, \
+     completions.attempts FROM requests LEFT JOIN pending USING (place, app) \
+     LEFT JOIN completions USING (place) WHERE id = $1";
 /// The columns of [`SELECT_RECORD`] and the id.
 const SELECT_COMPLETED: &str = "SELECT app, path, submitted_at, completions.owner, \
      completions.started, true, completions.at, status, error_message, error_type, \

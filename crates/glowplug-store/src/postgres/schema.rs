@@ -11,6 +11,7 @@ use crate::store::StoreError;
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_queue.sql"),
     include_str!("migrations/0002_settings_keys_journal.sql"),
+    include_str!("migrations/0003_attempts.sql"),
 ];
 /// The oldest server that is tested against and still supported by its makers.
 const SERVER_VERSION_MIN: i32 = 140_000;

@@ -35,11 +35,13 @@ const ADOPT: &str = ", free AS ( \
      SELECT place FROM pending WHERE owner = ANY (ARRAY(SELECT owner FROM dead)) \
      ORDER BY place LIMIT $2 FOR UPDATE SKIP LOCKED), \
      taken AS (UPDATE pending SET owner = $1, started = false FROM free \
-     WHERE pending.place = free.place RETURNING pending.place, pending.cancel_asked) \
+     WHERE pending.place = free.place RETURNING pending.place, pending.cancel_asked, \
+     pending.attempts) \
      SELECT id, app, path, priority, submitted_at, start_deadline, no_retry, retry_config, hint, \
-     caller, cancel_asked FROM taken JOIN requests USING (place) ORDER BY place";
-const STARTED: &str = "UPDATE pending SET started = true FROM requests \
-     WHERE requests.id = $1 AND pending.place = requests.place AND NOT started AND owner = $2";
+     caller, cancel_asked, attempts FROM taken JOIN requests USING (place) ORDER BY place";
+const STARTED: &str = "UPDATE pending SET started = true, attempts = greatest(attempts, $3) \
+     FROM requests WHERE requests.id = $1 AND pending.place = requests.place AND owner = $2 \
+     AND (NOT started OR attempts < $3)";
 const ASK_CANCEL: &str = "UPDATE pending SET cancel_asked = true FROM requests \
      WHERE requests.id = $1 AND pending.place = requests.place RETURNING owner";
 const SELECT_CANCELS: &str = "SELECT id FROM pending JOIN requests USING (place) \
@@ -95,6 +97,7 @@ fn head(row: &Row) -> Result<QueuedHead, Failure> {
         retry_config: value(row, 7)?,
         hint: value(row, 8)?,
         caller: value(row, 9)?,
+        attempts: 0,
     })
 }
 
@@ -124,11 +127,15 @@ pub(super) async fn adopt(
             group.notices.add(Notice::Cancel { owner: *me, id: request_id(row, 0)? });
         }
     }
-    taken.iter().map(head).collect()
+    let with_attempts = |row| Ok(QueuedHead { attempts: count(row, 11)?, ..head(row)? });
+    taken.iter().map(with_attempts).collect()
 }
 
-pub(super) async fn started(group: &Group<'_>, (id, me): &(RequestId, u32)) -> Result<(), Failure> {
-    run(group.db, STARTED, &[&uuid(*id), &boot_number(*me)]).await?;
+pub(super) async fn started(
+    group: &Group<'_>,
+    (id, attempt, me): &(RequestId, u32, u32),
+) -> Result<(), Failure> {
+    run(group.db, STARTED, &[&uuid(*id), &boot_number(*me), &number(*attempt)]).await?;
     Ok(())
 }
 

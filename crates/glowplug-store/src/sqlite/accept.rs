@@ -17,7 +17,7 @@ pub(super) const SELECT_BY_KEY: &str = "SELECT id, method, path, body_hash FROM 
      WHERE caller = ?1 AND app = ?2 AND idempotency_key = ?3";
 /// The join is crossed, so that it starts from the few that are pending.
 pub(super) const SELECT_NOT_OWNED: &str = "SELECT pending.place, id, app, path, priority, \
-     submitted_at, start_deadline, no_retry, retry_config, hint, caller \
+     submitted_at, start_deadline, no_retry, retry_config, hint, caller, attempts \
      FROM pending CROSS JOIN requests USING (place) \
      WHERE pending.place > ?1 AND owner <> ?2 ORDER BY pending.place LIMIT ?3";
 
@@ -131,6 +131,20 @@ pub(super) fn adopt(
     Ok((found.into_iter().map(|(_, head)| head).collect(), last))
 }
 
+pub(super) fn started(
+    conn: &Connection,
+    id: RequestId,
+    attempt: u32,
+    owner: u32,
+) -> Result<(), Failure> {
+    conn.prepare_cached(
+        "UPDATE pending SET attempts = max(attempts, ?1) \
+         WHERE place = (SELECT place FROM requests WHERE id = ?2) AND owner = ?3",
+    )?
+    .execute(params![attempt, id_bytes(id), owner])?;
+    Ok(())
+}
+
 /// A row of [`SELECT_NOT_OWNED`].
 fn head(row: &Row<'_>) -> rusqlite::Result<QueuedHead> {
     Ok(QueuedHead {
@@ -144,6 +158,7 @@ fn head(row: &Row<'_>) -> rusqlite::Result<QueuedHead> {
         retry_config: row.get(8)?,
         hint: row.get(9)?,
         caller: row.get(10)?,
+        attempts: row.get(11)?,
     })
 }
 

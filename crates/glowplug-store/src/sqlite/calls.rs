@@ -65,8 +65,9 @@ impl Store for SqliteStore {
         })
     }
 
-    fn started(&self, _id: RequestId) -> BoxFuture<'_, Result<()>> {
-        Box::pin(std::future::ready(Ok(())))
+    fn started(&self, id: RequestId, attempt: u32) -> BoxFuture<'_, Result<()>> {
+        let owner = self.owner();
+        self.write("note an attempt", move |conn| accept::started(conn, id, attempt, owner))
     }
 
     fn ask_cancel(&self, _id: RequestId) -> BoxFuture<'_, Result<()>> {

@@ -43,7 +43,7 @@ pub(super) const SELECT_AHEAD: &str = "SELECT count(*) \
 
 const SELECT_RECORD: &str = "SELECT app, path, submitted_at, \
      coalesce(pending.owner, completions.owner, 0), completions.place IS NOT NULL, at, status, \
-     error_message, error_type, inference_seconds, attempts \
+     error_message, error_type, inference_seconds, completions.attempts \
      FROM requests LEFT JOIN pending USING (place) LEFT JOIN completions USING (place) \
      WHERE id = ?1";
 /// The columns of [`SELECT_RECORD`] and the id. The join is crossed, so that it starts from those that

@@ -11,6 +11,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_settings_and_keys.sql"),
     include_str!("migrations/0003_journal.sql"),
     include_str!("migrations/0004_owners_webhooks_and_files.sql"),
+    include_str!("migrations/0005_attempts.sql"),
 ];
 
 /// Marks a file as ours: "GLOW".

@@ -35,6 +35,7 @@ macro_rules! every_behaviour {
             owners::a_new_start_takes_over_what_the_last_one_left,
             owners::an_answer_of_an_older_start_does_not_count,
             owners::what_is_taken_over_is_told_page_by_page,
+            owners::attempts_are_known_to_whoever_takes_over,
             owners::nothing_is_taken_over_that_is_complete_or_ones_own,
             repeats::a_repeated_submit_finds_the_first,
             repeats::a_key_used_for_another_request_is_refused,

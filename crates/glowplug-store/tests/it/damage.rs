@@ -68,7 +68,7 @@ async fn a_newer_schema_is_refused() {
     newer.pragma_update(None, "user_version", 99).unwrap();
     newer.close().unwrap();
     let error = refuse(&path);
-    assert!(matches!(error, StoreError::TooNew { found: 99, known: 4, .. }), "{error}");
+    assert!(matches!(error, StoreError::TooNew { found: 99, known: 5, .. }), "{error}");
 }
 
 #[tokio::test]

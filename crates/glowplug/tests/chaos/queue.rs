@@ -10,6 +10,8 @@ use super::ground::{self, Ground, SOON};
 
 /// Above what is kept in rows.
 const LONG_BODY_BYTES: usize = 200_000;
+/// Attempts of one request in all.
+const ATTEMPTS_MAX: usize = 10;
 /// Requests removed at once.
 const FLUSHED: usize = 300;
 
@@ -77,6 +79,32 @@ async fn flushed_requests_never_run_not_even_after_a_crash() {
         answer.assert_error(499, "client_cancelled");
         assert_eq!(runs(&ledger, id), 0);
     }
+    ground.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_its_node_dies_of_each_time_comes_to_an_end() {
+    let mut ground = ground::start(
+        "[apps.app]\n$APP\nkeep_alive = 600\nmax_concurrency = 1\nenv = { LEDGER = '$FOLDER/ledger' }\n",
+    );
+    let ledger = ground.folder().join("ledger");
+    let caller = ground.caller();
+    let deadly = caller.submit("app", "/?seconds=600", "{}").await.unwrap();
+    let waiting = caller.submit("app", "/", "{}").await.unwrap();
+    for attempt in 1..=ATTEMPTS_MAX {
+        wait_until(&format!("attempt {attempt} of it runs"), SOON, || {
+            (runs(&ledger, &deadly) == attempt).then_some(())
+        });
+        ground.served.kill();
+        ground.served.start_again().unwrap();
+    }
+    let caller = ground.caller();
+    caller.completed("app", &deadly).await.assert_error(503, "runner_disconnected");
+    // One that only waited all the time has had no attempt.
+    caller.completed("app", &waiting).await.assert_ok();
+    assert_eq!((runs(&ledger, &deadly), runs(&ledger, &waiting)), (ATTEMPTS_MAX, 1));
+    let shown = ground.get(&format!("/api/v1/queue/{waiting}")).await;
+    assert_eq!(shown["attempts"], 1, "{shown}");
     ground.end().await;
 }
 

@@ -77,3 +77,26 @@ pub(crate) async fn nothing_is_taken_over_that_is_complete_or_ones_own(store: Ar
     let adopted = store.adopt(10).await.unwrap();
     assert_eq!(adopted, [QueuedHead::from(&request(1)), QueuedHead::from(&request(3))]);
 }
+
+pub(crate) async fn attempts_are_known_to_whoever_takes_over(store: Arc<impl Store>) {
+    store.begin_boot().await.unwrap();
+    for number in 1..=3 {
+        store.submit(request(number)).await.unwrap();
+    }
+    let taken_over = async || {
+        store.begin_boot().await.unwrap();
+        // Nobody's yet.
+        store.started(id(3), 7).await.unwrap();
+        let adopted = store.adopt(10).await.unwrap();
+        adopted.into_iter().map(|head| head.attempts).collect::<Vec<_>>()
+    };
+    assert_eq!(taken_over().await, [0, 0, 0]);
+    store.started(id(1), 1).await.unwrap();
+    store.started(id(2), 2).await.unwrap();
+    store.started(id(2), 3).await.unwrap();
+    store.started(id(9), 1).await.unwrap();
+    assert_eq!(taken_over().await, [1, 3, 0]);
+    store.started(id(2), 2).await.unwrap();
+    assert_eq!(taken_over().await, [1, 3, 0], "one that is told of late takes nothing back");
+    assert_eq!(store.pending(None, 1).await.unwrap(), [request(1)]);
+}

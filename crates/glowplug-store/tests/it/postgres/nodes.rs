@@ -160,7 +160,7 @@ async fn nodes_hear_of_answers_and_cancellations() {
     for number in 1..=2 {
         here.submit(request(number)).await.unwrap();
     }
-    here.started(id(1)).await.unwrap();
+    here.started(id(1), 1).await.unwrap();
     assert!(there.request(id(1)).await.unwrap().unwrap().started);
     assert!(!there.request(id(2)).await.unwrap().unwrap().started);
     assert_eq!(there.ahead(id(2)).await.unwrap(), 1);
