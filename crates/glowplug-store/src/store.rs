@@ -14,7 +14,8 @@ use crate::records::{
     RequestRecord, Retention, StoredResponse, WholeRequest,
 };
 
-/// How long a webhook that was given out to be called is not given out again. Longer than any call takes.
+/// How long a webhook that was given out to be called is not given out again while the node that has it
+/// lives, or where that is not known. Longer than any call takes.
 pub const DELIVERY_LEASE: Duration = Duration::from_mins(5);
 
 /// Everything the node must not forget.
@@ -36,7 +37,8 @@ pub trait Store: Send + Sync + 'static {
     fn submit(&self, request: QueuedRequest) -> BoxFuture<'_, Result<Accepted>>;
     /// Makes this node the owner of requests that are not complete and whose owner is gone: all that an
     /// earlier boot left, and with a shared store those of nodes whose lease ran out. In order of
-    /// acceptance, at most `limit`; empty when there are no more.
+    /// acceptance, at most `limit`; empty when there are no more. Webhooks that such nodes were given are
+    /// due again.
     fn adopt(&self, limit: usize) -> BoxFuture<'_, Result<Vec<QueuedHead>>>;
     /// Notes that this attempt of a request of this node, counted from 1, begins: for other nodes, and for
     /// whoever takes the request over. Where the request is not this node's, nothing is noted.
@@ -87,8 +89,10 @@ pub trait Store: Send + Sync + 'static {
 
     // Webhooks.
 
-    /// Webhooks whose time has come at `now`, the longest due first, at most `limit`. No node is given
-    /// one again before [`DELIVERY_LEASE`] has passed or [`called`](Self::called) said when.
+    /// Webhooks whose time has come at `now`, the longest due first, at most `limit`. One that was given out
+    /// is not given out again before [`DELIVERY_LEASE`] has passed, [`called`](Self::called) said when, or
+    /// its node is gone: [`begin_boot`](Self::begin_boot) takes back what the life before had, and
+    /// [`adopt`](Self::adopt) what nodes had whose lease ran out.
     fn due_deliveries(&self, now: Timestamp, limit: usize) -> BoxFuture<'_, Result<Vec<Delivery>>>;
     /// When the next webhook is due, or may be given out again.
     fn next_delivery(&self) -> BoxFuture<'_, Result<Option<Timestamp>>>;

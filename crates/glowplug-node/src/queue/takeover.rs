@@ -195,6 +195,8 @@ async fn look(shared: &Arc<Shared>) {
         Ok(count) => tracing::info!(count, "queued requests of a node that is gone are taken over"),
         Err(error) => tracing::warn!("queued requests could not be taken over: {error}"),
     }
+    // Calls that such a node owed are due now.
+    shared.webhooks.wake();
     shared.queue.release_ready(shared);
 }
 

@@ -108,9 +108,10 @@ pub(super) async fn ahead(db: &Db, id: &RequestId) -> Result<usize, Failure> {
     }
 }
 
-/// Whether requests wait for another owner.
+/// Whether requests wait for another owner, or webhooks for another node.
 pub(super) async fn are_there_orphans(db: &Db, me: u32) -> Result<bool, Failure> {
-    let sql = format!("{DEAD} SELECT owner FROM dead LIMIT 1");
+    let webhooks = webhooks::SELECT_ORPHANS;
+    let sql = format!("{DEAD} SELECT owner FROM dead UNION ALL ({webhooks}) LIMIT 1");
     Ok(row(db, &sql, &[&boot_number(me)]).await?.is_some())
 }
 

@@ -25,10 +25,17 @@ const GIVE_OUT: &str = "WITH due AS (SELECT place, due_at FROM deliveries \
      RETURNING deliveries.place, due.due_at, attempts) \
      SELECT id, webhook_url, caller, completions.at, given.attempts \
      FROM given JOIN requests USING (place) JOIN completions USING (place) ORDER BY due_at, place";
+macro_rules! with_a_dead_node {
+    () => {
+        "WHERE given_to IS NOT NULL AND state = 0 AND given_to <> $1 AND NOT EXISTS ( \
+         SELECT 1 FROM nodes WHERE boot = given_to AND lease_until > clock_timestamp())"
+    };
+}
 /// Whether the dead node called is not known, so it is called again, and at once.
-const TAKE_BACK: &str = "UPDATE deliveries SET due_at = 0, given_to = NULL \
-     WHERE given_to IS NOT NULL AND state = 0 AND given_to <> $1 AND NOT EXISTS ( \
-     SELECT 1 FROM nodes WHERE boot = given_to AND lease_until > clock_timestamp())";
+const TAKE_BACK: &str =
+    concat!("UPDATE deliveries SET due_at = 0, given_to = NULL ", with_a_dead_node!());
+pub(super) const SELECT_ORPHANS: &str =
+    concat!("SELECT given_to FROM deliveries ", with_a_dead_node!());
 const SELECT_NEXT: &str = "SELECT min(due_at) FROM deliveries WHERE state = 0";
 /// A call that was overtaken by another may report after it: what was delivered stays so.
 const CALLED: &str = "WITH counted AS (UPDATE deliveries \

@@ -212,6 +212,29 @@ async fn what_was_missed_is_told_when_the_connection_is_back() {
 }
 
 #[tokio::test]
+async fn the_webhooks_of_a_dead_node_are_given_to_whoever_takes_over() {
+    // Long enough that a busy machine is not taken for dead.
+    let options = PostgresOptions { lease: Duration::from_secs(5), ..fresh() };
+    let (old, new) = (node(&options).await, node(&options).await);
+    let mut changes = new.changes().unwrap();
+    let webhook_url = Some("https://example.com".to_owned());
+    old.submit(QueuedRequest { webhook_url, ..request(1) }).await.unwrap();
+    old.complete(id(1), completion(at(1), b"")).await.unwrap();
+    let due = async |store: &PostgresStore| {
+        let due = store.due_deliveries(at(2), 10).await.unwrap();
+        due.into_iter().map(|delivery| delivery.request).collect::<Vec<_>>()
+    };
+    assert_eq!(due(&old).await, [id(1)]);
+    assert_eq!(new.adopt(10).await.unwrap(), []);
+    assert_eq!(due(&new).await, [], "it is called by the node that has it");
+    // As a death: nobody gives the lease back. That node has no request left, only the call.
+    drop(old);
+    heard(&mut changes, Change::Orphaned).await;
+    assert_eq!(new.adopt(10).await.unwrap(), []);
+    assert_eq!(due(&new).await, [id(1)]);
+}
+
+#[tokio::test]
 async fn nodes_that_race_share_and_agree() {
     let options = fresh();
     let nodes = [node(&options).await, node(&options).await];
