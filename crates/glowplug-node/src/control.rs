@@ -328,25 +328,19 @@ async fn create_key(shared: &Shared, wanted: KeyRequest) -> Answer {
     let (record, secret) = keys::create(wanted.alias, scope, shared.desk.now());
     let id = record.id.clone();
     shared.store.put_key(record).await.map_err(unavailable)?;
-    reload_keys(shared).await?;
+    shared.reload_keys().await.map_err(unavailable)?;
     Ok(json(StatusCode::CREATED, &KeyCreated { id, secret }))
 }
 
 async fn revoke_key(shared: &Shared, id: &str) -> Answer {
     let existed = shared.store.delete_key(id.to_owned()).await.map_err(unavailable)?;
-    reload_keys(shared).await?;
+    shared.reload_keys().await.map_err(unavailable)?;
     if !existed {
         return Err(Failure::new(ErrorType::NotFound, format!("there is no key `{id}`")));
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
-}
-
-async fn reload_keys(shared: &Shared) -> Result<(), Failure> {
-    let keys = shared.store.keys().await.map_err(unavailable)?;
-    *shared.keys.write().unwrap_or_else(std::sync::PoisonError::into_inner) = keys;
-    Ok(())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -10,7 +10,7 @@ use glowplug_core::spec::Overrides;
 use glowplug_core::{RunnerId, Timestamp};
 use glowplug_gateway::Forwarder;
 use glowplug_runner::Backend;
-use glowplug_store::{KeyRecord, Store};
+use glowplug_store::{KeyRecord, Store, StoreError};
 use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio_util::task::TaskTracker;
@@ -140,6 +140,13 @@ impl Shared {
 
     pub(crate) fn keys(&self) -> Vec<KeyRecord> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over the keys that the store has now.
+    pub(crate) async fn reload_keys(&self) -> Result<(), StoreError> {
+        let keys = self.store.keys().await?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
     }
 
     /// No key exists, and the node may serve without one.

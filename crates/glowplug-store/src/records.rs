@@ -220,6 +220,8 @@ pub enum Change {
     CancelAsked(RequestId),
     /// A node is gone, and there may be requests to take over.
     Orphaned,
+    /// Keys, or settings of apps, are others than before.
+    Settings,
 }
 
 /// A webhook that is to be called now.

@@ -41,6 +41,14 @@ pub(super) async fn sweep(shared: &Shared) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Cancels what callers asked other nodes to cancel, where this node may not have heard of it.
+pub(super) async fn catch_up(shared: &Arc<Shared>) {
+    match marked(shared).await {
+        Ok(marked) => marked.into_iter().for_each(|id| shared.queue.cancel_asked(shared, id)),
+        Err(error) => tracing::warn!("some cancellations may be unknown here: {error}"),
+    }
+}
+
 async fn mark(shared: &Shared, id: RequestId) -> Result<(), StoreError> {
     shared.store.put_setting(String::new(), format!("{MARK}{id}"), "true".to_owned()).await?;
     crash_point("queue.cancel.marked");

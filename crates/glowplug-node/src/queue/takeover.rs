@@ -18,6 +18,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::answer::{problem_completion, refusal_completion};
 use super::{Live, Place, Queue, cancel, engine_priority, wish};
 use crate::apps::App;
+use crate::scale;
 use crate::shared::Shared;
 
 /// A request with so many attempts written down gets no other. The very first need not be among them
@@ -200,6 +201,17 @@ async fn look(shared: &Arc<Shared>) {
     shared.queue.release_ready(shared);
 }
 
+/// Takes up keys and scaling that were changed through another node.
+async fn read_settings(shared: &Arc<Shared>) {
+    let read = async {
+        shared.reload_keys().await?;
+        scale::reload(shared).await
+    };
+    if let Err(error) = read.await {
+        tracing::warn!("what another node changed is not known here yet: {error}");
+    }
+}
+
 /// Does what other nodes ask for, and passes on what they say, where nodes share a store.
 pub(crate) async fn follow_changes(shared: Arc<Shared>) {
     let Some(mut changes) = shared.store.changes() else { return };
@@ -212,9 +224,12 @@ pub(crate) async fn follow_changes(shared: Arc<Shared>) {
             }
             Ok(Change::CancelAsked(id)) => shared.queue.cancel_asked(&shared, id),
             Ok(Change::Orphaned) => look(&shared).await,
+            Ok(Change::Settings) => read_settings(&shared).await,
             Err(RecvError::Lagged(_)) => {
                 shared.queue.watched.look();
                 look(&shared).await;
+                cancel::catch_up(&shared).await;
+                read_settings(&shared).await;
             }
             Err(RecvError::Closed) => return,
         }

@@ -4,6 +4,7 @@
 //! SENDER completed ID ID ...    these requests are complete
 //! SENDER cancel OWNER ID        whoever owns ID shall cancel it
 //! SENDER orphaned               there may be requests to take over
+//! SENDER settings               keys or settings of apps were changed
 //! ```
 
 use std::sync::{Mutex, PoisonError};
@@ -23,6 +24,7 @@ pub(super) enum Notice {
     Completed(RequestId),
     Cancel { owner: u32, id: RequestId },
     Orphaned,
+    Settings,
 }
 
 /// Gathered while a transaction is made.
@@ -79,6 +81,7 @@ impl Sender {
             Notice::Completed(id) => format!("{node} completed {:x}", id.0),
             Notice::Cancel { owner, id } => format!("{node} cancel {owner} {:x}", id.0),
             Notice::Orphaned => format!("{node} orphaned"),
+            Notice::Settings => format!("{node} settings"),
         }
     }
 
@@ -96,6 +99,8 @@ impl Sender {
                 asked.map(Change::CancelAsked).into_iter().collect()
             }
             Some("orphaned") if !is_own => vec![Change::Orphaned],
+            // What a node changes is in force there already.
+            Some("settings") if !is_own => vec![Change::Settings],
             _ => Vec::new(),
         }
     }
@@ -118,6 +123,8 @@ mod tests {
             (Notice::Cancel { owner: 8, id }, &there, vec![]),
             (Notice::Orphaned, &here, vec![]),
             (Notice::Orphaned, &there, vec![Change::Orphaned]),
+            (Notice::Settings, &here, vec![]),
+            (Notice::Settings, &there, vec![Change::Settings]),
         ];
         for (notice, from, expected) in cases {
             let texts = from.texts(&[notice]);

@@ -94,7 +94,15 @@ pub(super) async fn put_setting(
     let sql = "INSERT INTO settings (app, key, json) VALUES ($1, $2, $3) \
          ON CONFLICT (app, key) DO UPDATE SET json = excluded.json";
     run(group.db, sql, &[app, key, json]).await?;
+    tell(group, app);
     Ok(())
+}
+
+/// What is of no app is the node's own bookkeeping, and there may be much of it.
+fn tell(group: &Group<'_>, app: &str) {
+    if !app.is_empty() {
+        group.notices.add(Notice::Settings);
+    }
 }
 
 /// Keeps the value that is there, if there is one, and returns the one that is kept.
@@ -116,6 +124,7 @@ pub(super) async fn delete_setting(
     (app, key): &(String, String),
 ) -> Result<(), Failure> {
     run(group.db, "DELETE FROM settings WHERE app = $1 AND key = $2", &[app, key]).await?;
+    tell(group, app);
     Ok(())
 }
 
@@ -132,11 +141,14 @@ pub(super) async fn put_key(group: &Group<'_>, key: &KeyRecord) -> Result<(), Fa
     let secret = &key.secret_sha256[..];
     let created_at = micros(key.created_at);
     run(group.db, sql, &[&key.id, &secret, &key.alias, &key.scope, &created_at]).await?;
+    group.notices.add(Notice::Settings);
     Ok(())
 }
 
 pub(super) async fn delete_key(group: &Group<'_>, id: &String) -> Result<bool, Failure> {
-    Ok(run(group.db, "DELETE FROM keys WHERE id = $1", &[id]).await? == 1)
+    let was_there = run(group.db, "DELETE FROM keys WHERE id = $1", &[id]).await? == 1;
+    group.notices.add(Notice::Settings);
+    Ok(was_there)
 }
 
 pub(super) async fn keys(db: &Db, (): &()) -> Result<Vec<KeyRecord>, Failure> {

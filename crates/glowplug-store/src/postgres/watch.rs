@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Whatever may have been missed while there was no connection is told after it is back: answers that
-//! were recorded meanwhile, cancellations of this node's requests, and that there may be orphans. Orphans
+//! were recorded meanwhile, cancellations of this node's requests, and that there may be orphans and other
+//! settings. Orphans
 //! are told of again each third of a lease, as long as there are any, so nobody has to remember.
 
 use std::sync::Arc;
@@ -126,6 +127,7 @@ impl Watch {
                 let _ = self.changes.send(Change::Completed(id));
             }
             let _ = self.changes.send(Change::Orphaned);
+            let _ = self.changes.send(Change::Settings);
             tracing::info!(place = %self.server.place, "the watch on the queue is back");
         }
         contact.is_first = false;

@@ -1,6 +1,7 @@
 //! Two nodes on one queue: each speaks for the other, and does its work when it is gone.
 
 use glowplug_testkit::eventually;
+use reqwest::Method;
 
 use super::ground::{Ground, SOON};
 
@@ -39,6 +40,35 @@ async fn either_node_speaks_for_the_other() {
     assert_eq!(there.about(&running, "/cancel").await.unwrap().status, 202);
     eventually("its app is told", SOON, || async {
         ground.was_told_to_cancel(&running).then_some(())
+    })
+    .await;
+    ground.end();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_through_one_node_holds_at_the_other() {
+    let ground = Ground::start(2).await;
+    let (here, there) = (ground.caller(0), ground.caller(1));
+    let (app, patch) = ("/api/v1/apps/local/app", r#"{"max_concurrency": 3}"#);
+    let changed = here.call(Method::PATCH, &format!("{app}/scaling"), &[], patch).await.unwrap();
+    assert_eq!(changed.status, 200, "{changed:?}");
+    eventually("the other scales so", SOON, || async {
+        let seen = there.call(Method::GET, app, &[], "").await.unwrap();
+        (seen.body["scaling"]["max_concurrency"] == 3).then_some(())
+    })
+    .await;
+
+    // Without a key both serve everybody.
+    assert_eq!(there.call(Method::GET, app, &[], "").await.unwrap().status, 200);
+    let wanted = r#"{"alias": "a", "scope": "ADMIN"}"#;
+    let key = here.call(Method::POST, "/api/v1/keys", &[], wanted).await.unwrap();
+    let text = |name: &str| key.body[name].as_str().unwrap().to_owned();
+    let header = format!("Key {}:{}", text("id"), text("secret"));
+    let with_key = [("authorization", header.as_str())];
+    eventually("the other wants the key", SOON, || async {
+        let without = there.call(Method::GET, app, &[], "").await.unwrap().status;
+        let with = there.call(Method::GET, app, &with_key, "").await.unwrap().status;
+        ((without, with) == (401, 200)).then_some(())
     })
     .await;
     ground.end();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use glowplug_store::{
-    Accepted, Change, Completed, PostgresOptions, PostgresStore, QueuedRequest, Store,
+    Accepted, Change, Completed, KeyRecord, PostgresOptions, PostgresStore, QueuedRequest, Store,
 };
 use tokio::sync::broadcast::Receiver;
 
@@ -179,6 +179,34 @@ async fn nodes_hear_of_answers_and_cancellations() {
     heard(&mut at_there, Change::Orphaned).await;
     assert_eq!(there.adopt(10).await.unwrap().len(), 1);
     heard(&mut at_there, Change::CancelAsked(id(2))).await;
+}
+
+#[tokio::test]
+async fn nodes_hear_of_keys_and_settings_of_apps() {
+    let options = fresh();
+    let (here, there) = (node(&options).await, node(&options).await);
+    let mut at_there = there.changes().unwrap();
+    let key = KeyRecord {
+        id: "k".to_owned(),
+        secret_sha256: [7; 32],
+        alias: String::new(),
+        scope: "ADMIN".to_owned(),
+        created_at: at(1),
+    };
+    let (app, name) = ("local/app".to_owned(), "scaling".to_owned());
+    here.put_key(key).await.unwrap();
+    assert_eq!(at_there.recv().await.unwrap(), Change::Settings);
+    here.delete_key("k".to_owned()).await.unwrap();
+    assert_eq!(at_there.recv().await.unwrap(), Change::Settings);
+    here.put_setting(app.clone(), name.clone(), "{}".to_owned()).await.unwrap();
+    assert_eq!(at_there.recv().await.unwrap(), Change::Settings);
+    here.delete_setting(app, name).await.unwrap();
+    assert_eq!(at_there.recv().await.unwrap(), Change::Settings);
+    // The next thing it hears: of the node's own bookkeeping nobody is told.
+    here.put_setting(String::new(), "mark".to_owned(), "true".to_owned()).await.unwrap();
+    here.submit(request(1)).await.unwrap();
+    here.complete(id(1), completion(at(1), b"")).await.unwrap();
+    assert_eq!(at_there.recv().await.unwrap(), Change::Completed(id(1)));
 }
 
 #[tokio::test]
