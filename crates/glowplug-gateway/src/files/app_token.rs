@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
 use glowplug_core::Timestamp;
 use http::{HeaderName, HeaderValue};
 
@@ -13,9 +14,10 @@ pub const APP_TOKEN: HeaderName = HeaderName::from_static("x-fal-cdn-token");
 /// Callers whose tokens are kept. Beyond it all are made anew.
 const CALLERS_MAX: usize = 1_024;
 
-/// Tokens by caller, so that not every request signs one.
+/// Tokens by caller, so that not every request signs one. Key ids are made here, and need no hash that
+/// strangers cannot foresee.
 #[derive(Debug, Default)]
-pub struct AppTokens(Mutex<HashMap<String, (Timestamp, HeaderValue)>>);
+pub struct AppTokens(Mutex<HashMap<String, (Timestamp, HeaderValue), RandomState>>);
 
 impl AppTokens {
     /// The token for a caller, good for half its age at least. `None`: the node keeps no files.
