@@ -16,6 +16,7 @@
 //! of traces. What it predicts is what the node does, because both run the same engine.
 
 pub mod baseline;
+mod excerpt;
 pub mod judge;
 pub mod model;
 pub mod outcome;

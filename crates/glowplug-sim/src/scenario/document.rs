@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use toml::de::{DeTable, DeValue};
 
+use crate::excerpt::excerpt;
+
 /// Problems shown at once; beyond them only the number is told.
 pub const PROBLEMS_SHOWN_MAX: usize = 20;
 
@@ -78,7 +80,9 @@ impl Raw {
     /// What stands there, for a message that says what was expected instead.
     pub(super) fn describe(&self) -> String {
         match self {
-            Self::Text(text) => format!("the text \"{text}\""),
+            Self::Text(text) => format!("the text \"{}\"", excerpt(text)),
+            // Beyond, a number is a row of digits that nobody counts.
+            Self::Number(number) if number.abs() >= 1e15 => format!("the number {number:e}"),
             Self::Number(number) => format!("the number {number}"),
             Self::Bool(value) => format!("the boolean {value}"),
             Self::Moment(moment) => format!("the date {moment}"),
@@ -115,10 +119,7 @@ fn entries(text: &str, table: &DeTable<'_>) -> Vec<Entry> {
 fn raw(text: &str, value: &DeValue<'_>) -> Raw {
     match value {
         DeValue::String(value) => Raw::Text(value.to_string()),
-        #[expect(clippy::cast_precision_loss, reason = "numbers this large are refused anyway")]
-        DeValue::Integer(number) => Raw::Number(
-            i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX) as f64,
-        ),
+        DeValue::Integer(number) => Raw::Number(integer(number.as_str(), number.radix())),
         DeValue::Float(number) => Raw::Number(number.as_str().parse().unwrap_or(f64::NAN)),
         DeValue::Boolean(value) => Raw::Bool(*value),
         DeValue::Datetime(moment) => Raw::Moment(moment.to_string()),
@@ -126,6 +127,16 @@ fn raw(text: &str, value: &DeValue<'_>) -> Raw {
             Raw::List(items.iter().map(|item| raw(text, item.get_ref())).collect())
         }
         DeValue::Table(table) => Raw::Table(entries(text, table)),
+    }
+}
+
+/// Whole numbers of any length: one with 300 digits is told as what it is when it is refused.
+#[expect(clippy::cast_precision_loss, reason = "numbers this large are refused anyway")]
+fn integer(digits: &str, radix: u32) -> f64 {
+    match i128::from_str_radix(digits, radix) {
+        Ok(number) => number as f64,
+        Err(_) if radix == 10 => digits.parse().unwrap_or(f64::NAN),
+        Err(_) => f64::INFINITY,
     }
 }
 
@@ -153,6 +164,12 @@ impl Table {
         self.known.push(key);
         let at = self.entries.iter().position(|entry| entry.key == key)?;
         Some(self.entries.remove(at))
+    }
+
+    /// Where a key stands, or else the table.
+    pub(super) fn line_of(&self, key: &str) -> usize {
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        entry.map_or(self.line, |entry| entry.line)
     }
 
     /// Everything, where keys are names.

@@ -46,10 +46,15 @@ pub(super) fn read(text: &str, dir: &Path) -> Result<Scenario, Vec<Problem>> {
 fn scenario(reader: &mut Reader, file: &mut Table, dir: &Path) -> Option<Scenario> {
     let seed = reader.count(file, "seed").unwrap_or(1);
     let before = reader.problems.len();
+    let line = file.line_of("length");
     let length = reader.duration(file, "length");
-    if length.is_none_or(|length| length.is_zero()) && reader.problems.len() == before {
+    if length.is_none() && reader.problems.len() == before {
         let help = Some("add `length = \"1h\"`".to_owned());
         reader.problem(1, "the scenario does not say its `length`".to_owned(), help);
+    }
+    if length.is_some_and(|length| length.is_zero()) {
+        let help = Some("write a longer one, such as `length = \"1h\"`".to_owned());
+        reader.problem(line, "`length` is 0, so nothing could happen".to_owned(), help);
     }
     let length = length.unwrap_or(Duration::from_hours(1));
     let until = reader.duration(file, "until");

@@ -160,6 +160,26 @@ fn mistakes_are_told_with_their_line_and_the_nearest_right_name() {
         "s.toml:1: the scenario does not say its `length`\n  help: add `length = \"1h\"`\n\
          s.toml:1: unknown key `lenght`\n  help: did you mean `length`?",
     );
+    for length in ["0", "'0s'", "0.0"] {
+        check(
+            &format!("seed = 1\nlength = {length}\n{APP}"),
+            "s.toml:2: `length` is 0, so nothing could happen\n  help: write a longer one, such as \
+             `length = \"1h\"`",
+        );
+    }
+    let nines = "9".repeat(300);
+    for (seed, shown) in [
+        (nines.clone(), "number 1e300".to_owned()),
+        ("1e300".to_owned(), "number 1e300".to_owned()),
+        ("-1e300".to_owned(), "number -1e300".to_owned()),
+        (format!("'{nines}'"), format!("text \"{}…\"", &nines[..60])),
+        ("4294967296".to_owned(), "number 4294967296".to_owned()),
+    ] {
+        check(
+            &format!("length = '1h'\nseed = {seed}\n{APP}"),
+            &format!("s.toml:2: `seed` must be a whole number of 0 or more, not the {shown}"),
+        );
+    }
     let with = |line: &str| format!("length = '1h'\n[apps.a]\n{line}\n");
     check(
         &with("keep_alve = 5"),
