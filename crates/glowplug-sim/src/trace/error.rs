@@ -8,23 +8,28 @@ use glowplug_core::Timestamp;
 use glowplug_core::time::Pretty;
 
 use super::limits;
+use super::options::Format;
+use crate::excerpt::excerpt;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot open `{path}`")]
     Open { path: PathBuf, source: io::Error },
     /// Lines are counted from 1, after decompression.
-    #[error("cannot read on after line {line}")]
+    #[error("cannot read {}", Progress(*line))]
     Read { line: u64, source: io::Error },
     #[error("cannot write line {line}")]
     Write { line: u64, source: io::Error },
-    #[error(
-        "the trace ends in the middle, after line {line}: copy or export it again, \
-         or go on with the lines before"
-    )]
+    #[error("{}", cut(*line))]
     Cut { line: u64 },
     #[error("the file is empty")]
     Empty,
+    #[error(
+        "durations belong beside a file of counts per minute, and this one is {}: leave out \
+         `--durations`",
+        format.label()
+    )]
+    Durations { format: Format },
     #[error("line {line}: {fault}")]
     Line { line: u64, fault: Fault },
 }
@@ -84,7 +89,7 @@ pub enum Fault {
     Column { what: &'static str, wanted: Option<String>, there: String },
     #[error("it has {found} columns, and the first line has {expected}")]
     Columns { expected: u64, found: u64 },
-    #[error("`{name}` is `{found}`, {expected}")]
+    #[error("`{name}` is `{}`, {expected}", excerpt(found))]
     Value { name: String, found: String, expected: &'static str },
     #[error(
         "it came {} before one that went ahead of it, and the reorder window is {}: sort the file \
@@ -106,6 +111,17 @@ pub enum Fault {
     TooLate { field: &'static str, found: Duration },
 }
 
+fn cut(line: u64) -> String {
+    if line == 0 {
+        return "the trace ends in the middle of its first line: copy or export it again"
+            .to_owned();
+    }
+    format!(
+        "the trace ends in the middle, after line {line}: copy or export it again, \
+         or go on with the lines before"
+    )
+}
+
 fn columns(what: &str, wanted: Option<&String>, there: &str) -> String {
     let missing = match wanted {
         Some(name) => format!("there is no `{name}` to take the {what} from"),
@@ -118,6 +134,18 @@ fn columns(what: &str, wanted: Option<&String>, there: &str) -> String {
         _ => "",
     };
     format!("{missing}{next}; there are {there}")
+}
+
+/// Where reading broke off, after so many lines.
+struct Progress(u64);
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => f.write_str("its beginning"),
+            line => write!(f, "on after line {line}"),
+        }
+    }
 }
 
 /// Since the beginning of the trace, to the microsecond.
@@ -146,8 +174,10 @@ impl Fault {
 
     /// A field that is not what it must be. What is shown of it is short.
     pub(super) fn field(field: &'static str, found: &[u8], expected: &'static str) -> Self {
-        const SHOWN_BYTES: usize = 60;
-        let shown = &found[..found.len().min(SHOWN_BYTES)];
-        Self::Field { field, found: String::from_utf8_lossy(shown).into_owned(), expected }
+        Self::Field {
+            field,
+            found: excerpt(&String::from_utf8_lossy(found)).into_owned(),
+            expected,
+        }
     }
 }

@@ -101,6 +101,9 @@ impl Trace {
             },
             format => format,
         };
+        if durations.is_some() && format != Format::AzureMinutes {
+            return Err(Error::Durations { format });
+        }
         if format == Format::Glowplug {
             let reader = Reader::new(whole)?;
             return Ok(Self { header: reader.header().clone(), format, records: Box::new(reader) });

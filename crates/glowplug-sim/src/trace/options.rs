@@ -76,7 +76,7 @@ pub struct Options {
     pub reorder: Option<Duration>,
     /// For what counts per minute leave open.
     pub seed: u64,
-    /// Durations of the functions whose invocations are read.
+    /// Durations of the functions whose invocations are read, of [`Format::AzureMinutes`] alone.
     pub durations: Option<PathBuf>,
     pub tokens: TokenTimes,
 }

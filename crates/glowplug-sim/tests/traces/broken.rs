@@ -115,6 +115,41 @@ fn unsorted_rows_say_what_to_do() {
     );
 }
 
+/// How everything packed with zstd begins.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+#[test]
+fn durations_that_nobody_reads_are_refused() {
+    for (text, format) in [
+        ("time,app\n1,a\n", "csv"),
+        ("{\"ts\":1,\"path\":\"/a/b\"}\n", "json-log"),
+        ("{\"glowplug_trace\":1}\n", "glowplug"),
+    ] {
+        let error = read_with(text, Some("HashFunction,Average\nf,1\n"), &Options::default());
+        assert_eq!(
+            error.err().map(|error| error.to_string()),
+            Some(format!(
+                "durations belong beside a file of counts per minute, and this one is {format}: \
+                 leave out `--durations`"
+            ))
+        );
+    }
+}
+
+#[test]
+fn long_values_are_shown_by_their_beginning() {
+    let digits = "9".repeat(300);
+    let shown = &digits[..60];
+    check(
+        &format!("time,app\n{digits}x,a\n"),
+        &format!("line 2: `time` is `{shown}…`, which is no time"),
+    );
+    check(
+        &format!("{{\"glowplug_trace\":1}}\na {{\"name\":\"local/a\"}}\nr {digits} 0 d\n"),
+        &format!("line 3: the field `at` is `{shown}…`, which is no whole number in range"),
+    );
+}
+
 #[test]
 fn other_files_are_not_taken_for_traffic() {
     check("just words\n", "line 1: cannot tell what this file is: say it with `--format`");
@@ -125,10 +160,14 @@ fn other_files_are_not_taken_for_traffic() {
     assert_eq!(bytes(b""), "the file is empty");
     let gzip = "line 1: it is compressed with gzip: unpack it, or pack it with zstd instead";
     assert_eq!(bytes(&[0x1f, 0x8b, 8, 0, 0]), gzip);
-    assert!(
-        bytes(&[0x28, 0xb5, 0x2f, 0xfd, 0xff, 0xff])
-            .starts_with("the trace ends in the middle, after line 0")
+    assert_eq!(
+        bytes(&[0x28, 0xb5, 0x2f, 0xfd, 0xff, 0xff]),
+        "the trace ends in the middle of its first line: copy or export it again"
     );
+    let damaged = [ZSTD_MAGIC.as_slice(), &[0xff; 64]].concat();
+    assert_eq!(bytes(damaged.leak()), "cannot read its beginning");
+    let folder = glowplug_sim::trace::open(".".as_ref(), &Options::default());
+    assert_eq!(folder.map(drop).unwrap_err().to_string(), "cannot read its beginning");
     let error = glowplug_sim::trace::open("not-there.csv".as_ref(), &Options::default());
     assert_eq!(error.map(drop).unwrap_err().to_string(), "cannot open `not-there.csv`");
     let latin = b"time,app\n1,caf\xe9\n".as_slice();
