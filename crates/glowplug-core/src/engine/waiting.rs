@@ -69,6 +69,10 @@ impl Waiting {
     /// The round for a request that has just come, whether it will wait or not.
     pub(super) fn next_round(&self, priority: Priority, caller: CallerId) -> u64 {
         let lane = self.lane(priority);
+        // As for every request that finds a free runner.
+        if lane.is_empty() {
+            return lane.round + 1;
+        }
         let mut own = lane.rounds.range((caller, 0, 0)..=(caller, u64::MAX, u64::MAX));
         own.next_back().map_or(0, |(_, round, _)| *round).max(lane.round) + 1
     }
