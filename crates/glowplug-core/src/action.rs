@@ -1,11 +1,13 @@
 //! Everything the engine can want done. Its driver performs actions in order and never chooses.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::decision::{Decision, StartCause, StopReason};
 use crate::ids::{AppId, Lease, RequestId, RunnerId};
 use crate::request::{Mode, Refusal};
 use crate::resources::Allocation;
+use crate::time::Pretty;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -33,4 +35,32 @@ pub enum Action {
 
     /// Nothing to do; something to tell.
     Note(Decision),
+}
+
+/// For people who look at what a driver is told. A note says all that it has to say itself.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start { runner, allocation, cause, .. } => {
+                write!(f, "start {runner} on {}, because {cause}", allocation.machine_type)
+            }
+            Self::Stop { runner, grace: Some(grace), reason } => {
+                write!(f, "stop {runner} within {}, because {reason}", Pretty(*grace))
+            }
+            Self::Stop { runner, grace: None, reason } => {
+                write!(f, "kill {runner}, because {reason}")
+            }
+            Self::Probe { runner } => write!(f, "see whether {runner} accepts connections"),
+            Self::Forget { runner } => write!(f, "forget {runner}"),
+            Self::Assign { lease, .. } => write!(f, "give {lease}"),
+            Self::Refuse { request, refusal, .. } => write!(f, "refuse {request}: {refusal}"),
+            Self::Deliver { lease } => write!(f, "deliver the answer of {lease}"),
+            Self::Retry { lease, delay } => {
+                write!(f, "try again after {}, instead of {lease}", Pretty(*delay))
+            }
+            Self::Revoke { lease, refusal } => write!(f, "withdraw {lease}: {refusal}"),
+            Self::Interrupt { lease } => write!(f, "tell the app to stop {lease}"),
+            Self::Note(decision) => decision.fmt(f),
+        }
+    }
 }

@@ -152,6 +152,13 @@ pub struct Lease {
     pub runner: RunnerId,
 }
 
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { request, attempt, runner } = self;
+        write!(f, "attempt {attempt} of {request} at {runner}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -413,7 +413,7 @@ where
             rule,
             at: self.now,
             event: self.events,
-            action: self.doing.as_ref().map_or("no action".into(), |doing| format!("{doing:?}")),
+            action: self.doing.as_ref().map_or("no action".into(), ToString::to_string),
             replay: self.replay(),
         }
     }

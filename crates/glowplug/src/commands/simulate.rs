@@ -150,11 +150,7 @@ impl Simulation<'_> {
                 lines.pop_front();
                 dropped += 1;
             }
-            let said = match action {
-                Action::Note(decision) => decision.to_string(),
-                other => format!("{other:?}"),
-            };
-            lines.push_back(format!("{now:?}  event {nth}  {said}"));
+            lines.push_back(format!("{now:?}  event {nth}  {action}"));
         };
         let failure = self.scenario.world(seed).run_watched(self.scenario.traffic(seed), watch);
         let mut text = Vec::from(lines).join("\n");
