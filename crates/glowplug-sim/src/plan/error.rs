@@ -28,6 +28,8 @@ pub enum Error {
     NoSuchApp { pattern: String },
     #[error("no request of the trace is left; widen `--from`, `--until`, `--apps` or `--sample`")]
     Empty,
+    #[error("no request is in the trace, so there is nothing to plan for")]
+    NoRequests,
     #[error(
         "the trace records no start that became ready; say how long one takes, as in `--setup 20s`"
     )]

@@ -375,6 +375,9 @@ impl<'a> Reading<'a> {
     }
 
     fn finish(self) -> Result<Traffic, Error> {
+        if self.seen == 0 {
+            return Err(Error::NoRequests);
+        }
         for pattern in &self.filter.apps {
             if !self.apps.iter().any(|app| matches(pattern, &app.name)) {
                 return Err(Error::NoSuchApp { pattern: pattern.clone() });

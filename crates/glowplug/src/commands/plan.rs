@@ -183,9 +183,8 @@ fn read(args: &Args, bar: &Bar, output: Output) -> Result<Traffic, Failure> {
         Filter { from: args.from, until: args.until, apps: args.apps.clone(), sample: args.sample };
     bar.say("reading the traffic");
     let mut trace = args.reading.open(&args.trace, args.seed)?;
-    let traffic = Traffic::read(&mut trace, &filter).map_err(|error| {
-        Failure::User(anyhow::Error::new(error).context(args.trace.display().to_string()))
-    })?;
+    let traffic = Traffic::read(&mut trace, &filter);
+    // Told even if nothing is left, for that may be why.
     let left_out = trace.left_out();
     let said = [
         (left_out.no_service, "without a service time (--keep-unserved keeps them)"),
@@ -194,7 +193,9 @@ fn read(args: &Args, bar: &Bar, output: Output) -> Result<Traffic, Failure> {
     for (count, what) in said.into_iter().filter(|(count, _)| *count > 0) {
         bar.0.suspend(|| output.note(&format!("left out: {count} requests {what}")));
     }
-    Ok(traffic)
+    traffic.map_err(|error| {
+        Failure::User(anyhow::Error::new(error).context(args.trace.display().to_string()))
+    })
 }
 
 fn options(args: &Args, config: &Config) -> Result<Options, Failure> {
@@ -294,9 +295,12 @@ fn diff(plan: &Plan, intent: &str, context: &Context) -> Result<(), Failure> {
             }
             if choice.diff.is_empty() {
                 context.output.note("nothing to change");
-                return Ok(());
+                if !context.output.is_json() {
+                    return Ok(());
+                }
             }
-            context.output.data(&choice.diff)
+            // Programs get the diff within its recommendation, as the whole plan has it.
+            context.output.value(choice, |choice| choice.diff.clone())
         }
         None => Err(no_budget()),
     }

@@ -125,6 +125,46 @@ fn apply(directory: &Path, diff: &str) {
     assert!(patch.wait().unwrap().success(), "{diff}");
 }
 
+/// A program that asks for a diff gets the recommendation it belongs to.
+#[test]
+fn a_diff_for_programs_is_json() {
+    let scene = scene();
+    let mut arguments = plan(&["--diff", "latency-critical", "--no-report"]);
+    let text = String::from_utf8(scene.run(&arguments).stdout).unwrap();
+    arguments.push("--json");
+    let found: Value = serde_json::from_slice(&scene.run(&arguments).stdout).unwrap();
+    assert_eq!(found["intent"], "latency_critical");
+    assert_eq!(found["diff"].as_str().map(str::trim_end), Some(text.trim_end()));
+    assert!(text.contains("@@"), "{text}");
+}
+
+#[test]
+fn a_trace_without_requests_says_so() {
+    let arguments =
+        |more: &'static [&str]| [&["plan", "traffic.csv", "--no-report"], more].concat();
+    for (content, more, said) in [
+        ("time,app,service\n", &[][..], vec!["no request is in the trace"]),
+        (
+            "time,app,service\n1,a,\n",
+            &[],
+            vec!["left out: 1 requests without a service time", "no request is in the trace"],
+        ),
+        (
+            "time,app,service\n1,a,1\n",
+            &["--from", "1h"],
+            vec!["widen `--from`, `--until`, `--apps` or `--sample`"],
+        ),
+    ] {
+        let scene = Scene::new().file("traffic.csv", content);
+        let output = scene.run(&arguments(more));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{content:?} {text}");
+        for said in said {
+            assert!(text.contains(said), "{content:?}: {text}");
+        }
+    }
+}
+
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let scene = scene();
