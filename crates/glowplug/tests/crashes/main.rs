@@ -31,6 +31,8 @@ use self::uploaders::Uploaders;
 const CRASHES_DEFAULT: u32 = 60;
 /// Beyond it a crash point is taken not to be on the way of this life.
 const POINT_PATIENCE: Duration = Duration::from_secs(3);
+/// Longer than any run: what was answered at its beginning is still compared at its end.
+const RETENTION_SECONDS: u32 = 7 * 24 * 3600;
 /// How often a crash point is passed before the node dies there, at most.
 const VISITS_MAX: u32 = 12;
 
@@ -60,7 +62,7 @@ fn start_node(receiver: &Receiver) -> Served {
         S(('127.0.0.1', int(os.environ['PORT'])), A).serve_forever()\n";
     let app = serde_json::to_string(app).unwrap();
     let config = format!(
-        "[node.queue]\ninline_bytes_max = 4096\n[node.webhooks]\nallow = [\"{}\"]\n[apps.app]\n\
+        "[node.queue]\ninline_bytes_max = 4096\nretention = {RETENTION_SECONDS}\n[node.webhooks]\nallow = [\"{}\"]\n[apps.app]\n\
          command = [\"python3\", \"-c\", {app}]\nkeep_alive = 600\nmax_concurrency = 2\nmax_multiplexing = 8\n",
         receiver.address().ip()
     );
