@@ -329,7 +329,7 @@ fn bad_input_is_told() {
     };
     let all = Filter::default;
     for (records, filter, expected) in [
-        (vec![app("local/a")], all(), "no request of the trace is left"),
+        (vec![app("local/a")], all(), "no request is in the trace"),
         (vec![request(0, 1.0)], all(), "the trace names app 0 before it declares it"),
         (
             vec![app("local/a"), request(0, 2.0), request(0, 1.0)],
