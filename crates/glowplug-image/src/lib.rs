@@ -1,0 +1,17 @@
+//! Container images: pulled once, unpacked once, shared by content, mounted in microseconds.
+//!
+//! ```text
+//! registry, archive ──Source──► layers ──unpack──► objects + layer indexes ──merge──► tree ──► EROFS image
+//!                                                                                      mounted under overlays
+//! ```
+//!
+//! This crate prepares and caches, and never chooses: which image is wanted when is the engine's business.
+
+mod content;
+pub mod contents;
+
+pub mod erofs;
+pub mod layer;
+pub mod tree;
+
+pub use content::ContentId;
