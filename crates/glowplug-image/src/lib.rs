@@ -7,11 +7,16 @@
 //!
 //! This crate prepares and caches, and never chooses: which image is wanted when is the engine's business.
 
+pub mod config;
 mod content;
 pub mod contents;
 
+mod digest;
 pub mod erofs;
 pub mod layer;
+pub mod store;
 pub mod tree;
 
 pub use content::ContentId;
+pub use digest::{Digest, InvalidDigest};
+pub use store::Store;

@@ -62,7 +62,7 @@ fn archive(fill: impl FnOnce(&mut Builder<Vec<u8>>)) -> Vec<u8> {
 }
 
 fn large() -> Vec<u8> {
-    (0..SHARED_BYTES_MIN).map(|at| (at % 256) as u8).collect()
+    (0..=u8::MAX).cycle().take(32 << 10).collect()
 }
 
 #[test]

@@ -1,0 +1,227 @@
+//! Images on disk.
+//!
+//! ```text
+//! contents/ab/cdef…   contents of large files, each once, for all images
+//! layers/HEX/         index (what the layer's archive holds) and pack (contents of its small files)
+//! images/HEX/         image.json and tree (an EROFS image of all layers together)
+//! names.json          which image a name such as `example.com/a:1` means, and when it was last used
+//! mounts/HEX          where the tree of an image is mounted
+//! tmp/                what is not finished; emptied when the store is opened
+//! lock                held by the process that owns the store
+//! ```
+//!
+//! **Crashes.** Whatever has its final name is complete: everything is written under `tmp` and renamed. A killed
+//! process leaves only what `open` sweeps away. A power cut may take back what was not synced, names and bytes
+//! alike, and nothing is synced while a start waits for it: so while anything is not synced, `unsynced` names
+//! this boot of the machine, and a store that is opened with the mark of another boot checks everything that
+//! was written since, and drops what does not hold.
+//!
+//! **Limits.** The owner's budget, see [`Store::collect`]; a tree has at most
+//! [`NODES_MAX`](crate::tree::NODES_MAX) files.
+//!
+//! All calls block.
+
+mod durability;
+mod layers;
+mod mounts;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use self::durability::Durability;
+pub use self::layers::{Layer, NewLayer};
+pub use self::mounts::Mounted;
+use crate::config::ImageConfig;
+use crate::contents::Contents;
+use crate::digest::Digest;
+use crate::erofs;
+use crate::tree::{self, Tree};
+
+const IMAGE_FILE: &str = "image.json";
+const TREE_FILE: &str = "tree";
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    folder: PathBuf,
+    contents: Contents,
+    durability: Durability,
+    mounts: Mutex<mounts::Mounts>,
+    _lock: File,
+}
+
+/// An image that is complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Of its manifest for this platform.
+    pub digest: Digest,
+    pub config: ImageConfig,
+    /// Lowest first.
+    pub layers: Vec<Digest>,
+    /// Of the layers as they came.
+    pub compressed_bytes: u64,
+    /// Of all files, those that layers above replaced among them.
+    pub bytes: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the images in {} belong to another process: ask the node, or stop it first", folder.display())]
+    Taken { folder: PathBuf },
+    #[error("layer {layer} is not in the store")]
+    LayerMissing { layer: Digest },
+    #[error("layer {layer} is damaged: `glowplug image fsck` finds out what else is")]
+    LayerDamaged { layer: Digest },
+    #[error("the layers do not fit together")]
+    Tree(#[from] tree::Error),
+    #[error("the image's file tree cannot be written")]
+    Erofs(#[from] erofs::Error),
+    #[error("image {image} is not in the store: pull it first")]
+    ImageMissing { image: Digest },
+    #[error("image {image} is in use by a runner")]
+    InUse { image: Digest },
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Store {
+    /// Makes the folder if it is missing, and sweeps away what a killed process left unfinished.
+    pub fn open(folder: &Path) -> Result<Self> {
+        for name in ["", "layers", "images", "mounts"] {
+            let path = folder.join(name);
+            fs::create_dir_all(&path).map_err(|source| failed("make", &path, source))?;
+        }
+        let folder = fs::canonicalize(folder).map_err(|source| failed("find", folder, source))?;
+        let lock = own(&folder)?;
+        let unfinished = folder.join("tmp");
+        match fs::remove_dir_all(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("empty", &unfinished, error));
+            }
+            _ => {}
+        }
+        fs::create_dir(&unfinished).map_err(|source| failed("make", &unfinished, source))?;
+        let contents = folder.join("contents");
+        let contents =
+            Contents::open(&contents).map_err(|source| failed("open", &contents, source))?;
+        let durability = Durability::new(&folder);
+        let inner = Inner { folder, contents, durability, mounts: Mutex::default(), _lock: lock };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub fn contents(&self) -> &Contents {
+        &self.inner.contents
+    }
+
+    /// `None`: it is not here.
+    pub fn image(&self, digest: &Digest) -> Result<Option<Image>> {
+        let path = self.image_folder(digest).join(IMAGE_FILE);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| failed("read", &path, error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &path, error)),
+        }
+    }
+
+    /// All images, by digest.
+    pub fn images(&self) -> Result<Vec<Image>> {
+        let folder = self.inner.folder.join("images");
+        let mut images = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(|source| failed("list", &folder, source))? {
+            let entry = entry.map_err(|source| failed("list", &folder, source))?;
+            let name = format!("sha256:{}", entry.file_name().display());
+            if let Ok(digest) = name.parse() {
+                images.extend(self.image(&digest)?);
+            }
+        }
+        images.sort_by(|one, other| one.digest.cmp(&other.digest));
+        Ok(images)
+    }
+
+    /// Makes the image's file tree of its layers, all of which are here, and gives the image its name.
+    /// An image that is here already stays as it is.
+    pub fn publish(&self, image: &Image) -> Result<()> {
+        let place = self.image_folder(&image.digest);
+        if place.exists() {
+            return Ok(());
+        }
+        self.inner.durability.begin()?;
+        let layers: Vec<Layer> =
+            image.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
+        let mut tree = Tree::default();
+        for (number, layer) in (0..).zip(&layers) {
+            tree.apply(number, &layer.entries)?;
+        }
+        let made = tempfile::tempdir_in(self.unfinished())
+            .map_err(|source| failed("make a folder in", &self.unfinished(), source))?;
+        let path = made.path().join(TREE_FILE);
+        let file = File::create_new(&path).map_err(|source| failed("make", &path, source))?;
+        erofs::write(&tree, &layers::Packs(&layers), io::BufWriter::with_capacity(1 << 20, file))?;
+        let path = made.path().join(IMAGE_FILE);
+        let record = serde_json::to_vec_pretty(image)
+            .map_err(|error| failed("write", &path, error.into()))?;
+        fs::write(&path, record).map_err(|source| failed("write", &path, source))?;
+        layers::rename_into_place(made, &place)
+    }
+
+    /// Takes an image away, unless a runner uses it. Its layers and contents stay until they are collected.
+    pub fn remove_image(&self, digest: &Digest) -> Result<()> {
+        self.unmount(digest)?;
+        let (place, unfinished) = (self.image_folder(digest), self.unfinished().join(digest.hex()));
+        match fs::rename(&place, &unfinished) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::ImageMissing { image: digest.clone() });
+            }
+            Err(error) => return Err(failed("remove", &place, error)),
+        }
+        fs::remove_dir_all(&unfinished).map_err(|source| failed("remove", &unfinished, source))
+    }
+
+    /// Waits until everything that was published before this call outlives a power cut.
+    pub fn sync(&self) -> Result<()> {
+        self.inner.durability.sync()
+    }
+
+    fn image_folder(&self, digest: &Digest) -> PathBuf {
+        self.inner.folder.join("images").join(digest.hex())
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.inner.folder.join("tmp")
+    }
+}
+
+fn own(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|source| failed("open", &path, source))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Taken { folder: folder.to_owned() }),
+        Err(error) => Err(failed("lock", &path, error.into())),
+    }
+}
+
+fn failed(operation: &'static str, path: &Path, source: io::Error) -> Error {
+    Error::Io { operation, path: path.to_owned(), source }
+}

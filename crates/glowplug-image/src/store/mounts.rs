@@ -1,0 +1,132 @@
+//! Where the trees of images are mounted: once for all runners, and for as long as the image is here.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::{Error, Result, Store, TREE_FILE, failed};
+use crate::digest::Digest;
+
+/// What `statfs` says of an EROFS.
+const EROFS_MAGIC: i64 = 0xE0F5_E1E2;
+
+/// The two lower layers of a runner's root: `lowerdir=TREE::CONTENTS,metacopy=on,redirect_dir=on`. While it is
+/// held the image is not removed; once the root is mounted, the kernel knows that the image is in use.
+#[derive(Debug)]
+pub struct Mounted {
+    /// All names of the image, and the contents of small files.
+    pub tree: PathBuf,
+    /// The contents of large files: a data-only layer.
+    pub contents: PathBuf,
+    image: Digest,
+    store: Store,
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let mut mounts = self.store.mounts();
+        if let Some(starts) = mounts.starts.get_mut(&self.image) {
+            *starts -= 1;
+            if *starts == 0 {
+                mounts.starts.remove(&self.image);
+            }
+        }
+    }
+}
+
+/// Held over a mount or unmount, so that two starts of one image mount it once.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    /// How many [`Mounted`] there are of each image.
+    starts: HashMap<Digest, u32>,
+}
+
+impl Store {
+    /// Mounts an image's tree unless it is mounted; microseconds either way. Needs root.
+    pub fn mount(&self, digest: &Digest) -> Result<Mounted> {
+        let mut mounts = self.mounts();
+        let source = self.image_folder(digest).join(TREE_FILE);
+        if !source.exists() {
+            return Err(Error::ImageMissing { image: digest.clone() });
+        }
+        let tree = self.mount_point(digest);
+        match fs::create_dir(&tree) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed("make", &tree, error));
+            }
+            _ => {}
+        }
+        if !is_mounted(&tree)? {
+            let flags = MountFlags::RDONLY | MountFlags::NODEV;
+            mount(&source, &tree, "erofs", flags, None)
+                .map_err(|error| failed("mount", &source, error.into()))?;
+        }
+        *mounts.starts.entry(digest.clone()).or_default() += 1;
+        let contents = self.contents().folder().to_owned();
+        Ok(Mounted { tree, contents, image: digest.clone(), store: self.clone() })
+    }
+
+    /// Fails where a runner uses the image, or is about to.
+    ///
+    /// An overlay keeps the file system below it without making it look busy, so the kernel is asked for the
+    /// overlays that there are, in every mount namespace.
+    pub(super) fn unmount(&self, digest: &Digest) -> Result<()> {
+        let mounts = self.mounts();
+        let tree = self.mount_point(digest);
+        if mounts.starts.contains_key(digest) || is_under_an_overlay(&tree)? {
+            return Err(Error::InUse { image: digest.clone() });
+        }
+        match unmount(&tree, UnmountFlags::empty()) {
+            // Not there, or not mounted.
+            Ok(()) | Err(Errno::NOENT | Errno::INVAL) => {}
+            Err(Errno::BUSY) => return Err(Error::InUse { image: digest.clone() }),
+            Err(error) => return Err(failed("unmount", &tree, error.into())),
+        }
+        match fs::remove_dir(&tree) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &tree, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn mount_point(&self, digest: &Digest) -> PathBuf {
+        self.inner.folder.join("mounts").join(digest.hex())
+    }
+
+    /// No code panics while it holds this lock.
+    fn mounts(&self) -> MutexGuard<'_, Mounts> {
+        self.inner.mounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_mounted(folder: &Path) -> Result<bool> {
+    let statfs = rustix::fs::statfs(folder);
+    let statfs = statfs.map_err(|error| failed("look at", folder, error.into()))?;
+    Ok(statfs.f_type == EROFS_MAGIC)
+}
+
+/// Whether any process sees an overlay with this lower layer.
+fn is_under_an_overlay(tree: &Path) -> Result<bool> {
+    let proc = Path::new("/proc");
+    let wanted = format!("lowerdir={}:", tree.display());
+    let mut seen = HashSet::new();
+    for process in fs::read_dir(proc).map_err(|source| failed("list", proc, source))? {
+        let process = process.map_err(|source| failed("list", proc, source))?.path();
+        // Threads of the kernel have none, and a process may end at any moment.
+        let Ok(namespace) = fs::read_link(process.join("ns/mnt")) else { continue };
+        if !seen.insert(namespace) {
+            continue;
+        }
+        let Ok(table) = fs::read_to_string(process.join("mountinfo")) else { continue };
+        if table.lines().any(|line| line.contains(" - overlay ") && line.contains(&wanted)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
