@@ -20,6 +20,12 @@ pub struct InvalidDigest {
 }
 
 impl Digest {
+    /// Of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self::of_hash(sha2::Sha256::digest(bytes).into())
+    }
+
     /// Of the hash of some bytes.
     pub fn of_hash(hash: [u8; 32]) -> Self {
         use fmt::Write;

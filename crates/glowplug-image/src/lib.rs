@@ -14,9 +14,12 @@ pub mod contents;
 mod digest;
 pub mod erofs;
 pub mod layer;
+pub mod pull;
+pub mod source;
 pub mod store;
 pub mod tree;
 
 pub use content::ContentId;
 pub use digest::{Digest, InvalidDigest};
+pub use oci_client::Reference;
 pub use store::Store;

@@ -70,7 +70,7 @@ pub struct Image {
     pub layers: Vec<Digest>,
     /// Of the layers as they came.
     pub compressed_bytes: u64,
-    /// Of all files, those that layers above replaced among them.
+    /// Of all files that are in it; filled in by [`Store::publish`].
     pub bytes: u64,
 }
 
@@ -159,11 +159,11 @@ impl Store {
 
     /// Makes the image's file tree of its layers, all of which are here, and gives the image its name.
     /// An image that is here already stays as it is.
-    pub fn publish(&self, image: &Image) -> Result<()> {
-        let place = self.image_folder(&image.digest);
-        if place.exists() {
-            return Ok(());
+    pub fn publish(&self, mut image: Image) -> Result<Image> {
+        if let Some(image) = self.image(&image.digest)? {
+            return Ok(image);
         }
+        let place = self.image_folder(&image.digest);
         self.inner.durability.begin()?;
         let layers: Vec<Layer> =
             image.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
@@ -171,16 +171,26 @@ impl Store {
         for (number, layer) in (0..).zip(&layers) {
             tree.apply(number, &layer.entries)?;
         }
+        image.bytes = tree.bytes();
         let made = tempfile::tempdir_in(self.unfinished())
             .map_err(|source| failed("make a folder in", &self.unfinished(), source))?;
         let path = made.path().join(TREE_FILE);
         let file = File::create_new(&path).map_err(|source| failed("make", &path, source))?;
         erofs::write(&tree, &layers::Packs(&layers), io::BufWriter::with_capacity(1 << 20, file))?;
         let path = made.path().join(IMAGE_FILE);
-        let record = serde_json::to_vec_pretty(image)
+        let record = serde_json::to_vec_pretty(&image)
             .map_err(|error| failed("write", &path, error.into()))?;
         fs::write(&path, record).map_err(|source| failed("write", &path, source))?;
-        layers::rename_into_place(made, &place)
+        layers::rename_into_place(made, &place)?;
+        Ok(image)
+    }
+
+    /// What the disk of the store has to give to this user, in bytes.
+    pub fn free_bytes(&self) -> Result<u64> {
+        let folder = &self.inner.folder;
+        let statvfs = rustix::fs::statvfs(folder);
+        let statvfs = statvfs.map_err(|error| failed("look at", folder, error.into()))?;
+        Ok(statvfs.f_bavail.saturating_mul(statvfs.f_frsize))
     }
 
     /// Takes an image away, unless a runner uses it. Its layers and contents stay until they are collected.

@@ -238,6 +238,15 @@ impl Tree {
         Ok(NodeId(id))
     }
 
+    /// Of all files that have a name, each once.
+    pub fn bytes(&self) -> u64 {
+        let bytes = |node: NodeId| match &self.node(node).kind {
+            NodeKind::File(content) => content.bytes(),
+            _ => 0,
+        };
+        self.walk().map(bytes).sum()
+    }
+
     /// How many names each node has; directories count themselves, their entry and their children's `..`.
     pub fn link_counts(&self) -> HashMap<NodeId, u32> {
         let mut counts = HashMap::from([(NodeId::ROOT, 2)]);

@@ -1,0 +1,88 @@
+//! Where images come from: registries and archives.
+
+pub mod credentials;
+mod manifest;
+pub mod registry;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+
+use crate::config::ImageConfig;
+use crate::digest::Digest;
+
+/// An image in one place.
+pub trait Source: Send + Sync + 'static {
+    /// For people: what is pulled, and from where.
+    fn name(&self) -> String;
+
+    /// Finds out what the image for this machine's platform is made of.
+    fn resolve(&self) -> BoxFuture<'_, Result<Resolved, Error>>;
+
+    /// The layer's bytes from `from` on, as they are stored: nothing is verified yet.
+    fn layer<'a>(
+        &'a self,
+        layer: &'a LayerDescriptor,
+        from: u64,
+    ) -> BoxFuture<'a, Result<Chunks, Error>>;
+}
+
+pub type Chunks = BoxStream<'static, Result<Bytes, Error>>;
+
+/// What an image is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Of the manifest for this platform.
+    pub digest: Digest,
+    pub config: ImageConfig,
+    /// Lowest first.
+    pub layers: Vec<LayerDescriptor>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerDescriptor {
+    pub digest: Digest,
+    /// As it is stored.
+    pub bytes: u64,
+    pub compression: Compression,
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    Zstd,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "{name} does not exist, or may not be seen without signing in: check its spelling, or store credentials with `docker login {registry}`"
+    )]
+    NotFound { name: String, registry: String },
+    #[error(
+        "{registry} refuses access to {name}: store credentials for it with `docker login {registry}`"
+    )]
+    Refused { name: String, registry: String },
+    #[error("{name} has no image for {platform}; it has {available}")]
+    NoPlatform { name: String, platform: String, available: String },
+    #[error("the manifest of {name} cannot be used: {problem}")]
+    Manifest { name: String, problem: String },
+    #[error("the credentials in {file} cannot be used: {problem}")]
+    Credentials { file: String, problem: String },
+    /// Worth another try.
+    #[error("{name} cannot be reached: {problem}")]
+    Unreachable { name: String, problem: String },
+    #[error("{name} cannot be read: {problem}")]
+    Unreadable { name: String, problem: String },
+}
+
+impl Error {
+    /// Whether the same request may succeed a moment later.
+    pub const fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
