@@ -28,6 +28,8 @@ pub(crate) struct TestTools {
     pub(crate) node_modules: PathBuf,
     /// The programs of PostgreSQL.
     pub(crate) postgres: PathBuf,
+    /// The program of Debian's registry for container images.
+    pub(crate) registry: PathBuf,
     /// Where tests keep the environments of Python apps between runs.
     pub(crate) cache: PathBuf,
     /// PATH with uv on it.
@@ -43,6 +45,7 @@ impl TestTools {
             python: python(&uv, REQUIREMENTS)?,
             node_modules: node_modules()?,
             postgres: postgres()?,
+            registry: registry()?,
             cache,
             path: path_with(&uv)?,
         })
@@ -54,6 +57,7 @@ impl TestTools {
             .env("GLOWPLUG_TEST_PYTHON", &self.python)
             .env("GLOWPLUG_TEST_NODE_MODULES", &self.node_modules)
             .env("GLOWPLUG_TEST_POSTGRES", &self.postgres)
+            .env("GLOWPLUG_TEST_REGISTRY", &self.registry)
             .env("GLOWPLUG_TEST_CACHE", &self.cache)
             .env("PATH", &self.path)
     }
@@ -205,6 +209,16 @@ fn newest_postgres(root: &Path) -> Option<PathBuf> {
         programs.parent()?.file_name()?.to_str()?.parse().ok()
     };
     programs.filter(|programs| programs.join("postgres").is_file()).max_by_key(version)
+}
+
+/// The system's registry for container images, or Debian's, unpacked.
+fn registry() -> Result<PathBuf> {
+    const PROGRAM: &str = "docker-registry";
+    if let Some(program) = on_path(PROGRAM) {
+        return Ok(program);
+    }
+    let place = debian(&[PROGRAM]).context("install `docker-registry`")?;
+    Ok(place.join("usr/bin").join(PROGRAM))
 }
 
 /// Debian packages, with what they need and the system lacks, unpacked into a folder. That takes no rights

@@ -20,6 +20,7 @@ mod progress;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, Shared, WeakShared};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -33,6 +34,8 @@ use crate::store::{self, Image, Store};
 
 /// Downloaded at once over all images; further layers wait.
 const LAYERS_AT_ONCE: usize = 4;
+/// Tries without anything new before the pull fails.
+const TRIES_MAX: u32 = 6;
 
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -41,6 +44,8 @@ pub struct Options {
     /// On the disk of the store, left free in any case.
     pub free_bytes_min: u64,
     pub limits: unpack::Limits,
+    /// Before the second try of something that failed for the moment; doubled for each further one.
+    pub retry_pause: Duration,
 }
 
 impl Default for Options {
@@ -49,6 +54,7 @@ impl Default for Options {
             bytes_per_second_max: None,
             free_bytes_min: 1 << 30,
             limits: unpack::Limits::default(),
+            retry_pause: Duration::from_millis(200),
         }
     }
 }
@@ -127,7 +133,7 @@ impl Puller {
         source: &Arc<dyn Source>,
         progress: &ProgressSender,
     ) -> Result<Image, Error> {
-        let resolved = source.resolve().await?;
+        let resolved = self.resolve(&**source).await?;
         if let Some(image) = self.known(&resolved.digest).await? {
             progress.done();
             return Ok(image);
@@ -146,6 +152,19 @@ impl Puller {
         let image = self.publish(image).await?;
         progress.done();
         Ok(image)
+    }
+
+    async fn resolve(&self, source: &dyn Source) -> Result<Resolved, Error> {
+        let mut tries = 1;
+        loop {
+            match source.resolve().await {
+                Err(error) if error.is_temporary() && tries < TRIES_MAX => {
+                    self.inner.pause(tries).await;
+                    tries += 1;
+                }
+                resolved => return Ok(resolved?),
+            }
+        }
     }
 
     async fn known(&self, digest: &Digest) -> Result<Option<Image>, Error> {
@@ -220,6 +239,13 @@ impl Puller {
             return Err(Error::NoRoom { image: image.to_owned(), needed, free });
         }
         Ok(())
+    }
+}
+
+impl Inner {
+    /// Between one try and the next.
+    async fn pause(&self, tries: u32) {
+        tokio::time::sleep(self.options.retry_pause * 2_u32.pow(tries - 1)).await;
     }
 }
 

@@ -1,40 +1,22 @@
 //! From archives of layers to a root that a runner could have.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its scene must fail")]
-#![expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+
+mod support;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
 
 use glowplug_image::config::ImageConfig;
 use glowplug_image::layer::unpack::{Limits, unpack};
 use glowplug_image::store::{self, Image};
 use glowplug_image::{Digest, Store};
-use rustix::mount::{MountFlags, UnmountFlags};
+
+use self::support::images::archive;
+use self::support::root::{is_root, with_root};
 
 fn digest(number: u8) -> Digest {
     Digest::of_hash([number; 32])
-}
-
-/// A layer of files with these contents; a name that ends in a slash is a folder.
-fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (name, content) in files {
-        let mut header = tar::Header::new_gnu();
-        let folder = name.ends_with('/');
-        header.set_entry_type(if folder {
-            tar::EntryType::Directory
-        } else {
-            tar::EntryType::Regular
-        });
-        header.set_size(content.len() as u64);
-        header.set_mode(if folder { 0o755 } else { 0o644 });
-        header.set_uid(0);
-        header.set_gid(0);
-        builder.append_data(&mut header, name, *content).unwrap();
-    }
-    builder.into_inner().unwrap()
 }
 
 fn add_layer(store: &Store, number: u8, files: &[(&str, &[u8])]) {
@@ -48,41 +30,6 @@ fn image(number: u8, layers: &[u8]) -> Image {
     let layers = layers.iter().copied().map(digest).collect();
     let config = ImageConfig { cmd: vec!["/bin/app".to_owned()], ..ImageConfig::default() };
     Image { digest: digest(number), config, layers, compressed_bytes: 1, bytes: 0 }
-}
-
-/// The root of a runner of the image, with a tmpfs above it, for as long as `look` takes.
-fn with_root<T>(store: &Store, image: &Image, look: impl FnOnce(&Path) -> T) -> T {
-    let mounted = store.mount(&image.digest).unwrap();
-    let scratch = tempfile::tempdir().unwrap();
-    let upper = scratch.path().join("upper");
-    fs::create_dir(&upper).unwrap();
-    rustix::mount::mount("tmpfs", &upper, "tmpfs", MountFlags::empty(), None).unwrap();
-    for name in ["u", "w", "root"] {
-        fs::create_dir(upper.join(name)).unwrap();
-    }
-    let options = format!(
-        "lowerdir={}::{},upperdir={up}/u,workdir={up}/w,metacopy=on,redirect_dir=on",
-        mounted.tree.display(),
-        mounted.contents.display(),
-        up = upper.display()
-    );
-    let root = scratch.path().join("root");
-    fs::create_dir(&root).unwrap();
-    let options = std::ffi::CString::new(options).unwrap();
-    rustix::mount::mount("overlay", &root, "overlay", MountFlags::empty(), &*options).unwrap();
-    drop(mounted);
-    let seen = look(&root);
-    rustix::mount::unmount(&root, UnmountFlags::empty()).unwrap();
-    rustix::mount::unmount(&upper, UnmountFlags::empty()).unwrap();
-    seen
-}
-
-fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        println!("skipped: only root can mount an image");
-    }
-    is_root
 }
 
 #[test]

@@ -4,11 +4,13 @@
 mod data_dir;
 mod postgres;
 mod process;
+mod registry;
 mod served;
 mod wait;
 
 pub use data_dir::data_dir_with_python_apps;
 pub use postgres::{OwnPostgres, shared_postgres};
 pub use process::processes_with;
+pub use registry::{Access, OwnRegistry};
 pub use served::{Served, ServedOptions};
 pub use wait::{eventually, wait_for, wait_until};

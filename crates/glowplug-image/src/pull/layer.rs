@@ -2,7 +2,6 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
@@ -10,16 +9,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::flow::{BLOCK_BYTES, BLOCKS_MAX, CHUNKS_MAX, Flow, Part};
-use super::{Error, Inner, ProgressSender};
+use super::{Error, Inner, ProgressSender, TRIES_MAX};
 use crate::digest::Digest;
 use crate::layer::unpack::{self, Unpacked, unpack};
 use crate::source::{Compression, LayerDescriptor, Source};
 use crate::store::{self, NewLayer};
-
-/// Tries without a single new byte before the pull fails.
-const TRIES_MAX: u32 = 6;
-/// Before the second try; doubled for each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Pulls the layer into the store.
 pub(super) async fn pull(
@@ -148,7 +142,7 @@ impl Download<'_> {
             if tries >= TRIES_MAX {
                 return Err(broken.unwrap_or_else(|| self.wrong_size(received)));
             }
-            tokio::time::sleep(FIRST_PAUSE * 2_u32.pow(tries - 1)).await;
+            self.inner.pause(tries).await;
         }
         let found = Digest::of_hash(hasher.finalize().into());
         if found != self.layer.digest {

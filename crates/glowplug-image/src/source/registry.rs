@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
 use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
@@ -20,8 +20,6 @@ use super::{Chunks, Error, LayerDescriptor, Resolved, Source};
 use crate::digest::Digest;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Without a single byte.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of a manifest or a configuration; registries allow 4 MiB.
 const DOCUMENT_BYTES_MAX: usize = 8 << 20;
 const MANIFEST_KINDS: [&str; 4] = [
@@ -31,10 +29,18 @@ const MANIFEST_KINDS: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Registries, as `host` or `host:port`, that are spoken to without TLS although they are not on this machine.
     pub insecure: Vec<String>,
+    /// Without a single byte, until a connection counts as broken.
+    pub read_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { insecure: Vec::new(), read_timeout: Duration::from_secs(30) }
+    }
 }
 
 /// One image in a registry.
@@ -63,7 +69,7 @@ impl Registry {
         let config = ClientConfig {
             protocol,
             connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
+            read_timeout: Some(options.read_timeout),
             user_agent: concat!("glowplug/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
@@ -156,6 +162,9 @@ impl Registry {
             // A registry without ranges: what is known already is read again, and dropped.
             BlobResponse::Full(stream) => skip(stream.stream, from),
         };
+        // The client compares whole answers with their digest. So does whoever reads this, who can tell a wrong
+        // digest from a broken connection.
+        let stream = stream.take_while(|chunk| std::future::ready(!is_of_wrong_digest(chunk)));
         let name = Arc::new(self.name());
         let unreachable = move |error: std::io::Error| Error::Unreachable {
             name: name.to_string(),
@@ -223,6 +232,11 @@ impl Source for Registry {
 }
 
 type RawChunks = futures::stream::BoxStream<'static, std::io::Result<bytes::Bytes>>;
+
+fn is_of_wrong_digest(chunk: &std::io::Result<bytes::Bytes>) -> bool {
+    let error = chunk.as_ref().err().and_then(std::io::Error::get_ref);
+    error.is_some_and(<dyn std::error::Error + Send + Sync>::is::<DigestError>)
+}
 
 fn skip(stream: RawChunks, mut bytes: u64) -> RawChunks {
     let rest = move |mut chunk: bytes::Bytes| {

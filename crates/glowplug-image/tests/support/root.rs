@@ -1,0 +1,68 @@
+//! The root that a runner of an image would have.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::path::Path;
+
+use glowplug_image::Store;
+use glowplug_image::store::Image;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+/// Nobody else can mount. Says so.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+pub(crate) fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("skipped: only root can mount an image");
+    }
+    is_root
+}
+
+/// The root of a runner of the image, with a tmpfs above it, for as long as `look` takes.
+pub(crate) fn with_root<T>(store: &Store, image: &Image, look: impl FnOnce(&Path) -> T) -> T {
+    let mounted = store.mount(&image.digest).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let upper = scratch.path().join("upper");
+    fs::create_dir(&upper).unwrap();
+    mount("tmpfs", &upper, "tmpfs", MountFlags::empty(), None).unwrap();
+    for name in ["u", "w", "root"] {
+        fs::create_dir(upper.join(name)).unwrap();
+    }
+    let options = format!(
+        "lowerdir={}::{},upperdir={up}/u,workdir={up}/w,metacopy=on,redirect_dir=on",
+        mounted.tree.display(),
+        mounted.contents.display(),
+        up = upper.display()
+    );
+    let root = scratch.path().join("root");
+    fs::create_dir(&root).unwrap();
+    let options = CString::new(options).unwrap();
+    mount("overlay", &root, "overlay", MountFlags::empty(), &*options).unwrap();
+    drop(mounted);
+    let seen = look(&root);
+    unmount(&root, UnmountFlags::empty()).unwrap();
+    unmount(&upper, UnmountFlags::empty()).unwrap();
+    seen
+}
+
+/// Every regular file of an image with its content, as a runner sees it.
+pub(crate) fn files(store: &Store, image: &Image) -> BTreeMap<String, Vec<u8>> {
+    with_root(store, image, |root| {
+        let mut found = BTreeMap::new();
+        collect(root, root, &mut found);
+        found
+    })
+}
+
+fn collect(root: &Path, folder: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(root, &path, found);
+        } else {
+            let name = path.strip_prefix(root).unwrap().display().to_string();
+            found.insert(name, fs::read(&path).unwrap());
+        }
+    }
+}
