@@ -8,17 +8,17 @@
 //! holds after a power cut. A *pin* says that a layer which is not complete yet relies on a content: what is
 //! pinned is not collected.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::ContentId;
+use crate::pins::{Collection, PinTable};
 
 /// Read and hashed at once.
 const COPY_BYTES: usize = 256 << 10;
@@ -31,8 +31,8 @@ pub struct Contents {
 #[derive(Debug)]
 struct Inner {
     folder: PathBuf,
-    /// How many unfinished layers rely on each.
-    pins: Mutex<HashMap<ContentId, u32>>,
+    /// What unfinished layers rely on.
+    pins: PinTable<ContentId>,
 }
 
 /// The pins of one unfinished layer, given back when it is dropped.
@@ -62,7 +62,7 @@ impl Contents {
                 _ => {}
             }
         }
-        let inner = Inner { folder: folder.to_owned(), pins: Mutex::default() };
+        let inner = Inner { folder: folder.to_owned(), pins: PinTable::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -99,15 +99,18 @@ impl Contents {
 
     /// Removes a content that no layer has, unless an unfinished one relies on it. The bytes that went.
     pub fn remove_unpinned(&self, id: &ContentId) -> io::Result<u64> {
-        // Held over the removal: a pin that comes later finds it gone, and writes it anew.
-        let pins = self.inner.pins();
-        if pins.contains_key(id) {
-            return Ok(0);
-        }
         let path = self.path(id);
-        let bytes = fs::metadata(&path)?.len();
-        fs::remove_file(path)?;
-        Ok(bytes)
+        let remove = || {
+            let bytes = fs::metadata(&path)?.len();
+            fs::remove_file(&path)?;
+            Ok(bytes)
+        };
+        self.inner.pins.unless_pinned(id, remove).unwrap_or(Ok(0))
+    }
+
+    /// From here on nothing goes that was pinned at any moment since.
+    pub(crate) fn collect(&self) -> Collection<'_, ContentId> {
+        self.inner.pins.collect()
     }
 
     /// Reads a content and says whether it is what its name says.
@@ -128,13 +131,6 @@ impl Contents {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::RGRP | Mode::ROTH;
         Ok(File::from(rustix::fs::openat(CWD, self.folder(), flags, mode)?))
-    }
-}
-
-impl Inner {
-    /// No code panics while it holds this lock.
-    fn pins(&self) -> MutexGuard<'_, HashMap<ContentId, u32>> {
-        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -162,7 +158,7 @@ impl Pins {
     /// Gives a complete file its name. `true`: another has it already.
     fn name(&mut self, file: &OwnedFd, id: ContentId) -> io::Result<bool> {
         // First pinned, then looked up, so that it cannot be collected in between.
-        *self.contents.inner.pins().entry(id).or_default() += 1;
+        self.contents.inner.pins.pin(&id);
         self.held.push(id);
         match rustix::fs::linkat(file, "", CWD, self.contents.path(&id), AtFlags::EMPTY_PATH) {
             Ok(()) => Ok(false),
@@ -174,14 +170,8 @@ impl Pins {
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        let mut pins = self.contents.inner.pins();
         for id in &self.held {
-            if let Some(count) = pins.get_mut(id) {
-                *count -= 1;
-                if *count == 0 {
-                    pins.remove(id);
-                }
-            }
+            self.contents.inner.pins.unpin(id);
         }
     }
 }

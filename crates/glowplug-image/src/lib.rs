@@ -10,10 +10,10 @@
 pub mod config;
 mod content;
 pub mod contents;
-
 mod digest;
 pub mod erofs;
 pub mod layer;
+mod pins;
 pub mod pull;
 pub mod source;
 pub mod store;

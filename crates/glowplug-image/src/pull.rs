@@ -139,6 +139,9 @@ impl Puller {
             return Ok(image);
         }
         progress.begin(&resolved.layers);
+        // Held until the image is complete.
+        let layers = resolved.layers.iter().map(|layer| &layer.digest);
+        let _pins = self.inner.store.pin_layers(layers);
         self.check_room(&source.name(), &resolved)?;
         let each = resolved.layers.iter().map(|layer| self.layer(source, layer, progress));
         stream::iter(each).buffer_unordered(LAYERS_AT_ONCE).try_collect::<()>().await?;

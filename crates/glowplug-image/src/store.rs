@@ -21,9 +21,13 @@
 //!
 //! All calls block.
 
+mod check;
+mod collect;
 mod durability;
 mod layers;
 mod mounts;
+mod names;
+mod sum;
 
 use std::fs::{self, File};
 use std::io;
@@ -33,17 +37,23 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+pub use self::check::{Findings, Repair};
+pub use self::collect::Collected;
 use self::durability::Durability;
-pub use self::layers::{Layer, NewLayer};
+pub use self::layers::{Layer, LayerPins, NewLayer};
 pub use self::mounts::Mounted;
+pub use self::names::Named;
+use self::sum::{Sum, Summed};
 use crate::config::ImageConfig;
 use crate::contents::Contents;
 use crate::digest::Digest;
 use crate::erofs;
+use crate::pins::PinTable;
 use crate::tree::{self, Tree};
 
 const IMAGE_FILE: &str = "image.json";
 const TREE_FILE: &str = "tree";
+const TREE_BUFFER_BYTES: usize = 1 << 20;
 
 /// Cheap to clone.
 #[derive(Clone, Debug)]
@@ -56,6 +66,11 @@ struct Inner {
     folder: PathBuf,
     contents: Contents,
     durability: Durability,
+    /// What unfinished images rely on.
+    layers: PinTable<Digest>,
+    names: names::Names,
+    /// Held over a collection or a repair.
+    collecting: Mutex<()>,
     mounts: Mutex<mounts::Mounts>,
     _lock: File,
 }
@@ -74,6 +89,16 @@ pub struct Image {
     pub bytes: u64,
 }
 
+/// As it is in the image's file.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    #[serde(flatten)]
+    image: Image,
+    tree_bytes: u64,
+    /// BLAKE3, hexadecimal.
+    tree_hash: String,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {operation} {}", path.display())]
@@ -89,6 +114,10 @@ pub enum Error {
     LayerMissing { layer: Digest },
     #[error("layer {layer} is damaged: `glowplug image fsck` finds out what else is")]
     LayerDamaged { layer: Digest },
+    #[error(
+        "image {image} is damaged: `glowplug image fsck --repair` takes it away, and the next pull brings it again"
+    )]
+    ImageDamaged { image: Digest },
     #[error("the layers do not fit together")]
     Tree(#[from] tree::Error),
     #[error("the image's file tree cannot be written")]
@@ -122,8 +151,20 @@ impl Store {
         let contents =
             Contents::open(&contents).map_err(|source| failed("open", &contents, source))?;
         let durability = Durability::new(&folder);
-        let inner = Inner { folder, contents, durability, mounts: Mutex::default(), _lock: lock };
-        Ok(Self { inner: Arc::new(inner) })
+        let names = names::Names::open(&folder);
+        let inner = Inner {
+            folder,
+            contents,
+            durability,
+            layers: PinTable::default(),
+            names,
+            collecting: Mutex::default(),
+            mounts: Mutex::default(),
+            _lock: lock,
+        };
+        let store = Self { inner: Arc::new(inner) };
+        store.check_after_a_power_cut()?;
+        Ok(store)
     }
 
     pub fn contents(&self) -> &Contents {
@@ -135,8 +176,8 @@ impl Store {
         let path = self.image_folder(digest).join(IMAGE_FILE);
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| failed("read", &path, error.into())),
+                .map(|record: Record| Some(record.image))
+                .map_err(|_| Error::ImageDamaged { image: digest.clone() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("read", &path, error)),
         }
@@ -144,14 +185,9 @@ impl Store {
 
     /// All images, by digest.
     pub fn images(&self) -> Result<Vec<Image>> {
-        let folder = self.inner.folder.join("images");
         let mut images = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(|source| failed("list", &folder, source))? {
-            let entry = entry.map_err(|source| failed("list", &folder, source))?;
-            let name = format!("sha256:{}", entry.file_name().display());
-            if let Ok(digest) = name.parse() {
-                images.extend(self.image(&digest)?);
-            }
+        for digest in names_in(&self.inner.folder.join("images"))? {
+            images.extend(self.image(&digest)?);
         }
         images.sort_by(|one, other| one.digest.cmp(&other.digest));
         Ok(images)
@@ -165,6 +201,7 @@ impl Store {
         }
         let place = self.image_folder(&image.digest);
         self.inner.durability.begin()?;
+        let _pins = self.pin_layers(&image.layers);
         let layers: Vec<Layer> =
             image.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
         let mut tree = Tree::default();
@@ -176,9 +213,12 @@ impl Store {
             .map_err(|source| failed("make a folder in", &self.unfinished(), source))?;
         let path = made.path().join(TREE_FILE);
         let file = File::create_new(&path).map_err(|source| failed("make", &path, source))?;
-        erofs::write(&tree, &layers::Packs(&layers), io::BufWriter::with_capacity(1 << 20, file))?;
+        let mut file = io::BufWriter::with_capacity(TREE_BUFFER_BYTES, Summed::new(file));
+        erofs::write(&tree, &layers::Packs(&layers), &mut file)?;
+        let Sum { bytes: tree_bytes, hash: tree_hash } = file.get_ref().sum();
         let path = made.path().join(IMAGE_FILE);
-        let record = serde_json::to_vec_pretty(&image)
+        let record = Record { image: image.clone(), tree_bytes, tree_hash: tree_hash.to_string() };
+        let record = serde_json::to_vec_pretty(&record)
             .map_err(|error| failed("write", &path, error.into()))?;
         fs::write(&path, record).map_err(|source| failed("write", &path, source))?;
         layers::rename_into_place(made, &place)?;
@@ -204,6 +244,7 @@ impl Store {
             }
             Err(error) => return Err(failed("remove", &place, error)),
         }
+        self.inner.names.forget(digest)?;
         fs::remove_dir_all(&unfinished).map_err(|source| failed("remove", &unfinished, source))
     }
 
@@ -219,6 +260,16 @@ impl Store {
     fn unfinished(&self) -> PathBuf {
         self.inner.folder.join("tmp")
     }
+}
+
+/// The digests that are the names of what is in a folder, in no order. What is not ours is left alone.
+fn names_in(folder: &Path) -> Result<Vec<Digest>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|source| failed("list", folder, source))? {
+        let entry = entry.map_err(|source| failed("list", folder, source))?;
+        names.extend(format!("sha256:{}", entry.file_name().display()).parse::<Digest>());
+    }
+    Ok(names)
 }
 
 fn own(folder: &Path) -> Result<File> {

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("glowplug-artifacts", &["glowplug-api", "glowplug-core"]),
     ("glowplug-runner", &["glowplug-api", "glowplug-core"]),
     ("glowplug-gateway", &["glowplug-api", "glowplug-core"]),
-    ("glowplug-image", &[]),
+    ("glowplug-image", &["glowplug-core"]),
     ("glowplug-sim", &["glowplug-core"]),
     (
         "glowplug-node",

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use super::{Result, failed};
 
@@ -56,15 +57,17 @@ impl Durability {
         Ok(())
     }
 
-    /// The mark of another life of the machine is there: what was written may be missing.
-    pub(super) fn is_doubtful(&self) -> Result<bool> {
+    /// The mark of another life of the machine is there: what was written from this moment on may be missing.
+    pub(super) fn doubtful_since(&self) -> Result<Option<SystemTime>> {
         let mark = self.mark();
-        match fs::read_to_string(&mark) {
-            Ok(boot) => {
+        match fs::read_to_string(&mark)
+            .and_then(|boot| Ok((boot, fs::metadata(&mark)?.modified()?)))
+        {
+            Ok((boot, written)) => {
                 let now = boot_id().map_err(|source| failed("read", Path::new(BOOT_ID), source))?;
-                Ok(boot != now)
+                Ok((boot != now).then_some(written))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("read", &mark, error)),
         }
     }

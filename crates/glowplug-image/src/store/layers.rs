@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{Error, Result, Store, failed};
+use super::sum::{Sum, Summed};
+use super::{Error, Result, Store, failed, names_in};
 use crate::contents::Pins;
 use crate::digest::Digest;
 use crate::erofs;
@@ -17,7 +18,7 @@ use crate::layer::unpack::Unpacked;
 const INDEX_FILE: &str = "index";
 const PACK_FILE: &str = "pack";
 /// Changes with the form of the index; layers of another form are unpacked anew.
-const INDEX_MAGIC: &[u8] = b"glowplug layer 1";
+const INDEX_MAGIC: &[u8] = b"glowplug layer 2";
 const HASH_BYTES: usize = 32;
 const PACK_BUFFER_BYTES: usize = 256 << 10;
 
@@ -26,7 +27,24 @@ const PACK_BUFFER_BYTES: usize = 256 << 10;
 pub struct Layer {
     /// In the order of the archive.
     pub entries: Vec<Entry>,
+    /// What the pack should be.
+    pub(super) sum: Sum,
     pack: File,
+}
+
+/// Keeps layers of an image that is not complete yet from being collected, until it is dropped.
+#[derive(Debug)]
+pub struct LayerPins {
+    store: Store,
+    layers: Vec<Digest>,
+}
+
+impl Drop for LayerPins {
+    fn drop(&mut self) {
+        for layer in &self.layers {
+            self.store.inner.layers.unpin(layer);
+        }
+    }
 }
 
 /// A layer that is being unpacked. Dropped before it is finished, it leaves nothing.
@@ -35,7 +53,7 @@ pub struct NewLayer {
     folder: TempDir,
     place: PathBuf,
     pub pins: Pins,
-    pub pack: BufWriter<File>,
+    pub pack: BufWriter<Summed>,
 }
 
 /// The packs of an image's layers, lowest first.
@@ -48,6 +66,16 @@ impl erofs::Packs for Packs<'_> {
 }
 
 impl Store {
+    /// To be called before [`has_layer`](Self::has_layer): what is there then stays there. Layers may be pinned
+    /// before they exist.
+    pub fn pin_layers<'d>(&self, layers: impl IntoIterator<Item = &'d Digest>) -> LayerPins {
+        let layers: Vec<Digest> = layers.into_iter().cloned().collect();
+        for layer in &layers {
+            self.inner.layers.pin(layer);
+        }
+        LayerPins { store: self.clone(), layers }
+    }
+
     pub fn has_layer(&self, digest: &Digest) -> bool {
         self.layer_folder(digest).exists()
     }
@@ -63,10 +91,10 @@ impl Store {
             Err(error) => return Err(failed("read", &path, error)),
         };
         let damaged = || Error::LayerDamaged { layer: digest.clone() };
-        let entries = decode(&index).ok_or_else(damaged)?;
+        let (sum, entries) = decode(&index).ok_or_else(damaged)?;
         let path = folder.join(PACK_FILE);
         let pack = File::open(&path).map_err(|source| failed("open", &path, source))?;
-        Ok(Layer { entries, pack })
+        Ok(Layer { entries, sum, pack })
     }
 
     /// Begins to write a layer.
@@ -75,7 +103,7 @@ impl Store {
         let made = || {
             let folder = tempfile::tempdir_in(self.unfinished())?;
             let pack = File::create_new(folder.path().join(PACK_FILE))?;
-            Ok((folder, BufWriter::with_capacity(PACK_BUFFER_BYTES, pack)))
+            Ok((folder, BufWriter::with_capacity(PACK_BUFFER_BYTES, Summed::new(pack))))
         };
         let (folder, pack) =
             made().map_err(|source| failed("make a layer in", &self.unfinished(), source))?;
@@ -83,7 +111,18 @@ impl Store {
         Ok(NewLayer { folder, place, pins: self.contents().pins(), pack })
     }
 
-    fn layer_folder(&self, digest: &Digest) -> PathBuf {
+    /// The names of all layers, in no order.
+    pub(super) fn layer_names(&self) -> Result<Vec<Digest>> {
+        names_in(&self.inner.folder.join("layers"))
+    }
+
+    /// Whether the pack is what the index says.
+    pub(super) fn is_pack_intact(&self, digest: &Digest, layer: &Layer) -> bool {
+        let pack = self.layer_folder(digest).join(PACK_FILE);
+        Sum::of_file(&pack).is_ok_and(|sum| sum == layer.sum)
+    }
+
+    pub(super) fn layer_folder(&self, digest: &Digest) -> PathBuf {
         self.inner.folder.join("layers").join(digest.hex())
     }
 }
@@ -93,7 +132,10 @@ impl NewLayer {
     /// there already stays as it is.
     pub fn finish(mut self, unpacked: &Unpacked) -> Result<()> {
         let path = self.folder.path().join(INDEX_FILE);
-        let written = self.pack.flush().and_then(|()| fs::write(&path, encode(&unpacked.entries)));
+        let written = self.pack.flush().and_then(|()| {
+            let sum = self.pack.get_ref().sum();
+            fs::write(&path, encode(&sum, &unpacked.entries))
+        });
         written.map_err(|source| failed("write", &path, source))?;
         rename_into_place(self.folder, &self.place)
     }
@@ -115,8 +157,8 @@ pub(super) fn rename_into_place(made: TempDir, place: &Path) -> Result<()> {
     }
 }
 
-fn encode(entries: &[Entry]) -> Vec<u8> {
-    let body = postcard::to_allocvec(entries).expect("plain data has a form");
+fn encode(sum: &Sum, entries: &[Entry]) -> Vec<u8> {
+    let body = postcard::to_allocvec(&(sum, entries)).expect("plain data has a form");
     let mut index = INDEX_MAGIC.to_vec();
     index.extend(blake3::hash(&body).as_bytes());
     index.extend(body);
@@ -124,7 +166,7 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
 }
 
 /// `None` unless it is whole.
-fn decode(index: &[u8]) -> Option<Vec<Entry>> {
+fn decode(index: &[u8]) -> Option<(Sum, Vec<Entry>)> {
     let (hash, body) = index.strip_prefix(INDEX_MAGIC)?.split_at_checked(HASH_BYTES)?;
     (blake3::hash(body).as_bytes() == hash).then_some(())?;
     postcard::from_bytes(body).ok()

@@ -78,7 +78,7 @@ impl Store {
     pub(super) fn unmount(&self, digest: &Digest) -> Result<()> {
         let mounts = self.mounts();
         let tree = self.mount_point(digest);
-        if mounts.starts.contains_key(digest) || is_under_an_overlay(&tree)? {
+        if mounts.starts.contains_key(digest) || overlays()?.have(&tree) {
             return Err(Error::InUse { image: digest.clone() });
         }
         match unmount(&tree, UnmountFlags::empty()) {
@@ -93,6 +93,19 @@ impl Store {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Which of these a runner uses, or is about to.
+    pub(super) fn in_use<'d>(
+        &self,
+        images: impl Iterator<Item = &'d Digest>,
+    ) -> Result<HashSet<Digest>> {
+        let mounts = self.mounts();
+        let overlays = overlays()?;
+        let is_used = |image: &&Digest| {
+            mounts.starts.contains_key(*image) || overlays.have(&self.mount_point(image))
+        };
+        Ok(images.filter(is_used).cloned().collect())
     }
 
     fn mount_point(&self, digest: &Digest) -> PathBuf {
@@ -111,11 +124,21 @@ fn is_mounted(folder: &Path) -> Result<bool> {
     Ok(statfs.f_type == EROFS_MAGIC)
 }
 
-/// Whether any process sees an overlay with this lower layer.
-fn is_under_an_overlay(tree: &Path) -> Result<bool> {
+/// The lines of all overlays that there are.
+struct Overlays(Vec<String>);
+
+impl Overlays {
+    /// Whether one of them has this lower layer.
+    fn have(&self, tree: &Path) -> bool {
+        let wanted = format!("lowerdir={}:", tree.display());
+        self.0.iter().any(|line| line.contains(&wanted))
+    }
+}
+
+/// In every mount namespace that a process is in.
+fn overlays() -> Result<Overlays> {
     let proc = Path::new("/proc");
-    let wanted = format!("lowerdir={}:", tree.display());
-    let mut seen = HashSet::new();
+    let (mut seen, mut found) = (HashSet::new(), Vec::new());
     for process in fs::read_dir(proc).map_err(|source| failed("list", proc, source))? {
         let process = process.map_err(|source| failed("list", proc, source))?.path();
         // Threads of the kernel have none, and a process may end at any moment.
@@ -124,9 +147,7 @@ fn is_under_an_overlay(tree: &Path) -> Result<bool> {
             continue;
         }
         let Ok(table) = fs::read_to_string(process.join("mountinfo")) else { continue };
-        if table.lines().any(|line| line.contains(" - overlay ") && line.contains(&wanted)) {
-            return Ok(true);
-        }
+        found.extend(table.lines().filter(|line| line.contains(" - overlay ")).map(str::to_owned));
     }
-    Ok(false)
+    Ok(Overlays(found))
 }
