@@ -39,10 +39,13 @@ pub(crate) fn with_root<T>(store: &Store, image: &Image, look: impl FnOnce(&Path
     fs::create_dir(&root).unwrap();
     let options = CString::new(options).unwrap();
     mount("overlay", &root, "overlay", MountFlags::empty(), &*options).unwrap();
+    let tree = mounted.tree.clone();
     drop(mounted);
     let seen = look(&root);
     unmount(&root, UnmountFlags::empty()).unwrap();
     unmount(&upper, UnmountFlags::empty()).unwrap();
+    // The store would keep it, and with it the folder that the test wants to remove.
+    unmount(&tree, UnmountFlags::empty()).unwrap();
     seen
 }
 
