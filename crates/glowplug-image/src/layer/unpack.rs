@@ -6,8 +6,7 @@
 
 use std::io::{self, Read, Write};
 
-use tar::{Archive, EntryType, Header};
-
+use super::archive::{Archive, Kind, Member, TooLong};
 use super::name::{self, Name};
 use super::{Content, Entry, EntryKind, Meta, Slice, Special};
 use crate::contents::Pins;
@@ -16,12 +15,11 @@ use crate::contents::Pins;
 pub const SHARED_BYTES_MIN: u64 = 32 << 10;
 /// Attributes that an image can have. Others say something about the machine that packed it.
 const XATTRS: [&[u8]; 3] = [b"user.", b"security.capability", b"system.posix_acl_"];
-const PAX_XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// What a layer may be at most. The defaults are far above what images are in practice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Of all its files together, inflated.
+    /// Of the archive, inflated, and of all its files together.
     pub bytes_max: u64,
     pub file_bytes_max: u64,
     pub entries_max: u64,
@@ -97,13 +95,12 @@ pub fn unpack(
 ) -> Result<Unpacked, Error> {
     let unpacked = Unpacked { entries: Vec::new(), bytes: 0, packed_bytes: 0, known_bytes: 0 };
     let mut unpacking = Unpacking { pins, pack, limits, unpacked };
-    let mut archive = Archive::new(archive);
-    for entry in archive.entries().map_err(Error::Archive)? {
-        let mut entry = entry.map_err(Error::Archive)?;
-        unpacking.entry(&mut entry)?;
+    let failed = |source| archive_error(source, limits);
+    let mut archive = Archive::new(archive, limits.bytes_max);
+    while let Some(member) = archive.next().map_err(failed)? {
+        unpacking.member(member, &mut archive)?;
     }
-    // What follows the end marker belongs to the layer's digest all the same.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(Error::Archive)?;
+    archive.finish().map_err(failed)?;
     unpacking
         .pack
         .flush()
@@ -119,17 +116,13 @@ struct Unpacking<'a, W> {
 }
 
 impl<W: Write> Unpacking<'_, W> {
-    fn entry<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), Error> {
-        let file_type = entry.header().entry_type();
-        if file_type == EntryType::XGlobalHeader {
-            return Ok(());
-        }
+    fn member<R: Read>(&mut self, member: Member, archive: &mut Archive<R>) -> Result<(), Error> {
         if self.unpacked.entries.len() as u64 >= self.limits.entries_max {
             return Err(Error::TooManyEntries { limit: self.limits.entries_max });
         }
-        let (path, kind) = match name::read(&entry.path_bytes())? {
+        let (path, kind) = match name::read(&member.path)? {
             Name::Plain(path) => {
-                let kind = self.kind(&path, file_type, entry)?;
+                let kind = self.kind(&path, &member, archive)?;
                 (path, kind)
             }
             Name::Whiteout(victim) => (victim, EntryKind::Whiteout),
@@ -137,7 +130,7 @@ impl<W: Write> Unpacking<'_, W> {
             // What one builder's storage driver keeps beside the files.
             Name::Ignored => return Ok(()),
         };
-        let meta = meta(entry).map_err(Error::Archive)?;
+        let meta = meta(member).map_err(Error::Archive)?;
         self.unpacked.entries.push(Entry { path, meta, kind });
         Ok(())
     }
@@ -145,47 +138,41 @@ impl<W: Write> Unpacking<'_, W> {
     fn kind<R: Read>(
         &mut self,
         path: &[u8],
-        file_type: EntryType,
-        entry: &mut tar::Entry<'_, R>,
+        member: &Member,
+        archive: &mut Archive<R>,
     ) -> Result<EntryKind, Error> {
-        let device = |make: fn(u32, u32) -> Special, header: &Header| match self.limits.devices {
+        let device = |device: Special| match self.limits.devices {
             Devices::Refused => Err(Error::Device { path: text(path) }),
-            Devices::Kept => {
-                let number = |part: io::Result<Option<u32>>| part.ok().flatten().unwrap_or(0);
-                let (major, minor) = (number(header.device_major()), number(header.device_minor()));
-                Ok(EntryKind::Special(make(major, minor)))
-            }
+            Devices::Kept => Ok(EntryKind::Special(device)),
         };
-        match file_type {
-            EntryType::Directory => Ok(EntryKind::Directory),
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.content(path, entry).map(EntryKind::File)
+        match member.kind {
+            Kind::Directory => Ok(EntryKind::Directory),
+            Kind::File => self.content(path, member.bytes, archive).map(EntryKind::File),
+            Kind::Symlink => Ok(EntryKind::Symlink { target: target(path, member)? }),
+            Kind::HardLink => match name::read(&target(path, member)?)? {
+                Name::Plain(target) => Ok(EntryKind::HardLink { target }),
+                _ => Err(Error::Outside { path: text(path) }),
+            },
+            Kind::Fifo => Ok(EntryKind::Special(Special::Fifo)),
+            // Overlayfs marks in this way what is gone. In an image's tree it would hide what is there.
+            Kind::CharacterDevice { major: 0, minor: 0 } => Ok(EntryKind::Whiteout),
+            Kind::CharacterDevice { major, minor } => {
+                device(Special::CharacterDevice { major, minor })
             }
-            EntryType::Symlink => Ok(EntryKind::Symlink { target: target(path, entry)? }),
-            EntryType::Link => {
-                let target = target(path, entry)?;
-                match name::read(&target)? {
-                    Name::Plain(target) => Ok(EntryKind::HardLink { target }),
-                    _ => Err(Error::Outside { path: text(path) }),
-                }
+            Kind::BlockDevice { major, minor } => device(Special::BlockDevice { major, minor }),
+            Kind::Other(other) => {
+                let kind = format!("member of type `{}`", other.escape_ascii());
+                Err(Error::Unsupported { path: text(path), kind })
             }
-            EntryType::Fifo => Ok(EntryKind::Special(Special::Fifo)),
-            EntryType::Char => {
-                device(|major, minor| Special::CharacterDevice { major, minor }, entry.header())
-            }
-            EntryType::Block => {
-                device(|major, minor| Special::BlockDevice { major, minor }, entry.header())
-            }
-            other => Err(Error::Unsupported { path: text(path), kind: format!("{other:?}") }),
         }
     }
 
     fn content<R: Read>(
         &mut self,
         path: &[u8],
-        file: &mut tar::Entry<'_, R>,
+        bytes: u64,
+        archive: &mut Archive<R>,
     ) -> Result<Content, Error> {
-        let bytes = file.size();
         let limit = self.limits.file_bytes_max;
         if bytes > limit {
             return Err(Error::FileTooLarge { path: text(path), bytes, limit });
@@ -194,89 +181,54 @@ impl<W: Write> Unpacking<'_, W> {
         if self.unpacked.bytes > self.limits.bytes_max {
             return Err(Error::TooLarge { limit: self.limits.bytes_max });
         }
-        let failed = |source| Error::Store { path: text(path), source };
+        let failed = |source: io::Error| match archive_error(source, self.limits) {
+            Error::Archive(source) => Error::Store { path: text(path), source },
+            error => error,
+        };
         if bytes == 0 {
             return Ok(Content::Empty);
         }
-        let mut exact = Exact { inner: file, left: bytes };
         if bytes >= SHARED_BYTES_MIN {
-            let stored = self.pins.store(&mut exact).map_err(failed)?;
+            let stored = self.pins.store(archive).map_err(failed)?;
             self.unpacked.known_bytes += if stored.is_known { bytes } else { 0 };
             return Ok(Content::Shared { id: stored.id, bytes });
         }
         let offset = self.unpacked.packed_bytes;
-        self.unpacked.packed_bytes += io::copy(&mut exact, &mut self.pack).map_err(failed)?;
+        self.unpacked.packed_bytes += io::copy(archive, &mut self.pack).map_err(failed)?;
         let bytes = u32::try_from(bytes).expect("it is below the size of shared files");
         Ok(Content::Packed(Slice { offset, bytes }))
     }
 }
 
-/// A file that must have the bytes it announced: an archive that ends early is broken.
-struct Exact<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Exact<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        if read == 0 && self.left > 0 && !buffer.is_empty() {
-            let message = format!("the archive ends {} bytes before its file does", self.left);
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
-        }
-        self.left = self.left.saturating_sub(read as u64);
-        Ok(read)
+fn archive_error(source: io::Error, limits: &Limits) -> Error {
+    if source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<TooLong>) {
+        return Error::TooLarge { limit: limits.bytes_max };
     }
+    Error::Archive(source)
 }
 
-fn target<R: Read>(path: &[u8], entry: &tar::Entry<'_, R>) -> Result<Vec<u8>, Error> {
-    let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+fn target(path: &[u8], member: &Member) -> Result<Vec<u8>, Error> {
+    let target = &member.target;
     if target.is_empty() || target.contains(&0) {
         return Err(Error::Outside { path: text(path) });
     }
     if target.len() > name::PATH_BYTES_MAX {
         return Err(Error::NameTooLong { path: text(path) });
     }
-    Ok(target)
+    Ok(target.clone())
 }
 
-fn meta<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Meta> {
-    let header = entry.header();
-    let mode = u16::try_from(header.mode()? & 0o7777).expect("twelve bits");
+fn meta(member: Member) -> io::Result<Meta> {
     let id =
         |id: u64| u32::try_from(id).map_err(|_| io::Error::other("an owner's number is too large"));
-    let (mut uid, mut gid) = (id(header.uid()?)?, id(header.gid()?)?);
-    let mut modified = (i64::try_from(header.mtime()?).unwrap_or(0), 0);
-    let mut xattrs = Vec::new();
-    if let Some(extensions) = entry.pax_extensions()? {
-        for extension in extensions {
-            let extension = extension?;
-            let value = extension.value_bytes();
-            let number = || std::str::from_utf8(value).ok();
-            match extension.key_bytes() {
-                b"uid" => uid = number().and_then(|text| text.parse().ok()).unwrap_or(uid),
-                b"gid" => gid = number().and_then(|text| text.parse().ok()).unwrap_or(gid),
-                b"mtime" => modified = number().and_then(seconds).unwrap_or(modified),
-                key => xattrs.extend(xattr(key, value)),
-            }
-        }
-    }
-    xattrs.sort();
+    let mut xattrs = member.xattrs;
+    xattrs.retain(|(name, _)| XATTRS.iter().any(|wanted| name.starts_with(wanted)));
+    // Of two with one name the later counts.
+    xattrs.reverse();
+    xattrs.sort_by(|one, other| one.0.cmp(&other.0));
     xattrs.dedup_by(|later, earlier| later.0 == earlier.0);
-    Ok(Meta { mode, uid, gid, modified, xattrs })
-}
-
-fn xattr(key: &[u8], value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-    let name = key.strip_prefix(PAX_XATTR)?;
-    let is_wanted = XATTRS.iter().any(|wanted| name.starts_with(wanted));
-    is_wanted.then(|| (name.to_vec(), value.to_vec()))
-}
-
-/// `1700000000.25` as seconds and nanoseconds.
-fn seconds(text: &str) -> Option<(i64, u32)> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
-    Some((whole.parse().ok()?, digits.parse().ok()?))
+    let (uid, gid) = (id(member.uid)?, id(member.gid)?);
+    Ok(Meta { mode: member.mode, uid, gid, modified: member.modified, xattrs })
 }
 
 fn text(path: &[u8]) -> String {

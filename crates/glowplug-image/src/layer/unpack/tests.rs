@@ -1,6 +1,6 @@
 use std::fs;
 
-use tar::Builder;
+use tar::{Builder, EntryType, Header};
 
 use super::*;
 use crate::contents::Contents;
@@ -171,14 +171,32 @@ fn what_leads_out_is_refused() {
     assert_eq!(error_of(&link), "`../../etc/passwd` leads out of the image");
 }
 
+fn add_device(builder: &mut Builder<Vec<u8>>, name: &str, major: u32, minor: u32) {
+    let mut header = header(EntryType::Char, 0);
+    header.set_device_major(major).unwrap();
+    header.set_device_minor(minor).unwrap();
+    builder.append_data(&mut header, name, &[][..]).unwrap();
+}
+
 #[test]
 fn devices_come_in_only_where_they_are_wanted() {
-    let device = archive(|archive| add(archive, EntryType::Char, "dev/x", b""));
+    let device = archive(|archive| add_device(archive, "dev/x", 1, 3));
     assert!(error_of(&device).starts_with("`dev/x` is a device"));
     let limits = Limits { devices: Devices::Kept, ..Limits::default() };
     let (unpacked, ..) = unpack_with(&device, &limits).unwrap();
-    let kind = EntryKind::Special(Special::CharacterDevice { major: 0, minor: 0 });
+    let kind = EntryKind::Special(Special::CharacterDevice { major: 1, minor: 3 });
     assert_eq!(unpacked.entries[0].kind, kind);
+}
+
+#[test]
+fn the_marks_of_overlayfs_never_get_into_a_tree() {
+    let archive = archive(|archive| add_device(archive, "etc/gone", 0, 0));
+    for devices in [Devices::Refused, Devices::Kept] {
+        let limits = Limits { devices, ..Limits::default() };
+        let (unpacked, ..) = unpack_with(&archive, &limits).unwrap();
+        assert_eq!(unpacked.entries[0].kind, EntryKind::Whiteout);
+        assert_eq!(unpacked.entries[0].path, b"etc/gone");
+    }
 }
 
 #[test]
