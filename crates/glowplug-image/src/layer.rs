@@ -1,6 +1,6 @@
 //! What a layer of an image holds, entry by entry, in the order of its archive.
 
-mod archive;
+pub(crate) mod archive;
 mod name;
 pub mod unpack;
 

@@ -1,5 +1,6 @@
 //! Where images come from: registries and archives.
 
+pub mod archive;
 pub mod credentials;
 mod manifest;
 pub mod registry;

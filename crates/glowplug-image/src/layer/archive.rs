@@ -22,7 +22,7 @@ const EXTENSIONS_MAX: u32 = 16;
 const TRAILING_BYTES_MAX: u64 = 16 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     File,
     Directory,
     Symlink,
@@ -41,23 +41,23 @@ pub(super) enum Kind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Member {
-    pub(super) path: Vec<u8>,
-    pub(super) target: Vec<u8>,
-    pub(super) kind: Kind,
+pub(crate) struct Member {
+    pub(crate) path: Vec<u8>,
+    pub(crate) target: Vec<u8>,
+    pub(crate) kind: Kind,
     /// Of its content, holes included.
-    pub(super) bytes: u64,
-    pub(super) mode: u16,
-    pub(super) uid: u64,
-    pub(super) gid: u64,
+    pub(crate) bytes: u64,
+    pub(crate) mode: u16,
+    pub(crate) uid: u64,
+    pub(crate) gid: u64,
     /// Seconds and nanoseconds since the Unix epoch.
-    pub(super) modified: (i64, u32),
+    pub(crate) modified: (i64, u32),
     /// As they are in the archive.
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 #[derive(Debug)]
-pub(super) struct Archive<R> {
+pub(crate) struct Archive<R> {
     reader: R,
     /// All that may be read; what is left of it.
     budget_bytes: u64,
@@ -70,16 +70,21 @@ pub(super) struct Archive<R> {
 /// The limit on all bytes of the archive was reached.
 #[derive(Debug, thiserror::Error)]
 #[error("the archive is too long")]
-pub(super) struct TooLong;
+pub(crate) struct TooLong;
 
 impl<R: Read> Archive<R> {
     /// At most `bytes_max` are read.
-    pub(super) fn new(reader: R, bytes_max: u64) -> Self {
+    pub(crate) fn new(reader: R, bytes_max: u64) -> Self {
         Self { reader, budget_bytes: bytes_max, content_bytes: 0, padding_bytes: 0, holes: None }
     }
 
+    /// After [`next`](Self::next) it stands where the content begins.
+    pub(crate) fn reader(&self) -> &R {
+        &self.reader
+    }
+
     /// The next member, whatever of the last one's content was read.
-    pub(super) fn next(&mut self) -> io::Result<Option<Member>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Member>> {
         let mut extensions = Extensions::default();
         for _ in 0..=EXTENSIONS_MAX {
             self.skip_content()?;
@@ -102,7 +107,7 @@ impl<R: Read> Archive<R> {
     }
 
     /// What follows the end marker belongs to the archive's digest all the same.
-    pub(super) fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish(mut self) -> io::Result<()> {
         let trailing =
             io::copy(&mut (&mut self.reader).take(TRAILING_BYTES_MAX + 1), &mut io::sink())?;
         if trailing > TRAILING_BYTES_MAX {

@@ -1,6 +1,10 @@
-//! Who we are to a registry: from the files where Docker and Podman keep it.
+//! Who we are to a registry: from the files where Docker and Podman keep it, and the helpers that they name.
 
+mod helper;
+
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -27,26 +31,52 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// The files in which credentials are looked for, first to last.
-pub fn files() -> Vec<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let docker =
-        variable("DOCKER_CONFIG").or_else(|| variable("HOME").map(|home| home.join(".docker")));
-    let runtime = variable("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json"));
-    let containers = variable("REGISTRY_AUTH_FILE").or(runtime);
-    docker.map(|folder| folder.join("config.json")).into_iter().chain(containers).collect()
+/// Where credentials are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// First to last; the first that knows the registry counts.
+    pub files: Vec<PathBuf>,
+    /// The folders in which helpers are, in the form of `PATH`.
+    pub path: OsString,
+    /// For a helper to answer.
+    pub helper_timeout: Duration,
 }
 
-/// What the files say about the registry; the first that knows it counts.
-pub fn find(files: &[PathBuf], registry: &str) -> Result<Credentials, Error> {
-    for file in files {
-        let Ok(text) = std::fs::read_to_string(file) else { continue };
-        let found = read(&text, registry).map_err(|problem| invalid(file, problem))?;
-        if let Some(found) = found {
-            return Ok(found);
+impl Lookup {
+    /// As Docker and Podman would find them for the user of this process.
+    pub fn of_environment() -> Self {
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let docker =
+            variable("DOCKER_CONFIG").or_else(|| variable("HOME").map(|home| home.join(".docker")));
+        let runtime = variable("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json"));
+        let containers = variable("REGISTRY_AUTH_FILE").or(runtime);
+        let docker = docker.map(|folder| folder.join("config.json"));
+        Self {
+            files: docker.into_iter().chain(containers).collect(),
+            path: std::env::var_os("PATH").unwrap_or_default(),
+            helper_timeout: Duration::from_secs(10),
         }
     }
-    Ok(Credentials::Anonymous)
+
+    /// Who we are to the registry, `host` or `host:port`. Blocks while a helper is asked.
+    pub fn find(&self, registry: &str) -> Result<Credentials, Error> {
+        for file in &self.files {
+            let Ok(text) = std::fs::read_to_string(file) else { continue };
+            let said = File::read(&text).map_err(|problem| invalid(file, problem))?;
+            let kept = said.helper(registry).and_then(|helper| {
+                let key = if registry == DOCKER_HUB { DOCKER_HUB_KEY } else { registry };
+                helper::ask(helper, key, &self.path, self.helper_timeout)
+            });
+            if let Some(kept) = kept {
+                return Ok(kept);
+            }
+            let written = said.written(registry).map_err(|problem| invalid(file, problem))?;
+            if let Some(written) = written {
+                return Ok(written);
+            }
+        }
+        Ok(Credentials::Anonymous)
+    }
 }
 
 fn invalid(file: &Path, problem: String) -> Error {
@@ -75,32 +105,38 @@ struct Auth {
     registrytoken: String,
 }
 
-fn read(text: &str, registry: &str) -> Result<Option<Credentials>, String> {
-    let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let helper = file.cred_helpers.iter().find(|(key, _)| names(key, registry));
-    let found = file.auths.into_iter().find(|(key, _)| names(key, registry));
-    let Some((_, auth)) = found else {
-        return match helper.map(|(_, helper)| helper).or(file.creds_store.as_ref()) {
-            Some(helper) => Err(format!(
-                "they are kept by the helper `{helper}`, which is not asked: store them in the file itself"
-            )),
-            None => Ok(None),
-        };
-    };
-    for token in [auth.registrytoken, auth.identitytoken] {
-        if !token.is_empty() {
-            return Ok(Some(Credentials::Token(token)));
+impl File {
+    fn read(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The program that keeps what there is for the registry.
+    fn helper(&self, registry: &str) -> Option<&str> {
+        let own = self.cred_helpers.iter().find(|(key, _)| names(key, registry));
+        let helper = own.map(|(_, helper)| helper).or(self.creds_store.as_ref())?;
+        // How files say that there is none.
+        (!helper.is_empty()).then_some(helper)
+    }
+
+    /// What the file itself has.
+    fn written(self, registry: &str) -> Result<Option<Credentials>, String> {
+        let found = self.auths.into_iter().find(|(key, _)| names(key, registry));
+        let Some((_, auth)) = found else { return Ok(None) };
+        for token in [auth.registrytoken, auth.identitytoken] {
+            if !token.is_empty() {
+                return Ok(Some(Credentials::Token(token)));
+            }
         }
+        if !auth.username.is_empty() {
+            return Ok(Some(Credentials::Basic { user: auth.username, password: auth.password }));
+        }
+        if auth.user_and_password.is_empty() {
+            return Ok(None);
+        }
+        let decoded =
+            decode(&auth.user_and_password).ok_or("`auth` is not `user:password` in base64")?;
+        Ok(Some(decoded))
     }
-    if !auth.username.is_empty() {
-        return Ok(Some(Credentials::Basic { user: auth.username, password: auth.password }));
-    }
-    if auth.user_and_password.is_empty() {
-        return Ok(None);
-    }
-    let decoded =
-        decode(&auth.user_and_password).ok_or("`auth` is not `user:password` in base64")?;
-    Ok(Some(decoded))
 }
 
 fn decode(auth: &str) -> Option<Credentials> {
@@ -121,53 +157,4 @@ fn names(key: &str, registry: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn basic(user: &str, password: &str) -> Credentials {
-        Credentials::Basic { user: user.to_owned(), password: password.to_owned() }
-    }
-
-    #[test]
-    fn every_form_of_the_file_is_read() {
-        let text = r#"{"auths": {
-            "example.com": {"auth": "dTpwOnc="},
-            "https://other.example:5000/v2/": {"username": "a", "password": "b"},
-            "https://index.docker.io/v1/": {"identitytoken": "t"},
-            "empty.example": {}
-        }}"#;
-        let check = |registry: &str, expected: Option<Credentials>| {
-            assert_eq!(read(text, registry), Ok(expected), "{registry}");
-        };
-        check("example.com", Some(basic("u", "p:w")));
-        check("other.example:5000", Some(basic("a", "b")));
-        check("other.example", None);
-        check("docker.io", Some(Credentials::Token("t".to_owned())));
-        check("empty.example", None);
-        check("unknown.example", None);
-    }
-
-    #[test]
-    fn what_cannot_be_used_is_said() {
-        let check = |text: &str, expected: &str| {
-            let problem = read(text, "example.com").unwrap_err();
-            assert!(problem.contains(expected), "{problem}");
-        };
-        check(r#"{"auths": {"example.com": {"auth": "!"}}}"#, "not `user:password` in base64");
-        check(r#"{"credHelpers": {"example.com": "ecr-login"}}"#, "the helper `ecr-login`");
-        check(r#"{"credsStore": "desktop"}"#, "the helper `desktop`");
-        check("no json", "expected");
-    }
-
-    #[test]
-    fn the_first_file_that_knows_the_registry_counts() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = ["missing", "one", "two"].map(|name| folder.path().join(name));
-        let auth =
-            |user: &str| format!(r#"{{"auths": {{"{user}.example": {{"username": "{user}"}}}}}}"#);
-        std::fs::write(&files[1], auth("one")).unwrap();
-        std::fs::write(&files[2], auth("two")).unwrap();
-        assert_eq!(find(&files, "two.example").ok(), Some(basic("two", "")));
-        assert_eq!(find(&files, "three.example").ok(), Some(Credentials::Anonymous));
-    }
-}
+mod tests;

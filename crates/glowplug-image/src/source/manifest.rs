@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{Compression, LayerDescriptor};
 use crate::config::ImageConfig;
@@ -12,6 +12,9 @@ use crate::digest::Digest;
 const LAYERS_MAX: usize = 512;
 /// Marks what is not an image for a platform but a statement about one.
 const ATTESTATION: &str = "vnd.docker.reference.type";
+
+/// Under which archives keep an image's name.
+const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
 
 /// A manifest of either kind.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub(super) struct ImageManifest {
 pub(super) struct PlatformEntry {
     pub(super) digest: Digest,
     pub(super) platform: Option<Platform>,
+    /// What an archive calls it.
+    pub(super) names: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -76,7 +81,7 @@ pub(super) fn choose<'a>(
         return Ok(&entry.digest);
     }
     // An index of one image needs no platform.
-    if let [PlatformEntry { digest, platform: None }] = entries {
+    if let [PlatformEntry { digest, platform: None, .. }] = entries {
         return Ok(digest);
     }
     let available = entries.iter().filter_map(|entry| entry.platform.as_ref());
@@ -127,8 +132,11 @@ fn index(manifests: Vec<WireDescriptor>) -> Vec<PlatformEntry> {
     let is_image = |entry: &WireDescriptor| {
         !entry.annotations.as_ref().is_some_and(|notes| notes.contains_key(ATTESTATION))
     };
-    let entry =
-        |entry: WireDescriptor| PlatformEntry { digest: entry.digest, platform: entry.platform };
+    let entry = |entry: WireDescriptor| {
+        let notes = entry.annotations.unwrap_or_default();
+        let names = NAMES.iter().filter_map(|name| notes.get(*name).cloned()).collect();
+        PlatformEntry { digest: entry.digest, platform: entry.platform, names }
+    };
     manifests.into_iter().filter(is_image).map(entry).collect()
 }
 
@@ -146,6 +154,11 @@ fn layer(wire: WireDescriptor) -> Result<LayerDescriptor, String> {
         compression,
         annotations: wire.annotations.unwrap_or_default(),
     })
+}
+
+/// Some writers say `null` where others leave a list out.
+pub(super) fn null_is_none<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// The part of an image's configuration that is about running it.
@@ -218,7 +231,7 @@ mod tests {
         assert_eq!(choose(&entries, &wanted("arm64")), Ok(&digest(1)));
         let available = choose(&entries, &wanted("riscv64")).unwrap_err();
         assert_eq!(available, "linux/arm64/v8, linux/amd64/v8");
-        let only = [PlatformEntry { digest: digest(9), platform: None }];
+        let only = [PlatformEntry { digest: digest(9), platform: None, names: vec![] }];
         assert_eq!(choose(&only, &wanted("riscv64")), Ok(&digest(9)));
     }
 

@@ -1,7 +1,7 @@
 //! Images made of nothing.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 
 use bytes::Bytes;
 use glowplug_image::Digest;
@@ -30,6 +30,18 @@ impl Blob {
     pub(crate) fn new(kind: &'static str, bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self { kind, digest: Digest::of(&bytes), size: bytes.len(), bytes }
+    }
+
+    /// Of the plain archive; a layer that is damaged on purpose has any.
+    fn diff_id(&self) -> Digest {
+        let mut plain = Vec::new();
+        let read = match self.kind.rsplit('+').next() {
+            Some("gzip") => flate2::read::GzDecoder::new(&self.bytes[..]).read_to_end(&mut plain),
+            Some("zstd") => zstd::Decoder::new(&self.bytes[..]).unwrap().read_to_end(&mut plain),
+            _ => (&self.bytes[..]).read_to_end(&mut plain),
+        };
+        drop(read);
+        Digest::of(&plain)
     }
 
     fn descriptor(&self) -> serde_json::Value {
@@ -101,11 +113,12 @@ pub(crate) fn layer_of(compression: Compression, archive: &[u8]) -> Blob {
 
 /// Lowest layer first.
 pub(crate) fn image(layers: Vec<Blob>) -> TestImage {
+    let diff_ids: Vec<_> = layers.iter().map(Blob::diff_id).collect();
     let config = json!({
         "architecture": "amd64",
         "os": "linux",
         "config": {"Cmd": ["/bin/app"], "Env": ["A=b"]},
-        "rootfs": {"type": "layers", "diff_ids": []},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let config = Blob::new(CONFIG, config.to_string());
     let descriptors: Vec<_> = layers.iter().map(Blob::descriptor).collect();
