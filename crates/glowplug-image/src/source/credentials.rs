@@ -1,6 +1,6 @@
 //! Who we are to a registry: from the files where Docker and Podman keep it, and the helpers that they name.
 
-mod helper;
+mod keeper;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ impl Lookup {
             let said = File::read(&text).map_err(|problem| invalid(file, problem))?;
             let kept = said.helper(registry).and_then(|helper| {
                 let key = if registry == DOCKER_HUB { DOCKER_HUB_KEY } else { registry };
-                helper::ask(helper, key, &self.path, self.helper_timeout)
+                keeper::ask(helper, key, &self.path, self.helper_timeout)
             });
             if let Some(kept) = kept {
                 return Ok(kept);
