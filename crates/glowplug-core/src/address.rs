@@ -9,6 +9,12 @@ pub enum RunnerAddress {
     /// Always on loopback.
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// On loopback of a network namespace that no other program is in.
+    InNamespace {
+        /// A file that names the namespace, for as long as the runner lives.
+        namespace: PathBuf,
+        port: u16,
+    },
 }
 
 impl fmt::Display for RunnerAddress {
@@ -16,6 +22,9 @@ impl fmt::Display for RunnerAddress {
         match self {
             Self::Tcp(address) => write!(f, "http://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::InNamespace { namespace, port } => {
+                write!(f, "http://localhost:{port} in the network of {}", namespace.display())
+            }
         }
     }
 }

@@ -19,7 +19,6 @@ mod connection;
 mod left_behind;
 mod pool;
 mod runner_body;
-mod stream;
 
 use std::fmt;
 use std::io;
@@ -42,12 +41,12 @@ use crate::options::ForwardOptions;
 
 use codec::HeadFault;
 pub(crate) use connection::{Connection, connect_stream};
+pub(crate) use glowplug_dial::Stream;
 use left_behind::LEFT_BEHIND_MAX;
 pub(crate) use left_behind::LeftBehind;
 use pool::Pool;
 pub use runner_body::BodyError;
 pub(crate) use runner_body::RunnerBody;
-pub(crate) use stream::Stream;
 
 /// A connection that was used this recently is taken to be open without another look.
 const TRUSTED_IDLE: Duration = Duration::from_millis(1);

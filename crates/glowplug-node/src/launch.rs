@@ -98,6 +98,7 @@ fn base(shared: &Shared, app: &App, deployed: &Deployed, start: &Start) -> Runne
         },
         gpus: allocation.gpus.clone(),
         user: app.config.user.clone().or_else(|| node.user.clone()),
+        container: None,
         grace: deployed.spec.scaling.termination_grace_period,
         orphan_timeout: if shared.ephemeral { EPHEMERAL_ORPHAN } else { node.adopt_timeout },
     }

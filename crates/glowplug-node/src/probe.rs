@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use glowplug_core::RunnerAddress;
+use glowplug_dial::Stream;
 use http::{Method, Request};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 
 use crate::apps::HealthCheck;
 
@@ -16,14 +15,8 @@ use crate::apps::HealthCheck;
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn accepts(address: &RunnerAddress) -> Result<(), String> {
-    let connect = async {
-        match address {
-            RunnerAddress::Tcp(address) => TcpStream::connect(address).await.map(drop),
-            RunnerAddress::Unix(path) => UnixStream::connect(path).await.map(drop),
-        }
-    };
-    match tokio::time::timeout(ACCEPT_TIMEOUT, connect).await {
-        Ok(Ok(())) => Ok(()),
+    match tokio::time::timeout(ACCEPT_TIMEOUT, Stream::connect(address)).await {
+        Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {} s", ACCEPT_TIMEOUT.as_secs())),
     }
@@ -31,16 +24,8 @@ pub(crate) async fn accepts(address: &RunnerAddress) -> Result<(), String> {
 
 pub(crate) async fn health(address: &RunnerAddress, check: &HealthCheck) -> Result<(), String> {
     let ask = async {
-        match address {
-            RunnerAddress::Tcp(address) => {
-                let stream = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
-                exchange(stream, check).await
-            }
-            RunnerAddress::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(|e| e.to_string())?;
-                exchange(stream, check).await
-            }
-        }
+        let stream = Stream::connect(address).await.map_err(|error| error.to_string())?;
+        exchange(stream, check).await
     };
     match tokio::time::timeout(check.timeout, ask).await {
         Ok(answer) => answer,
@@ -48,10 +33,7 @@ pub(crate) async fn health(address: &RunnerAddress, check: &HealthCheck) -> Resu
     }
 }
 
-async fn exchange<S>(stream: S, check: &HealthCheck) -> Result<(), String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn exchange(stream: Stream, check: &HealthCheck) -> Result<(), String> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;

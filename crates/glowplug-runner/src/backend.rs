@@ -13,6 +13,8 @@ use glowplug_core::{RunnerId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::container::ContainerSpec;
+
 /// The node's clock, as backends see it.
 pub type Clock = std::sync::Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -73,6 +75,8 @@ pub struct RunnerSpec {
     pub gpus: Vec<u32>,
     /// Run as this unprivileged user (name or numeric id). `None`: as the node.
     pub user: Option<String>,
+    /// Run in a container. Then program, `cwd` and user are the container's, and `user` must be `None`.
+    pub container: Option<ContainerSpec>,
     /// From SIGTERM to SIGKILL when the runner must be stopped without the node's say (node gone for good).
     pub grace: Duration,
     /// If the node vanishes and no other takes over for this long, the runner ends by itself.
@@ -82,7 +86,8 @@ pub struct RunnerSpec {
 /// How the program takes connections. Loopback only in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// A free loopback port, passed as `PORT` (and `HOST=127.0.0.1`).
+    /// A free loopback port, passed as `PORT` (and `HOST=127.0.0.1`). In a container with a network of its
+    /// own it is the container's port, on any address.
     Port,
     /// A unix socket, whose path is passed as `GLOWPLUG_SOCKET`.
     UnixSocket,

@@ -231,6 +231,7 @@ pub fn plain_spec(id: RunnerId) -> RunnerSpec {
         limits: crate::Limits::default(),
         gpus: Vec::new(),
         user: None,
+        container: None,
         grace: GRACE,
         orphan_timeout: Duration::from_mins(1),
     }

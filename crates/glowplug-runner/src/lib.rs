@@ -4,6 +4,7 @@ mod backend;
 mod cgroup;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod container;
 mod fake;
 pub mod host;
 mod probe;
@@ -15,6 +16,9 @@ pub mod shim;
 pub use backend::{
     Backend, BackendError, Clock, Exit, ExitCause, Limits, Listen, LogLine, LogStream, Notice,
     ObservedRunner, ObservedState, RunnerAddress, RunnerSpec, StopMode,
+};
+pub use container::{
+    Bind, Capabilities, ContainerSpec, ContainerUser, Network, Root, Scratch, SystemCalls, Writes,
 };
 pub use fake::{
     FAKE_LINE_BYTES_MAX, FAKE_LOG_BYTES_MAX, FakeBackend, FakeBehaviour, FakeStop, FakeWorld,

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use glowplug_dial::Stream;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use rustix::time::{
@@ -15,8 +16,6 @@ use rustix::time::{
     timerfd_settime,
 };
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 
 use crate::backend::RunnerAddress;
@@ -48,35 +47,19 @@ pub(crate) async fn until_ready(address: &RunnerAddress, health_path: Option<&st
 }
 
 async fn is_ready(address: &RunnerAddress, health_path: Option<&str>) -> bool {
-    match address {
-        RunnerAddress::Tcp(address) => {
-            match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => is_healthy(stream, health_path).await,
-                _ => false,
-            }
-        }
-        RunnerAddress::Unix(path) => {
-            match timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
-                Ok(Ok(stream)) => is_healthy(stream, health_path).await,
-                _ => false,
-            }
-        }
+    match timeout(CONNECT_TIMEOUT, Stream::connect(address)).await {
+        Ok(Ok(stream)) => is_healthy(stream, health_path).await,
+        _ => false,
     }
 }
 
-async fn is_healthy<S>(stream: S, health_path: Option<&str>) -> bool
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn is_healthy(stream: Stream, health_path: Option<&str>) -> bool {
     let Some(path) = health_path else { return true };
     matches!(timeout(HEALTH_TIMEOUT, ask(stream, path)).await, Ok(Some(status)) if status.is_success())
 }
 
 /// The status of one request. `None` if what answers does not speak HTTP.
-async fn ask<S>(stream: S, path: &str) -> Option<http::StatusCode>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn ask(stream: Stream, path: &str) -> Option<http::StatusCode> {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.ok()?;
     let request = http::Request::get(path)

@@ -12,11 +12,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{ExitCause, Limits, RunnerAddress};
 use crate::cgroup::CgroupPlan;
+use crate::container::ContainerSpec;
 use crate::proc_table::ProcessMark;
 
 /// The longest launch order (above all the environment) that a shim reads.
@@ -36,6 +38,8 @@ pub(crate) const EXIT_FILE: &str = "exit.json";
 pub(crate) const REPORTED_FILE: &str = "reported";
 /// What the shim itself says when it breaks.
 pub(crate) const SHIM_ERRORS_FILE: &str = "shim-errors";
+/// Names the network namespace of a container that has one of its own.
+pub(crate) const NETWORK_FILE: &str = "network";
 pub(crate) const LOG_FILE: &str = "log";
 /// The part of the log before [`LOG_FILE`], replaced at each rotation.
 pub(crate) const OLDER_LOG_FILE: &str = "log.older";
@@ -64,6 +68,8 @@ pub(crate) struct LaunchOrder {
     pub(crate) cwd: PathBuf,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) identity: Option<Identity>,
+    /// Then `identity` is `None`, and `cwd` and the program are the container's.
+    pub(crate) container: Option<ContainerSpec>,
     pub(crate) limits: Limits,
     pub(crate) cgroups: CgroupPlan,
     pub(crate) cgroup_name: String,
@@ -73,6 +79,14 @@ pub(crate) struct LaunchOrder {
     pub(crate) control_path: PathBuf,
     /// The directory of the program's own socket, removed at the end.
     pub(crate) socket_dir: Option<PathBuf>,
+}
+
+impl LaunchOrder {
+    /// What asks the program to end.
+    pub(crate) fn stop_signal(&self) -> Signal {
+        let wanted = self.container.as_ref().map(|container| container.stop_signal);
+        wanted.and_then(Signal::from_named_raw).unwrap_or(Signal::TERM)
+    }
 }
 
 /// The user that a program runs as.
@@ -134,6 +148,7 @@ pub(crate) struct RunnerRecord {
 enum AddressRecord {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    InNamespace { namespace: PathBuf, port: u16 },
 }
 
 /// [`PROCESSES_FILE`].

@@ -91,7 +91,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
     for note in notes {
         log.say(&note);
     }
-    let started = launch::start(&order);
+    let started = launch::start(&order, &dir);
     let mut shim = Shim {
         dir,
         order,
@@ -354,7 +354,7 @@ impl Shim {
         let kill_at = monotonic().saturating_add(grace);
         match self.stop {
             Stop::NotAsked => {
-                self.signal_group(Signal::TERM);
+                self.signal_group(self.order.stop_signal());
                 self.stop = Stop::KillAt(kill_at);
             }
             Stop::KillAt(earlier) => self.stop = Stop::KillAt(earlier.min(kill_at)),

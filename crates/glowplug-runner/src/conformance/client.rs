@@ -1,29 +1,18 @@
 //! One request to a runner.
 
 use bytes::Bytes;
+use glowplug_dial::Stream;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 
 use crate::backend::RunnerAddress;
 
 /// Status and body. `None` if nobody answers.
 pub async fn get(address: &RunnerAddress, path: &str) -> Option<(u16, String)> {
-    match address {
-        RunnerAddress::Tcp(address) => {
-            exchange(TcpStream::connect(address).await.ok()?, path).await
-        }
-        RunnerAddress::Unix(socket) => {
-            exchange(UnixStream::connect(socket).await.ok()?, path).await
-        }
-    }
+    exchange(Stream::connect(address).await.ok()?, path).await
 }
 
-async fn exchange<S>(stream: S, path: &str) -> Option<(u16, String)>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn exchange(stream: Stream, path: &str) -> Option<(u16, String)> {
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.ok()?;
     let driver = tokio::spawn(connection);

@@ -37,6 +37,8 @@ impl Listener {
         match address {
             RunnerAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
             RunnerAddress::Unix(path) => UnixListener::bind(path).map(Self::Unix),
+            // A fake has no network of its own.
+            RunnerAddress::InNamespace { .. } => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }

@@ -16,9 +16,10 @@ use tokio::process::{Child, Command};
 
 use super::{Inner, RunnerState, Slot, watch};
 use crate::backend::{BackendError, Listen, RunnerAddress, RunnerSpec};
+use crate::container::{Network, SOCKET_DIR};
 use crate::protocol::{
-    Identity, LaunchOrder, MARKER_VARIABLE, ORDER_BYTES_MAX, RECORD_FILE, RunnerRecord,
-    SHIM_ERRORS_FILE, ToShim, encode, write_file,
+    Identity, LaunchOrder, MARKER_VARIABLE, NETWORK_FILE, ORDER_BYTES_MAX, RECORD_FILE,
+    RunnerRecord, SHIM_ERRORS_FILE, ToShim, encode, write_file,
 };
 
 pub(super) const APP_SOCKET: &str = "app.sock";
@@ -70,7 +71,8 @@ impl Inner {
         let identity = spec.user.as_deref().map(super::identity::resolve).transpose();
         let identity = identity.map_err(|problem| failed(&problem))?;
         let dir = self.layout.create(spec.id).map_err(|error| failed(&error))?;
-        let address = self.address(spec, identity.as_ref()).map_err(|error| failed(&error))?;
+        let owner = identity.as_ref().map(|identity| (identity.uid, identity.gid));
+        let address = self.address(spec, owner).map_err(|error| failed(&error))?;
         let record = self.record(spec, address);
         write_file(&dir, RECORD_FILE, &record).map_err(|error| failed(&error))?;
         let order = encode(&ToShim::Launch(Box::new(self.order(spec, &record, identity))));
@@ -107,15 +109,21 @@ impl Inner {
     fn address(
         &self,
         spec: &RunnerSpec,
-        identity: Option<&Identity>,
+        owner: Option<(u32, u32)>,
     ) -> std::io::Result<RunnerAddress> {
         match spec.listen {
-            Listen::Port => self.ports.pick().map(RunnerAddress::Tcp),
+            Listen::Port => match &spec.container {
+                Some(container) if container.network == Network::None => {
+                    let namespace = self.layout.dir(spec.id).join(NETWORK_FILE);
+                    Ok(RunnerAddress::InNamespace { namespace, port: container.port })
+                }
+                _ => self.ports.pick().map(RunnerAddress::Tcp),
+            },
             Listen::UnixSocket => {
                 let dir = self.layout.socket_dir(spec.id);
                 std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
-                if let Some(identity) = identity {
-                    std::os::unix::fs::chown(&dir, Some(identity.uid), Some(identity.gid))?;
+                if let Some((uid, gid)) = owner {
+                    std::os::unix::fs::chown(&dir, Some(uid), Some(gid))?;
                 }
                 Ok(RunnerAddress::Unix(dir.join(APP_SOCKET)))
             }
@@ -135,7 +143,7 @@ impl Inner {
             cgroups: self.cgroups.dirs(&name, &spec.limits),
             control_path: self.layout.control(spec.id),
             socket_dir: match &address {
-                RunnerAddress::Tcp(_) => None,
+                RunnerAddress::Tcp(_) | RunnerAddress::InNamespace { .. } => None,
                 RunnerAddress::Unix(_) => Some(self.layout.socket_dir(spec.id)),
             },
             address,
@@ -149,10 +157,11 @@ impl Inner {
         identity: Option<Identity>,
     ) -> LaunchOrder {
         LaunchOrder {
-            argv: arguments(&spec.argv, &record.address),
+            argv: arguments(&spec.argv, &address_variable(spec, &record.address)),
             cwd: spec.cwd.clone(),
             env: environment(spec, record, identity.as_ref()),
             identity,
+            container: spec.container.clone(),
             limits: spec.limits,
             cgroups: self.cgroups.clone(),
             cgroup_name: self.layout.unique_name(spec.id),
@@ -170,17 +179,20 @@ fn prepare_error(runner: RunnerId, problem: &dyn std::fmt::Display) -> BackendEr
 }
 
 /// The variable that tells the program where to listen, and its value.
-fn address_variable(address: &RunnerAddress) -> (&'static str, String) {
+fn address_variable(spec: &RunnerSpec, address: &RunnerAddress) -> (&'static str, String) {
     match address {
         RunnerAddress::Tcp(address) => ("PORT", address.port().to_string()),
+        RunnerAddress::InNamespace { port, .. } => ("PORT", port.to_string()),
+        RunnerAddress::Unix(_) if spec.container.is_some() => {
+            ("GLOWPLUG_SOCKET", format!("{SOCKET_DIR}/{APP_SOCKET}"))
+        }
         RunnerAddress::Unix(path) => ("GLOWPLUG_SOCKET", path.display().to_string()),
     }
 }
 
-fn arguments(argv: &[String], address: &RunnerAddress) -> Vec<String> {
-    let (name, value) = address_variable(address);
+fn arguments(argv: &[String], (name, value): &(&'static str, String)) -> Vec<String> {
     let fill = |argument: &String| {
-        argument.replace(&format!("${{{name}}}"), &value).replace(&format!("${name}"), &value)
+        argument.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value)
     };
     argv.iter().map(fill).collect()
 }
@@ -191,29 +203,41 @@ fn environment(
     record: &RunnerRecord,
     identity: Option<&Identity>,
 ) -> BTreeMap<String, String> {
-    let inherited = |name: &str, default: &str| {
-        (name.to_owned(), std::env::var(name).unwrap_or_else(|_| default.to_owned()))
+    let mut env = match spec.container {
+        // Its home is found out with its user, in the container's own files.
+        Some(_) => BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned())]),
+        None => host_environment(spec, identity),
     };
-    let mut env = BTreeMap::from([
-        inherited("PATH", DEFAULT_PATH),
-        inherited("LANG", "C.UTF-8"),
-        inherited("TMPDIR", "/tmp"),
-    ]);
-    let home = match identity {
-        Some(_) => spec.cwd.clone(),
-        None => std::env::var_os("HOME").map_or_else(|| spec.cwd.clone(), PathBuf::from),
-    };
-    env.insert("HOME".to_owned(), home.display().to_string());
     env.extend(spec.env.clone());
-    let (name, value) = address_variable(&record.address);
+    let (name, value) = address_variable(spec, &record.address);
     env.insert(name.to_owned(), value);
     if spec.listen == Listen::Port {
         env.insert("HOST".to_owned(), "127.0.0.1".to_owned());
     }
-    let gpus: Vec<String> = spec.gpus.iter().map(u32::to_string).collect();
-    env.insert("CUDA_VISIBLE_DEVICES".to_owned(), gpus.join(","));
+    // In a container the devices it is given are all it can see, and they are counted anew.
+    if spec.container.is_none() || spec.gpus.is_empty() {
+        let gpus: Vec<String> = spec.gpus.iter().map(u32::to_string).collect();
+        env.insert("CUDA_VISIBLE_DEVICES".to_owned(), gpus.join(","));
+    }
     env.insert(MARKER_VARIABLE.to_owned(), record.marker.clone());
     env
+}
+
+/// Of the node's own environment, what programs of this host need.
+fn host_environment(spec: &RunnerSpec, identity: Option<&Identity>) -> BTreeMap<String, String> {
+    let inherited = |name: &str, default: &str| {
+        (name.to_owned(), std::env::var(name).unwrap_or_else(|_| default.to_owned()))
+    };
+    let home = match identity {
+        Some(_) => spec.cwd.clone(),
+        None => std::env::var_os("HOME").map_or_else(|| spec.cwd.clone(), PathBuf::from),
+    };
+    BTreeMap::from([
+        inherited("PATH", DEFAULT_PATH),
+        inherited("LANG", "C.UTF-8"),
+        inherited("TMPDIR", "/tmp"),
+        ("HOME".to_owned(), home.display().to_string()),
+    ])
 }
 
 #[cfg(test)]
@@ -223,10 +247,10 @@ mod tests {
     #[test]
     fn the_port_is_filled_in_wherever_it_is_named() {
         let argv = ["x", "--port", "$PORT", "http://h:${PORT}/", "$HOME"].map(str::to_owned);
-        let address = RunnerAddress::Tcp(([127, 0, 0, 1], 8000).into());
-        assert_eq!(arguments(&argv, &address), ["x", "--port", "8000", "http://h:8000/", "$HOME"]);
-        let address = RunnerAddress::Unix("/s/app.sock".into());
+        let port = ("PORT", "8000".to_owned());
+        assert_eq!(arguments(&argv, &port), ["x", "--port", "8000", "http://h:8000/", "$HOME"]);
+        let socket = ("GLOWPLUG_SOCKET", "/s/app.sock".to_owned());
         let argv = ["--uds", "$GLOWPLUG_SOCKET"].map(str::to_owned);
-        assert_eq!(arguments(&argv, &address), ["--uds", "/s/app.sock"]);
+        assert_eq!(arguments(&argv, &socket), ["--uds", "/s/app.sock"]);
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{Gid, OFlags, Uid};
@@ -11,7 +12,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::signals;
-use crate::protocol::{Identity, LaunchOrder};
+use crate::container::{ContainerSpec, Entrance, Network, Preparation, Sandbox};
+use crate::protocol::{Identity, LaunchOrder, NETWORK_FILE};
 
 /// A program that has been started, and what it writes.
 pub(super) struct Program {
@@ -20,25 +22,31 @@ pub(super) struct Program {
     pub(super) stderr: OwnedFd,
 }
 
-/// Starts it, or says why that is not possible, in words for the app's owner.
-pub(super) fn start(order: &LaunchOrder) -> Result<Program, String> {
+/// Starts it, or says why that is not possible, in words for the app's owner. `dir` is the runner's.
+pub(super) fn start(order: &LaunchOrder, dir: &Path) -> Result<Program, String> {
     let Some((name, arguments)) = order.argv.split_first() else {
         return Err("the command is empty".to_owned());
     };
-    let (stdout, stdout_writer) = output_pipe(order.identity.as_ref())?;
-    let (stderr, stderr_writer) = output_pipe(order.identity.as_ref())?;
+    let entrance = order.container.as_ref().map(|spec| prepare(spec, order, dir)).transpose()?;
+    let user = entrance.as_ref().map(|entrance| &entrance.sandbox().user);
+    let identity = user.map(|user| &user.identity).or(order.identity.as_ref());
+    let (stdout, stdout_writer) = output_pipe(identity)?;
+    let (stderr, stderr_writer) = output_pipe(identity)?;
     #[expect(clippy::disallowed_methods, reason = "the shim is the owner of this child")]
     let mut command = Command::new(name);
     command
         .args(arguments)
         .env_clear()
+        .envs(user.map(|user| ("HOME", &user.home)))
         .envs(&order.env)
-        .current_dir(&order.cwd)
         .stdin(Stdio::null())
         .stdout(stdout_writer)
         .stderr(stderr_writer)
         .process_group(0);
-    let restrictions = Restrictions::new(order);
+    if entrance.is_none() {
+        command.current_dir(&order.cwd);
+    }
+    let restrictions = Restrictions::new(order, entrance);
     #[expect(unsafe_code, reason = "the child must restrict itself before it becomes the program")]
     // SAFETY: `apply` makes system calls only: it allocates nothing, takes no lock, and runs no code of
     // others. The shim has one thread, so the child is a complete copy of it.
@@ -49,6 +57,24 @@ pub(super) fn start(order: &LaunchOrder) -> Result<Program, String> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| "the kernel gave the program no usable pid".to_owned())?;
     Ok(Program { pid, stdout, stderr })
+}
+
+/// Makes the container, and says where its network is.
+fn prepare(spec: &ContainerSpec, order: &LaunchOrder, dir: &Path) -> Result<Entrance, String> {
+    let preparation = Preparation {
+        spec,
+        scaffold: dir,
+        working_dir: &order.cwd,
+        socket_dir: order.socket_dir.as_deref(),
+    };
+    let sandbox = Sandbox::prepare(&preparation)?;
+    if spec.network == Network::None {
+        let init = sandbox.init().as_raw_nonzero().get();
+        glowplug_dial::namespace::name(&dir.join(NETWORK_FILE), init).map_err(|error| {
+            format!("cannot write down where the container's network is: {error}")
+        })?;
+    }
+    Entrance::new(sandbox, spec, &order.cwd)
 }
 
 /// A pipe whose reading end does not block.
@@ -68,7 +94,7 @@ fn output_pipe(identity: Option<&Identity>) -> Result<(OwnedFd, Stdio), String> 
 
 fn explain(order: &LaunchOrder, error: &io::Error) -> String {
     let program = order.argv.first().map_or("", String::as_str);
-    if !order.cwd.is_dir() {
+    if order.container.is_none() && !order.cwd.is_dir() {
         return format!("the working directory {} does not exist", order.cwd.display());
     }
     match error.kind() {
@@ -91,11 +117,12 @@ fn explain(order: &LaunchOrder, error: &io::Error) -> String {
 struct Restrictions {
     rlimits: Vec<(Resource, Rlimit)>,
     identity: Option<(Uid, Gid, Vec<Gid>)>,
+    entrance: Option<Entrance>,
     shim: Pid,
 }
 
 impl Restrictions {
-    fn new(order: &LaunchOrder) -> Self {
+    fn new(order: &LaunchOrder, entrance: Option<Entrance>) -> Self {
         let mut rlimits = vec![(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })];
         if let Some(wanted) = order.limits.open_files_max {
             rlimits.push((Resource::Nofile, lowered(Resource::Nofile, wanted)));
@@ -104,12 +131,16 @@ impl Restrictions {
             let groups = identity.groups.iter().copied().map(Gid::from_raw).collect();
             (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid), groups)
         });
-        Self { rlimits, identity, shim: rustix::process::getpid() }
+        Self { rlimits, identity, entrance, shim: rustix::process::getpid() }
     }
 
-    /// Runs in the child. The order matters: limits while it still has the right to, then the user, and the tie to the shim last because a change of user cuts it.
+    /// Runs in the child. The order matters: limits while it still has the right to, then the user, and the tie
+    /// to the shim after that, because a change of user cuts it. Last is the filter, which holds for the rest.
     fn apply(&self) -> io::Result<()> {
         signals::unblock_all();
+        if let Some(entrance) = &self.entrance {
+            entrance.join()?;
+        }
         for (resource, limit) in &self.rlimits {
             rustix::process::setrlimit(*resource, *limit)?;
         }
@@ -119,12 +150,17 @@ impl Restrictions {
             rustix::thread::set_thread_uid(*uid)?;
             rustix::thread::set_no_new_privs(true)?;
         }
+        if let Some(entrance) = &self.entrance {
+            entrance.give_up_rights()?;
+        }
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-        if rustix::process::getppid() != Some(self.shim) {
+        // A parent outside the pid namespace cannot be seen; the one inside is no shim.
+        let parent = self.entrance.is_none().then_some(self.shim);
+        if rustix::process::getppid() != parent {
             // The shim died before the tie was made.
             return Err(io::Error::from(io::ErrorKind::BrokenPipe));
         }
-        Ok(())
+        self.entrance.as_ref().map_or(Ok(()), Entrance::filter)
     }
 }
 

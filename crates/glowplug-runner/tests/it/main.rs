@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a fixture that does not come up fails its test")]
 
+mod container;
 mod fake;
 mod process;

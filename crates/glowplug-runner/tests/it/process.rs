@@ -1,7 +1,7 @@
 //! The process backend: the suite for all backends, and what only real processes can do wrong.
 
 mod ending;
-mod fixture;
+pub(crate) mod fixture;
 mod overhead;
 mod start;
 

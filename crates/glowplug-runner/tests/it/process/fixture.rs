@@ -1,42 +1,93 @@
 //! A world of processes: its own directories, and a mark by which its processes are found.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use glowplug_core::{RunnerId, Timestamp};
 use glowplug_runner::conformance::{Fixture, Program, plain_spec};
-use glowplug_runner::{Backend, LogCaps, ProcessBackend, ProcessOptions, RunnerSpec, ShimCommand};
+use glowplug_runner::{
+    Backend, Bind, ContainerSpec, LogCaps, ProcessBackend, ProcessOptions, RunnerSpec, ShimCommand,
+    Writes,
+};
 use tempfile::TempDir;
 
 /// In the environment of all programs of one fixture.
 const FIXTURE_VARIABLE: &str = "TEST_FIXTURE";
 const RUNNER_VARIABLE: &str = "TEST_RUNNER";
 
-pub(super) struct ProcessFixture {
+pub(crate) struct ProcessFixture {
     dir: TempDir,
+    kind: Kind,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    /// In a container whose image holds links to the host's system, which it is given to read, and the
+    /// test program.
+    Container,
+}
+
+/// Where the test program is in the image.
+pub(crate) const PROGRAM: &str = "/program";
+
 impl ProcessFixture {
-    pub(super) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), kind: Kind::Plain }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// A fixture whose runners are in containers.
+    pub(crate) fn of_containers() -> Self {
+        let fixture = Self { dir: tempfile::tempdir().unwrap(), kind: Kind::Container };
+        let image = fixture.image();
+        fs::create_dir(&image).unwrap();
+        for name in ["bin", "lib", "lib64", "sbin"] {
+            symlink(format!("usr/{name}"), image.join(name)).unwrap();
+        }
+        let program = env!("CARGO_BIN_EXE_glowplug-test-program");
+        if fs::hard_link(program, image.join("program")).is_err() {
+            fs::copy(program, image.join("program")).unwrap();
+        }
+        fixture
+    }
+
+    /// The files of the containers, as they are on the host.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.path().join("image")
+    }
+
+    /// A container that holds what the test program needs.
+    pub(crate) fn container(&self) -> ContainerSpec {
+        let mut container = ContainerSpec::new(vec![self.image()]);
+        container.binds.push(Bind {
+            source: "/usr".into(),
+            target: "/usr".into(),
+            writes: Writes::Refused,
+        });
+        container
+    }
+
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub(super) fn runner_dir(&self, id: RunnerId) -> PathBuf {
+    pub(crate) fn runner_dir(&self, id: RunnerId) -> PathBuf {
         self.path().join("runners").join(id.to_string())
     }
 
     /// A runner that does these things in turn.
-    pub(super) fn spec_of(&self, number: u32, words: &[&str]) -> RunnerSpec {
+    pub(crate) fn spec_of(&self, number: u32, words: &[&str]) -> RunnerSpec {
         // The process id keeps the control groups of tests that run side by side apart.
         let id = RunnerId { boot: std::process::id(), sequence: number };
         let mut spec = plain_spec(id);
         spec.argv = vec![env!("CARGO_BIN_EXE_glowplug-test-program").to_owned()];
+        if self.kind == Kind::Container {
+            spec.argv = vec![PROGRAM.to_owned()];
+            spec.cwd = "/work".into();
+            spec.container = Some(self.container());
+        }
         spec.argv.extend(words.iter().map(|word| (*word).to_owned()));
         spec.env.insert(FIXTURE_VARIABLE.to_owned(), self.path().display().to_string());
         spec.env.insert(RUNNER_VARIABLE.to_owned(), id.to_string());
@@ -44,7 +95,7 @@ impl ProcessFixture {
     }
 
     /// A backend that runs this program as its shim.
-    pub(super) fn open_with_shim(&self, program: &str) -> Arc<dyn Backend> {
+    pub(crate) fn open_with_shim(&self, program: &str) -> Arc<dyn Backend> {
         let options = ProcessOptions {
             runners_dir: self.path().join("runners"),
             socket_dir: self.path().join("sockets"),
@@ -60,7 +111,7 @@ impl ProcessFixture {
     }
 
     /// A copy of a program that every user may run.
-    pub(super) fn public_copy(&self, program: &str) -> PathBuf {
+    pub(crate) fn public_copy(&self, program: &str) -> PathBuf {
         let dir = self.path().join("public");
         fs::create_dir_all(&dir).unwrap();
         for open in [self.path(), &dir] {
@@ -74,7 +125,7 @@ impl ProcessFixture {
     }
 
     /// Pids of the processes of this runner, or of all runners of this fixture; no zombies.
-    pub(super) fn processes(&self, id: Option<RunnerId>) -> Vec<i32> {
+    pub(crate) fn processes(&self, id: Option<RunnerId>) -> Vec<i32> {
         let fixture = format!("{FIXTURE_VARIABLE}={}", self.path().display());
         let runner = id.map(|id| format!("{RUNNER_VARIABLE}={id}"));
         let has = |pid: i32, wanted: &str| {
@@ -88,7 +139,7 @@ impl ProcessFixture {
     }
 
     /// Pids of the shims of this fixture.
-    pub(super) fn shims(&self) -> Vec<i32> {
+    pub(crate) fn shims(&self) -> Vec<i32> {
         let own = self.path().as_os_str().as_encoded_bytes().to_vec();
         let is_shim = |pid: &i32| {
             let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -104,7 +155,7 @@ fn environ_has(environment: &[u8], wanted: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
 }
 
-pub(super) fn pids() -> impl Iterator<Item = i32> {
+pub(crate) fn pids() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

@@ -1,30 +1,56 @@
-//! A socket to a runner: TCP on loopback, or a unix socket.
+//! One connection to a runner, of whatever kind.
 
 use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use glowplug_core::RunnerAddress;
+use rustix::fs::{FileType, Mode, OFlags};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+use crate::namespace;
 
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Stream {
-    pub(crate) async fn connect(address: &RunnerAddress) -> io::Result<Self> {
+    pub async fn connect(address: &RunnerAddress) -> io::Result<Self> {
         match address {
             RunnerAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }
-            RunnerAddress::Unix(path) => Ok(Self::Unix(UnixStream::connect(path).await?)),
+            RunnerAddress::Unix(path) => connect_unix(path).await.map(Self::Unix),
+            RunnerAddress::InNamespace { namespace, port } => {
+                let socket = namespace::socket(namespace).await?;
+                let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
+                let stream = socket.connect((Ipv4Addr::LOCALHOST, *port).into()).await?;
+                stream.set_nodelay(true)?;
+                Ok(Self::Tcp(stream))
+            }
         }
     }
+}
+
+/// The socket's directory is the runner's own: it could have put a link there that leads to a socket of
+/// somebody else, which only the node may use. So what is there is looked at first, and then that very thing is
+/// connected to.
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::open(path, flags, Mode::empty())?;
+    let mode = rustix::fs::fstat(&found)?.st_mode;
+    if FileType::from_raw_mode(mode) != FileType::Socket {
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "it is no socket"));
+    }
+    UnixStream::connect(format!("/proc/self/fd/{}", found.as_raw_fd())).await
 }
 
 impl AsyncRead for Stream {

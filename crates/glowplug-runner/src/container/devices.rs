@@ -1,0 +1,77 @@
+//! The device nodes of a container: the few that every program may expect, and those it is given.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, mknodat};
+
+const ALWAYS: [&str; 6] =
+    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+const LINKS: [(&str, &str); 5] = [
+    ("/dev/ptmx", "pts/ptmx"),
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+];
+
+/// A node of the host, to be made anew in the container.
+#[derive(Debug)]
+pub(super) struct DeviceNode {
+    path: PathBuf,
+    kind: FileType,
+    mode: Mode,
+    uid: u32,
+    gid: u32,
+    device: u64,
+}
+
+/// The standard nodes and the wanted ones, as the host has them now.
+pub(super) fn look_up(wanted: &[PathBuf]) -> Result<Vec<DeviceNode>, String> {
+    let standard = ALWAYS.map(PathBuf::from);
+    standard.iter().chain(wanted).map(|path| look_at(path)).collect()
+}
+
+fn look_at(path: &Path) -> Result<DeviceNode, String> {
+    if !path.starts_with("/dev") {
+        return Err(format!("{} is no device: its path must begin with /dev", path.display()));
+    }
+    let found = fs::metadata(path)
+        .map_err(|error| format!("the host has no device {}: {error}", path.display()))?;
+    let kind = match found.file_type() {
+        kind if kind.is_char_device() => FileType::CharacterDevice,
+        kind if kind.is_block_device() => FileType::BlockDevice,
+        _ => return Err(format!("{} is no device of the host", path.display())),
+    };
+    Ok(DeviceNode {
+        path: path.to_owned(),
+        kind,
+        mode: Mode::from_raw_mode(found.mode() & 0o777),
+        uid: found.uid(),
+        gid: found.gid(),
+        device: found.rdev(),
+    })
+}
+
+/// Makes them in `/dev` of the root that this process is in.
+pub(super) fn make(nodes: &[DeviceNode]) -> Result<(), String> {
+    for node in nodes {
+        make_node(node)
+            .map_err(|error| format!("cannot make the device {}: {error}", node.path.display()))?;
+    }
+    for (path, target) in LINKS {
+        symlink(target, path).map_err(|error| format!("cannot make the link {path}: {error}"))?;
+    }
+    Ok(())
+}
+
+fn make_node(node: &DeviceNode) -> io::Result<()> {
+    if let Some(parent) = node.path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    mknodat(CWD, &node.path, node.kind, node.mode, node.device)?;
+    let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+    Ok(chownat(CWD, &node.path, Some(uid), Some(gid), rustix::fs::AtFlags::empty())?)
+}

@@ -1,0 +1,120 @@
+//! Pid 1 of a container: makes it, says so, and sleeps for the rest of its life.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::process::{Pid, Signal};
+use rustix::thread::UnshareFlags;
+
+use super::capabilities::Capabilities;
+use super::{
+    Network, Preparation, Report, ResolvedUser, SOCKET_DIR, files, mounts, network, passwd, unshare,
+};
+
+/// Starts pid 1 of the pid namespace that was just made. It reports through the pipe, once.
+pub(super) fn fork(preparation: &Preparation<'_>, report: OwnedFd) -> io::Result<Pid> {
+    #[expect(unsafe_code, reason = "a child that does not become another program has no safe way")]
+    // SAFETY: the shim has one thread, so the child is a complete copy of it, whose heap and locks are in
+    // order. It never returns from `run`.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        0 => run(preparation, report),
+        pid => Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(io::Error::last_os_error),
+    }
+}
+
+/// Ends the process without any clean-up that belongs to the shim it was copied from.
+struct EndsProcess;
+
+impl Drop for EndsProcess {
+    fn drop(&mut self) {
+        #[expect(unsafe_code, reason = "ending without clean-up has no safe interface")]
+        // SAFETY: nothing of this copy of the shim is needed by anyone.
+        unsafe {
+            libc::_exit(1);
+        }
+    }
+}
+
+fn run(preparation: &Preparation<'_>, report: OwnedFd) -> ! {
+    // Even a panic must not run on into the code of the shim.
+    let end = EndsProcess;
+    // Dies with the shim. If that is gone already, the report finds nobody and this ends as well.
+    let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    let made = tied
+        .map_err(|error| format!("cannot tie the container to its supervisor: {error}"))
+        .and_then(|()| make(preparation));
+    let text = serde_json::to_vec(&match made {
+        Ok(user) => Report::Prepared(user),
+        Err(problem) => Report::Failed(problem),
+    });
+    let retired = text.map_err(io::Error::from).and_then(|text| {
+        retire()?;
+        std::fs::File::from(report).write_all(&text)
+    });
+    if retired.is_ok() {
+        sleep_for_ever();
+    }
+    drop(end);
+    unreachable!("a process that has ended runs no code")
+}
+
+/// In words that need no more context.
+fn make(preparation: &Preparation<'_>) -> Result<ResolvedUser, String> {
+    let spec = preparation.spec;
+    // Not in the way of what is aimed at the shim's own group.
+    let _ = rustix::process::setsid();
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let mut flags =
+        UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
+    if spec.network == Network::None {
+        flags |= UnshareFlags::NEWNET;
+    }
+    unshare(flags).map_err(|error| format!("cannot make the container's namespaces: {error}"))?;
+    if spec.network == Network::None {
+        network::raise_loopback()
+            .map_err(|error| format!("cannot bring up the container's loopback: {error}"))?;
+    }
+    rustix::system::sethostname(spec.hostname.as_bytes())
+        .map_err(|error| format!("cannot name the container `{}`: {error}", spec.hostname))?;
+    let host_files = files::HostFiles::read(spec.network);
+    mounts::build(preparation)?;
+    host_files.write(&spec.hostname)?;
+    let user = passwd::resolve(&spec.user)?;
+    files::make_working_dir(preparation.working_dir)?;
+    if preparation.socket_dir.is_some() {
+        files::give(Path::new(SOCKET_DIR), &user.identity)?;
+    }
+    mounts::seal(spec)?;
+    Ok(user)
+}
+
+/// Gives up all that this process does not need to sleep, so that there is nothing to take over.
+fn retire() -> io::Result<()> {
+    let _ = rustix::thread::set_name(c"init");
+    #[expect(unsafe_code, reason = "these have no safe interface")]
+    // SAFETY: SIG_IGN installs no code. With SIGCHLD ignored the kernel reaps every child by itself. The
+    // last call takes no pointers.
+    unsafe {
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        // Not to be read or traced by the program, whose user may be the same.
+        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+    }
+    Capabilities::NONE.bound()?;
+    Capabilities::NONE.hold()?;
+    rustix::thread::set_no_new_privs(true)?;
+    Ok(())
+}
+
+/// Without a single open file: the runner's lock, above all, is not this process's to hold.
+fn sleep_for_ever() -> ! {
+    #[expect(unsafe_code, reason = "these have no safe interface")]
+    // SAFETY: nothing in this process uses a descriptor from here on.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0);
+        loop {
+            libc::pause();
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The root of a container and what is mounted in it.
+//!
+//! The order is what keeps an image from leading a mount astray: parts of the host are taken as
+//! descriptors first, then the root is changed and the host's tree let go, and only then is anything put
+//! at a path, which by then can name nothing but the container's own files.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
+    mount_change, mount_remount, unmount,
+};
+
+use super::devices::{self, DeviceNode};
+use super::spec::{Bind, ContainerSpec, Writes};
+use super::tree::{Reach, Tree, limit};
+use super::{Preparation, SOCKET_DIR};
+
+/// What the kernel takes as the options of a mount, the closing zero counted.
+const OPTIONS_BYTES_MAX: usize = 4_096;
+/// The files that a container's own writes may be spread over, for each MiB that they may take.
+const FILES_PER_MEBIBYTE: u64 = 256;
+const FILES_MIN: u64 = 4_096;
+
+/// Of `/proc` and `/sys`: what tells of, or reaches into, the host.
+const MASKED: [&str; 13] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/kernel/debug",
+];
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Makes the root of the container the root of this process, with everything in it.
+pub(super) fn build(preparation: &Preparation<'_>) -> Result<(), String> {
+    let spec = preparation.spec;
+    let propagation = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", propagation).map_err(|error| cannot("part from the host's mounts", error))?;
+    let binds = take_binds(preparation)?;
+    let nodes = devices::look_up(&spec.devices)?;
+    enter_root(spec, preparation.scaffold)?;
+
+    let inert = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    place("proc", "/proc", inert, None)?;
+    place("sysfs", "/sys", inert | MountFlags::RDONLY, None)?;
+    make_dev(spec, &nodes)?;
+    for scratch in &spec.scratch {
+        check_target(&scratch.target)?;
+        let options =
+            format!("mode=1777,size={},nr_inodes={}", scratch.bytes, files(scratch.bytes));
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        place("tmpfs", &scratch.target, flags, Some(&options))?;
+    }
+    for (tree, bind) in &binds {
+        make_place(&bind.target, tree.is_dir).map_err(|error| failed(&bind.target, error))?;
+        tree.attach(&bind.target).map_err(|error| failed(&bind.target, error))?;
+    }
+    hide_host()
+}
+
+/// The last act: whatever had to be made in the root is made.
+pub(super) fn seal(spec: &ContainerSpec) -> Result<(), String> {
+    if spec.root.writes == Writes::Refused {
+        let sealed = rustix::fs::open(
+            "/",
+            rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        );
+        let sealed = sealed
+            .map_err(io::Error::from)
+            .and_then(|root| limit(root.as_fd(), libc::MOUNT_ATTR_RDONLY, Reach::This));
+        sealed.map_err(|error| cannot("make the container's root read-only", error))?;
+    }
+    Ok(())
+}
+
+fn take_binds(preparation: &Preparation<'_>) -> Result<Vec<(Tree, Bind)>, String> {
+    let socket = preparation.socket_dir.map(|dir| Bind {
+        source: dir.to_owned(),
+        target: SOCKET_DIR.into(),
+        writes: Writes::Kept,
+    });
+    let take = |bind: &Bind| {
+        check_target(&bind.target)?;
+        let tree = Tree::copy(&bind.source, bind.writes).map_err(|error| {
+            format!("cannot give the container {}: {error}", bind.source.display())
+        })?;
+        Ok((tree, bind.clone()))
+    };
+    preparation.spec.binds.iter().chain(&socket).map(take).collect()
+}
+
+/// The layers with an empty layer in memory on top become `/`; the host's tree is let go.
+fn enter_root(spec: &ContainerSpec, scaffold: &Path) -> Result<(), String> {
+    let bytes = spec.root.writable_bytes;
+    let options = format!("mode=0755,size={bytes},nr_inodes={}", files(bytes));
+    place("tmpfs", scaffold, MountFlags::NOSUID | MountFlags::NODEV, Some(&options))?;
+    let (upper, work) = (scaffold.join("upper"), scaffold.join("work"));
+    let root = scaffold.join("root");
+    for dir in [&upper, &work, &root] {
+        std::fs::create_dir(dir).map_err(|error| failed(dir, error))?;
+    }
+    let options = overlay_options(spec, &upper, &work)?;
+    mount("overlay", &root, "overlay", MountFlags::NODEV | MountFlags::NOSUID, &*options)
+        .map_err(|error| cannot("put the image's layers together", error))?;
+    let enter = || {
+        rustix::process::chdir(&root)?;
+        // The old root is put on top of the new one and taken off there, so it needs no place of its own.
+        rustix::process::pivot_root(".", ".")?;
+        unmount(".", UnmountFlags::DETACH)?;
+        rustix::process::chdir("/")
+    };
+    enter().map_err(|error| cannot("make the image's files the container's root", error))
+}
+
+fn overlay_options(spec: &ContainerSpec, upper: &Path, work: &Path) -> Result<CString, String> {
+    let mut options = b"metacopy=on,redirect_dir=on,lowerdir=".to_vec();
+    for (index, dir) in spec.root.lower.iter().enumerate() {
+        options.extend_from_slice(if index == 0 { b"" } else { b":" });
+        push_escaped(&mut options, dir);
+    }
+    for dir in &spec.root.data {
+        options.extend_from_slice(b"::");
+        push_escaped(&mut options, dir);
+    }
+    for (name, dir) in [(&b",upperdir="[..], upper), (b",workdir=", work)] {
+        options.extend_from_slice(name);
+        push_escaped(&mut options, dir);
+    }
+    if options.len() >= OPTIONS_BYTES_MAX {
+        return Err(format!(
+            "the paths of the container's {} layers are longer than the {OPTIONS_BYTES_MAX} bytes that a \
+             mount takes",
+            spec.root.lower.len()
+        ));
+    }
+    CString::new(options).map_err(|_| "a layer's path holds a zero byte".to_owned())
+}
+
+/// Colons and commas part directories and options.
+fn push_escaped(options: &mut Vec<u8>, path: &Path) {
+    for byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b'\\' | b':' | b',') {
+            options.push(b'\\');
+        }
+        options.push(*byte);
+    }
+}
+
+fn make_dev(spec: &ContainerSpec, nodes: &[DeviceNode]) -> Result<(), String> {
+    let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
+    place("tmpfs", "/dev", quiet, Some("mode=0755,size=65536"))?;
+    place("devpts", "/dev/pts", quiet, Some("newinstance,ptmxmode=0666,mode=0620,gid=5"))?;
+    let bytes = spec.shared_memory_bytes;
+    let options = format!("mode=1777,size={bytes},nr_inodes={}", files(bytes));
+    place("tmpfs", "/dev/shm", quiet | MountFlags::NODEV, Some(&options))?;
+    place("mqueue", "/dev/mqueue", quiet | MountFlags::NODEV, None)?;
+    devices::make(nodes)
+}
+
+/// After all binds, so that none of them uncovers anything.
+fn hide_host() -> Result<(), String> {
+    for path in MASKED.map(Path::new) {
+        let Ok(found) = std::fs::symlink_metadata(path) else { continue };
+        let hidden = if found.is_dir() {
+            mount("tmpfs", path, "tmpfs", MountFlags::RDONLY, c"size=4096,nr_inodes=2")
+        } else {
+            mount_bind("/dev/null", path)
+        };
+        hidden.map_err(|error| failed(path, error))?;
+    }
+    let flags = MountFlags::BIND
+        | MountFlags::RDONLY
+        | MountFlags::NOSUID
+        | MountFlags::NODEV
+        | MountFlags::NOEXEC;
+    for path in READ_ONLY.map(Path::new).into_iter().filter(|path| path.exists()) {
+        mount_bind_recursive(path, path)
+            .and_then(|()| mount_remount(path, flags, c""))
+            .map_err(|error| failed(path, error))?;
+    }
+    Ok(())
+}
+
+fn place(
+    kind: &str,
+    target: impl AsRef<Path>,
+    flags: MountFlags,
+    options: Option<&str>,
+) -> Result<(), String> {
+    let target = target.as_ref();
+    let options = options.map(|text| CString::new(text).expect("options hold no zero byte"));
+    let placed = make_place(target, true).and_then(|()| {
+        // An image with a link here would have the container's own files appear somewhere else.
+        if !std::fs::symlink_metadata(target)?.is_dir() {
+            return Err(io::Error::other("the image has no directory there but something else"));
+        }
+        Ok(mount(kind, target, kind, flags, options.as_deref())?)
+    });
+    placed.map_err(|error| failed(target, error))
+}
+
+/// Makes what a mount is put on, unless the image has it.
+fn make_place(target: &Path, is_dir: bool) -> io::Result<()> {
+    if is_dir {
+        return make_dirs(target);
+    }
+    if let Some(parent) = target.parent() {
+        make_dirs(parent)?;
+    }
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).open(target);
+    match made {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn make_dirs(target: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(target)
+}
+
+/// The kernel's own file systems are nobody else's to cover.
+fn check_target(target: &Path) -> Result<(), String> {
+    let is_plain = target.is_absolute()
+        && target.components().count() > 1
+        && target
+            .components()
+            .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if is_plain && !target.starts_with("/proc") && !target.starts_with("/sys") {
+        return Ok(());
+    }
+    Err(format!(
+        "nothing can be mounted at {}: give a full path outside of /proc and /sys",
+        target.display()
+    ))
+}
+
+fn files(bytes: u64) -> u64 {
+    (bytes >> 20).saturating_mul(FILES_PER_MEBIBYTE).max(FILES_MIN)
+}
+
+fn cannot(what: &str, error: impl Into<io::Error>) -> String {
+    format!("cannot {what}: {}", error.into())
+}
+
+fn failed(path: &Path, error: impl Into<io::Error>) -> String {
+    format!("cannot prepare {} in the container: {}", path.display(), error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_with_odd_names_stay_one_layer_each() {
+        let mut spec = ContainerSpec::new(vec!["/a:b".into(), "/c,d".into()]);
+        spec.root.data = vec!["/e\\f".into()];
+        let options = overlay_options(&spec, Path::new("/u"), Path::new("/w")).unwrap();
+        assert_eq!(
+            options.to_str().unwrap(),
+            "metacopy=on,redirect_dir=on,lowerdir=/a\\:b:/c\\,d::/e\\\\f,upperdir=/u,workdir=/w"
+        );
+        let many = ContainerSpec::new(vec!["/x".repeat(99).into(); 99]);
+        assert!(overlay_options(&many, Path::new("/u"), Path::new("/w")).is_err());
+    }
+
+    #[test]
+    fn mounts_stay_out_of_what_is_the_kernels() {
+        for (target, allowed) in [
+            ("/models", true),
+            ("/var/run/x", true),
+            ("/", false),
+            ("models", false),
+            ("/proc/sys", false),
+            ("/sys", false),
+            ("/a/../proc", false),
+        ] {
+            assert_eq!(check_target(Path::new(target)).is_ok(), allowed, "{target}");
+        }
+    }
+}
