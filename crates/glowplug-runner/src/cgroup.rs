@@ -185,6 +185,8 @@ pub(crate) struct RunnerGroups {
     dirs: Vec<PathBuf>,
     /// Open `cgroup.procs` files.
     entrances: Vec<OwnedFd>,
+    /// Open `tasks` files, which only version 1 has.
+    doors: Vec<OwnedFd>,
     memory: Option<PathBuf>,
 }
 
@@ -197,6 +199,7 @@ impl RunnerGroups {
             match make(&dir) {
                 Ok(entrance) => {
                     groups.entrances.push(entrance);
+                    groups.doors.extend(open_to_write(&dir.join("tasks")).ok());
                     groups.dirs.push(dir);
                 }
                 Err(error) => notes.push(format!("cannot make group {}: {error}", dir.display())),
@@ -218,11 +221,17 @@ impl RunnerGroups {
         (groups, notes)
     }
 
-    /// Moves a program that has just been started into the groups, with what it has started since.
+    /// Doors through which a process can [`go_through`] by itself.
+    pub(crate) fn doors(&self) -> io::Result<Vec<OwnedFd>> {
+        self.doors.iter().map(OwnedFd::try_clone).collect()
+    }
+
+    /// Moves a program that has just been started into the groups that it has not gone into by itself, with
+    /// what it has started since.
     ///
-    /// Moving a process takes the kernel about 10 ms per group (it waits for every processor to pass a
-    /// quiet point), which is longer than many a start. So the program does not wait for it: it runs while
-    /// it is moved, and its limits hold from then on. `family` tells the processes that belong to it now.
+    /// Moving another process takes the kernel about 10 ms (it waits for every processor to pass a quiet
+    /// point), which is longer than many a start. So the program does not wait for it: it runs while it is
+    /// moved, and its limits hold from then on. `family` tells the processes that belong to it now.
     pub(crate) fn gather(&self, family: impl Fn() -> Vec<i32>) {
         for (dir, entrance) in self.dirs.iter().zip(&self.entrances) {
             for _ in 0..GATHER_ROUNDS_MAX {
@@ -260,6 +269,21 @@ impl RunnerGroups {
     }
 }
 
+/// Moves this process, which must have one thread, into groups of version 1. Makes system calls only.
+///
+/// A thread that moves itself, unlike one that is moved, keeps nobody waiting: this takes microseconds, and a
+/// program that goes in before it starts is limited from its first instruction on.
+pub(crate) fn go_through(doors: &[OwnedFd]) {
+    for door in doors {
+        // Whoever stays outside is moved later.
+        let _ = rustix::io::write(door, b"0");
+    }
+}
+
+fn open_to_write(file: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 fn make(dir: &Path) -> io::Result<OwnedFd> {
     match fs::create_dir(dir) {
         // Left by a runner of the same id: its counters must not be taken for this one's.
@@ -270,8 +294,7 @@ fn make(dir: &Path) -> io::Result<OwnedFd> {
         }
         other => other?,
     }
-    let procs = dir.join("cgroup.procs");
-    Ok(rustix::fs::open(procs, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
+    open_to_write(&dir.join("cgroup.procs"))
 }
 
 fn set_limit(dir: &Path, is_unified: bool, controller: &str, limit: u64) -> io::Result<()> {

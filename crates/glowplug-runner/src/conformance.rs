@@ -34,6 +34,11 @@ pub const GRACE: Duration = Duration::from_secs(5);
 
 /// A backend under test, in a world of its own.
 pub trait Fixture: Send + Sync {
+    /// Why this host cannot run the suite, if so.
+    fn why_not(&self) -> Option<String> {
+        None
+    }
+
     /// A backend on this world. Dropping it and opening another is a restart of the node.
     fn open(&self) -> Arc<dyn Backend>;
 
@@ -272,6 +277,10 @@ macro_rules! conformance_tests {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 let fixture = $fixture;
+                if let Some(why) = $crate::conformance::Fixture::why_not(&fixture) {
+                    println!("skipped: {why}");
+                    return;
+                }
                 $crate::conformance::$name(&fixture).await;
                 $crate::conformance::leaves_nothing(&fixture).await;
             }

@@ -77,6 +77,8 @@ pub(crate) struct Preparation<'a> {
     pub(crate) working_dir: &'a Path,
     /// On the host; becomes [`SOCKET_DIR`].
     pub(crate) socket_dir: Option<&'a Path>,
+    /// Of the runner's control groups.
+    pub(crate) doors: &'a [OwnedFd],
 }
 
 impl Sandbox {

@@ -2,6 +2,7 @@
 //!
 //! Everything is looked up once, on request; nothing here is cached or watched.
 
+mod containers;
 mod facts;
 mod gpus;
 
@@ -10,6 +11,7 @@ use std::path::Path;
 
 use glowplug_core::resources::{Capacity, Gpu};
 
+pub use self::containers::containers;
 pub use self::facts::{FactStatus, HostFact, facts};
 pub use self::gpus::{Gpus, find_gpus};
 use crate::cgroup::{CgroupPlan, parse_hierarchies};

@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -96,6 +96,8 @@ struct Inner {
     layout: Layout,
     cgroups: CgroupPlan,
     ports: Ports,
+    /// Whether this host can, looked up when the first is wanted.
+    containers: OnceLock<Result<(), String>>,
     runners: Mutex<HashMap<RunnerId, Slot>>,
     notices: mpsc::Sender<Notice>,
     /// Cancelled when the backend is dropped: watchers let go of their runners.
@@ -176,6 +178,7 @@ impl ProcessBackend {
             options,
             cgroups: CgroupPlan::discover(),
             ports: Ports::new(),
+            containers: OnceLock::new(),
             runners: Mutex::default(),
             notices: sender,
             detach: CancellationToken::new(),

@@ -91,7 +91,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
     for note in notes {
         log.say(&note);
     }
-    let started = launch::start(&order, &dir);
+    let started = launch::start(&order, &dir, &groups);
     let mut shim = Shim {
         dir,
         order,

@@ -3,7 +3,8 @@
 use std::io;
 
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
+    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set,
+    set_capabilities,
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,9 +61,10 @@ impl Capabilities {
         Ok(())
     }
 
-    /// Makes this the set that the process has now. Makes system calls only.
+    /// Makes this the set that the process has now, as far as it has it. Makes system calls only.
     pub(super) fn hold(self) -> io::Result<()> {
-        let set = CapabilitySet::from_bits_retain(self.0);
+        let permitted = capabilities(None)?.permitted;
+        let set = CapabilitySet::from_bits_retain(self.0).intersection(permitted);
         let sets =
             CapabilitySets { effective: set, permitted: set, inheritable: CapabilitySet::empty() };
         Ok(set_capabilities(None, sets)?)

@@ -11,6 +11,7 @@ use super::capabilities::Capabilities;
 use super::{
     Network, Preparation, Report, ResolvedUser, SOCKET_DIR, files, mounts, network, passwd, unshare,
 };
+use crate::cgroup::go_through;
 
 /// Starts pid 1 of the pid namespace that was just made. It reports through the pipe, once.
 pub(super) fn fork(preparation: &Preparation<'_>, report: OwnedFd) -> io::Result<Pid> {
@@ -63,6 +64,7 @@ fn run(preparation: &Preparation<'_>, report: OwnedFd) -> ! {
 /// In words that need no more context.
 fn make(preparation: &Preparation<'_>) -> Result<ResolvedUser, String> {
     let spec = preparation.spec;
+    go_through(preparation.doors);
     // Not in the way of what is aimed at the shim's own group.
     let _ = rustix::process::setsid();
     rustix::process::umask(rustix::fs::Mode::empty());

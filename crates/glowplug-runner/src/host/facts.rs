@@ -25,11 +25,11 @@ pub struct HostFact {
 }
 
 impl HostFact {
-    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn ok(name: &'static str, detail: impl Into<String>) -> Self {
         Self { name, status: FactStatus::Ok, detail: detail.into(), remedy: None }
     }
 
-    fn lacking(
+    pub(super) fn lacking(
         name: &'static str,
         status: FactStatus,
         detail: impl Into<String>,
@@ -44,7 +44,13 @@ pub fn facts(gpus: &Gpus) -> Vec<HostFact> {
     let plan = CgroupPlan::discover();
     let mut facts = vec![cpu(), memory(), gpu(gpus)];
     facts.extend(CONTROLLERS.map(|controller| limit(&plan, controller)));
-    facts.extend([containment(&plan), users(), user_namespaces(), pidfds()]);
+    facts.extend([
+        containment(&plan),
+        users(),
+        super::containers::fact(),
+        user_namespaces(),
+        pidfds(),
+    ]);
     facts
 }
 
@@ -186,7 +192,7 @@ mod tests {
     #[test]
     fn whatever_is_lacking_has_a_remedy() {
         let facts = facts(&find_gpus());
-        assert!(facts.len() >= 9, "{facts:?}");
+        assert!(facts.len() >= 10, "{facts:?}");
         for fact in facts {
             assert_eq!(fact.status == FactStatus::Ok, fact.remedy.is_none(), "{fact:?}");
             assert!(!fact.detail.is_empty(), "{fact:?}");

@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 
 use super::{Inner, RunnerState, Slot, watch};
 use crate::backend::{BackendError, Listen, RunnerAddress, RunnerSpec};
-use crate::container::{Network, SOCKET_DIR};
+use crate::container::{ContainerSpec, Network, SOCKET_DIR};
 use crate::protocol::{
     Identity, LaunchOrder, MARKER_VARIABLE, NETWORK_FILE, ORDER_BYTES_MAX, RECORD_FILE,
     RunnerRecord, SHIM_ERRORS_FILE, ToShim, encode, write_file,
@@ -68,6 +68,9 @@ impl Inner {
 
     fn try_launch(&self, spec: &RunnerSpec, lock: &OwnedFd) -> Result<Launched, BackendError> {
         let failed = |problem: &dyn std::fmt::Display| prepare_error(spec.id, problem);
+        if let Some(container) = &spec.container {
+            self.check_container(spec, container).map_err(|problem| failed(&problem))?;
+        }
         let identity = spec.user.as_deref().map(super::identity::resolve).transpose();
         let identity = identity.map_err(|problem| failed(&problem))?;
         let dir = self.layout.create(spec.id).map_err(|error| failed(&error))?;
@@ -94,6 +97,10 @@ impl Inner {
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::from(lock))
             .stderr(errors);
+        if spec.container.is_some() {
+            // The first process of a container is a copy of the shim: nothing of the node's is to be in it.
+            command.env_clear();
+        }
         let shim = command.spawn().map_err(|error| {
             failed(&format!("{} cannot be run: {error}", self.options.shim.program.display()))
         })?;
@@ -104,6 +111,18 @@ impl Inner {
             tracing::warn!(runner = %spec.id, %error, "the shim does not take its order");
         }
         Ok(Launched { record, control, shim })
+    }
+
+    fn check_container(&self, spec: &RunnerSpec, container: &ContainerSpec) -> Result<(), String> {
+        let possible = self.containers.get_or_init(crate::host::containers);
+        possible.clone().map_err(|problem| format!("containers cannot run here: {problem}"))?;
+        if container.root.lower.is_empty() {
+            return Err("its container has no files: name at least one directory".to_owned());
+        }
+        match &spec.user {
+            Some(user) => Err(format!("user `{user}` is the host's: name the container's own")),
+            None => Ok(()),
+        }
     }
 
     fn address(

@@ -12,6 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::signals;
+use crate::cgroup::{RunnerGroups, go_through};
 use crate::container::{ContainerSpec, Entrance, Network, Preparation, Sandbox};
 use crate::protocol::{Identity, LaunchOrder, NETWORK_FILE};
 
@@ -23,11 +24,17 @@ pub(super) struct Program {
 }
 
 /// Starts it, or says why that is not possible, in words for the app's owner. `dir` is the runner's.
-pub(super) fn start(order: &LaunchOrder, dir: &Path) -> Result<Program, String> {
+pub(super) fn start(
+    order: &LaunchOrder,
+    dir: &Path,
+    groups: &RunnerGroups,
+) -> Result<Program, String> {
     let Some((name, arguments)) = order.argv.split_first() else {
         return Err("the command is empty".to_owned());
     };
-    let entrance = order.container.as_ref().map(|spec| prepare(spec, order, dir)).transpose()?;
+    let doors = groups.doors().map_err(|error| format!("cannot keep its groups open: {error}"))?;
+    let container = order.container.as_ref();
+    let entrance = container.map(|spec| prepare(spec, order, dir, &doors)).transpose()?;
     let user = entrance.as_ref().map(|entrance| &entrance.sandbox().user);
     let identity = user.map(|user| &user.identity).or(order.identity.as_ref());
     let (stdout, stdout_writer) = output_pipe(identity)?;
@@ -46,7 +53,7 @@ pub(super) fn start(order: &LaunchOrder, dir: &Path) -> Result<Program, String> 
     if entrance.is_none() {
         command.current_dir(&order.cwd);
     }
-    let restrictions = Restrictions::new(order, entrance);
+    let restrictions = Restrictions::new(order, entrance, doors);
     #[expect(unsafe_code, reason = "the child must restrict itself before it becomes the program")]
     // SAFETY: `apply` makes system calls only: it allocates nothing, takes no lock, and runs no code of
     // others. The shim has one thread, so the child is a complete copy of it.
@@ -60,12 +67,18 @@ pub(super) fn start(order: &LaunchOrder, dir: &Path) -> Result<Program, String> 
 }
 
 /// Makes the container, and says where its network is.
-fn prepare(spec: &ContainerSpec, order: &LaunchOrder, dir: &Path) -> Result<Entrance, String> {
+fn prepare(
+    spec: &ContainerSpec,
+    order: &LaunchOrder,
+    dir: &Path,
+    doors: &[OwnedFd],
+) -> Result<Entrance, String> {
     let preparation = Preparation {
         spec,
         scaffold: dir,
         working_dir: &order.cwd,
         socket_dir: order.socket_dir.as_deref(),
+        doors,
     };
     let sandbox = Sandbox::prepare(&preparation)?;
     if spec.network == Network::None {
@@ -118,11 +131,12 @@ struct Restrictions {
     rlimits: Vec<(Resource, Rlimit)>,
     identity: Option<(Uid, Gid, Vec<Gid>)>,
     entrance: Option<Entrance>,
+    doors: Vec<OwnedFd>,
     shim: Pid,
 }
 
 impl Restrictions {
-    fn new(order: &LaunchOrder, entrance: Option<Entrance>) -> Self {
+    fn new(order: &LaunchOrder, entrance: Option<Entrance>, doors: Vec<OwnedFd>) -> Self {
         let mut rlimits = vec![(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })];
         if let Some(wanted) = order.limits.open_files_max {
             rlimits.push((Resource::Nofile, lowered(Resource::Nofile, wanted)));
@@ -131,13 +145,14 @@ impl Restrictions {
             let groups = identity.groups.iter().copied().map(Gid::from_raw).collect();
             (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid), groups)
         });
-        Self { rlimits, identity, entrance, shim: rustix::process::getpid() }
+        Self { rlimits, identity, entrance, doors, shim: rustix::process::getpid() }
     }
 
     /// Runs in the child. The order matters: limits while it still has the right to, then the user, and the tie
     /// to the shim after that, because a change of user cuts it. Last is the filter, which holds for the rest.
     fn apply(&self) -> io::Result<()> {
         signals::unblock_all();
+        go_through(&self.doors);
         if let Some(entrance) = &self.entrance {
             entrance.join()?;
         }

@@ -1,5 +1,10 @@
 //! Runners in containers: the suite for all backends, and what containers must withstand.
 
+mod escape;
+mod limits;
+mod overhead;
+mod world;
+
 use crate::process::fixture::ProcessFixture;
 
 mod conformance {

@@ -53,6 +53,18 @@ impl ProcessFixture {
         fixture
     }
 
+    /// The same, for tests that are skipped where no container can be made.
+    #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+    pub(crate) fn of_containers_if_possible() -> Option<Self> {
+        match glowplug_runner::host::containers() {
+            Ok(()) => Some(Self::of_containers()),
+            Err(why) => {
+                println!("skipped: {why}");
+                None
+            }
+        }
+    }
+
     /// The files of the containers, as they are on the host.
     pub(crate) fn image(&self) -> PathBuf {
         self.path().join("image")
@@ -190,6 +202,13 @@ fn groups(dir: &Path, depth: usize, found: &mut Vec<String>) {
 }
 
 impl Fixture for ProcessFixture {
+    fn why_not(&self) -> Option<String> {
+        match self.kind {
+            Kind::Plain => None,
+            Kind::Container => glowplug_runner::host::containers().err(),
+        }
+    }
+
     fn open(&self) -> Arc<dyn Backend> {
         self.open_with_shim(env!("CARGO_BIN_EXE_glowplug-shim"))
     }

@@ -1,0 +1,164 @@
+//! What a program finds in its container, and what is said when it cannot start.
+
+use glowplug_runner::conformance::{Fixture, Node, Program, get, leaves_nothing};
+use glowplug_runner::{
+    BackendError, Bind, ContainerUser, ExitCause, Listen, Network, RunnerAddress, StopMode, Writes,
+};
+
+use crate::process::fixture::ProcessFixture;
+
+#[tokio::test]
+async fn the_user_is_the_containers_own() {
+    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+    let etc = fixture.image().join("etc");
+    std::fs::create_dir(&etc).unwrap();
+    std::fs::write(etc.join("passwd"), "ml:x:4321:4322::/home/ml:/bin/sh\n").unwrap();
+    std::fs::write(etc.join("group"), "ml:x:4322:\nvideo:x:44:ml\n").unwrap();
+    let mut node = Node::start(&fixture);
+    let users = [
+        ("ml", "4321", "4322", "44 4322", "/home/ml"),
+        ("4321:44", "4321", "44", "44", "/home/ml"),
+        ("9999", "9999", "0", "0", "/"),
+    ];
+    for (number, (name, uid, gid, groups, home)) in (1..).zip(users) {
+        let mut spec = fixture.spec(number, Program::Serves);
+        spec.listen = if number == 2 { Listen::UnixSocket } else { Listen::Port };
+        spec.container.as_mut().unwrap().user = ContainerUser::Named(name.to_owned());
+        let address = node.bring_up(&spec).await;
+        let (_, status) = get(&address, "/status").await.unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(field("Uid:"), [uid; 4]);
+        assert_eq!(field("Gid:"), [gid; 4]);
+        assert_eq!(field("Groups:").join(" "), groups);
+        assert_eq!(field("CapEff:"), ["0000000000000000"]);
+        assert_eq!(field("NoNewPrivs:"), ["1"]);
+        assert_eq!(field("Seccomp:"), ["2"]);
+        let (_, environment) = get(&address, "/env").await.unwrap();
+        assert!(environment.lines().any(|line| line == format!("HOME={home}")), "{environment}");
+        node.clear(spec.id).await;
+    }
+    leaves_nothing(&fixture).await;
+}
+
+#[tokio::test]
+async fn two_containers_listen_on_the_same_port() {
+    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+    let mut node = Node::start(&fixture);
+    for number in 1..=2 {
+        let spec = fixture.spec(number, Program::Serves);
+        let address = node.bring_up(&spec).await;
+        assert!(matches!(address, RunnerAddress::InNamespace { port: 8080, .. }), "{address}");
+        assert_eq!(get(&address, "/x").await.unwrap().0, 200);
+    }
+    for sequence in 1..=2 {
+        node.clear(fixture.spec(sequence, Program::Serves).id).await;
+    }
+    leaves_nothing(&fixture).await;
+}
+
+#[tokio::test]
+async fn the_hosts_network_is_the_hosts() {
+    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+    let mut node = Node::start(&fixture);
+    let mut spec = fixture.spec(1, Program::Serves);
+    spec.container.as_mut().unwrap().network = Network::Host;
+    let address = node.bring_up(&spec).await;
+    assert!(matches!(address, RunnerAddress::Tcp(_)), "{address}");
+    node.clear(spec.id).await;
+    leaves_nothing(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_link_in_place_of_the_socket_is_not_followed() {
+    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+    let mut node = Node::start(&fixture);
+    let mut spec = fixture.spec(1, Program::Serves);
+    spec.listen = Listen::UnixSocket;
+    let address = node.bring_up(&spec).await;
+    let RunnerAddress::Unix(path) = &address else { panic!("{address}") };
+    let elsewhere = path.with_file_name("elsewhere");
+    std::fs::rename(path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, path).unwrap();
+    assert_eq!(get(&address, "/x").await, None);
+    node.clear(spec.id).await;
+    leaves_nothing(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_killed_supervisor_takes_the_container_along() {
+    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+    let mut node = Node::start(&fixture);
+    let spec = fixture.spec_of(1, &["daemonise", "serve"]);
+    node.bring_up(&spec).await;
+    // The supervisor comes first: the container's first process is its child.
+    let shim = rustix::process::Pid::from_raw(fixture.shims()[0]).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(node.exited(spec.id).await.cause, ExitCause::Unknown);
+    node.backend.forget(spec.id).await.unwrap();
+    leaves_nothing(&fixture).await;
+}
+
+#[tokio::test]
+async fn the_image_says_how_it_is_stopped() {
+    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+    let mut node = Node::start(&fixture);
+    let mut spec = fixture.spec(1, Program::IgnoresTerm);
+    spec.container.as_mut().unwrap().stop_signal = libc::SIGINT;
+    node.bring_up(&spec).await;
+    let mode = StopMode::Graceful { grace: glowplug_runner::conformance::GRACE };
+    node.backend.stop(spec.id, mode).await.unwrap();
+    assert_eq!(node.exited(spec.id).await.cause, ExitCause::Signal(libc::SIGINT));
+    node.backend.forget(spec.id).await.unwrap();
+    leaves_nothing(&fixture).await;
+}
+
+#[tokio::test]
+async fn what_cannot_start_is_explained() {
+    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+    let mut node = Node::start(&fixture);
+    let spec = |number| fixture.spec(number, Program::Serves);
+    let (mut program, mut user, mut source) = (spec(1), spec(2), spec(3));
+    let (mut target, mut layer, mut device) = (spec(4), spec(5), spec(6));
+    program.argv = vec!["no-such-program".to_owned()];
+    user.container.as_mut().unwrap().user = ContainerUser::Named("nobody-here".to_owned());
+    let bind = |source: &str, target: &str| Bind {
+        source: source.into(),
+        target: target.into(),
+        writes: Writes::Refused,
+    };
+    source.container.as_mut().unwrap().binds.push(bind("/no/such/place", "/x"));
+    target.container.as_mut().unwrap().binds.push(bind("/usr", "/proc/x"));
+    layer.container.as_mut().unwrap().root.lower = vec!["/no/such/layer".into()];
+    device.container.as_mut().unwrap().devices = vec!["/dev/no-such-device".into()];
+    let expected = [
+        (program, "was not found"),
+        (user, "no user `nobody-here`"),
+        (source, "/no/such/place"),
+        (target, "outside of /proc"),
+        (layer, "layers together"),
+        (device, "no device /dev/no-such-device"),
+    ];
+    for (spec, words) in expected {
+        node.ensure(&spec).await;
+        match node.exited(spec.id).await.cause {
+            ExitCause::SpawnFailed(problem) => assert!(problem.contains(words), "{problem}"),
+            other => panic!("{words}: {other:?}"),
+        }
+        node.backend.forget(spec.id).await.unwrap();
+    }
+    leaves_nothing(&fixture).await;
+}
+
+#[tokio::test]
+async fn the_hosts_users_mean_nothing_in_a_container() {
+    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+    let node = Node::start(&fixture);
+    let mut spec = fixture.spec(1, Program::Serves);
+    spec.user = Some("65534".to_owned());
+    let refused = node.backend.ensure(&spec).await;
+    assert!(matches!(refused, Err(BackendError::Prepare { .. })), "{refused:?}");
+    leaves_nothing(&fixture).await;
+}
