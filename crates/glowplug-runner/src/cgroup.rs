@@ -32,6 +32,16 @@ pub(crate) struct CgroupPlan {
     pub(crate) unified: Option<Unified>,
     /// Version 1: controller and the group to make groups in.
     pub(crate) legacy: Vec<(String, PathBuf)>,
+    /// Version 1: where the devices of a group can be limited. Version 2 has no file for that.
+    pub(crate) devices: Option<PathBuf>,
+}
+
+/// What a runner's groups are to hold it to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) limits: Limits,
+    /// The devices it may use, in the kernel's words. `None`: all.
+    pub(crate) devices: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,24 +62,36 @@ impl CgroupPlan {
             } else if is_writable(&hierarchy.own) {
                 let wanted = hierarchy.controllers.iter().filter(|c| CONTROLLERS.contains(&&***c));
                 plan.legacy.extend(wanted.map(|c| (c.clone(), hierarchy.own.clone())));
+                if hierarchy.controllers.iter().any(|controller| controller == "devices") {
+                    plan.devices = Some(hierarchy.own.clone());
+                }
             }
         }
         plan
     }
 
-    /// The groups that a runner with these limits gets.
-    pub(crate) fn dirs(&self, name: &str, limits: &Limits) -> Vec<PathBuf> {
+    /// The groups that a runner with these bounds gets.
+    pub(crate) fn dirs(&self, name: &str, bounds: &Bounds) -> Vec<PathBuf> {
         let mut dirs: Vec<PathBuf> = Vec::new();
         if let Some(unified) = &self.unified {
             dirs.push(unified.base.join(name));
         }
         for (controller, base) in &self.legacy {
             let dir = base.join(name);
-            if wanted(limits, controller).is_some() && !dirs.contains(&dir) {
+            if wanted(&bounds.limits, controller).is_some() && !dirs.contains(&dir) {
                 dirs.push(dir);
             }
         }
+        if let Some(dir) = self.devices_dir(name).filter(|_| bounds.devices.is_some())
+            && !dirs.contains(&dir)
+        {
+            dirs.push(dir);
+        }
         dirs
+    }
+
+    fn devices_dir(&self, name: &str) -> Option<PathBuf> {
+        self.devices.as_ref().map(|base| base.join(name))
     }
 
     /// Where the limit of this controller goes.
@@ -192,10 +214,10 @@ pub(crate) struct RunnerGroups {
 
 impl RunnerGroups {
     /// Makes the groups and sets the limits; tells what could not be done, for the runner's log.
-    pub(crate) fn create(plan: &CgroupPlan, name: &str, limits: &Limits) -> (Self, Vec<String>) {
+    pub(crate) fn create(plan: &CgroupPlan, name: &str, bounds: &Bounds) -> (Self, Vec<String>) {
         let mut groups = Self::default();
         let mut notes = Vec::new();
-        for dir in plan.dirs(name, limits) {
+        for dir in plan.dirs(name, bounds) {
             match make(&dir) {
                 Ok(entrance) => {
                     groups.entrances.push(entrance);
@@ -206,7 +228,7 @@ impl RunnerGroups {
             }
         }
         for controller in CONTROLLERS {
-            let Some(limit) = wanted(limits, controller) else { continue };
+            let Some(limit) = wanted(&bounds.limits, controller) else { continue };
             let Some(home) = plan.home(controller) else {
                 notes.push(format!("no {controller} limit: this host has no {controller} group"));
                 continue;
@@ -217,6 +239,12 @@ impl RunnerGroups {
             } else if controller == "memory" {
                 groups.memory = Some(dir);
             }
+        }
+        // Without this controller the missing right to make nodes is what keeps devices away.
+        if let (Some(devices), Some(dir)) = (&bounds.devices, plan.devices_dir(name))
+            && let Err(error) = allow_devices(&dir, devices)
+        {
+            notes.push(format!("no limit on devices: {error}"));
         }
         (groups, notes)
     }
@@ -321,6 +349,11 @@ fn set_limit(dir: &Path, is_unified: bool, controller: &str, limit: u64) -> io::
     }
 }
 
+fn allow_devices(dir: &Path, devices: &[String]) -> io::Result<()> {
+    fs::write(dir.join("devices.deny"), "a")?;
+    devices.iter().try_for_each(|device| fs::write(dir.join("devices.allow"), device))
+}
+
 /// SIGKILL to all that is in these groups.
 pub(crate) fn kill_groups(dirs: &[PathBuf]) {
     for dir in dirs {
@@ -372,9 +405,16 @@ mod tests {
         let plan = CgroupPlan {
             unified: Some(Unified { base: "/u".into(), controllers: Vec::new() }),
             legacy: vec![("cpu".into(), "/c".into()), ("memory".into(), "/m".into())],
+            devices: Some("/d".into()),
+        };
+        let paths = |bounds: &Bounds| {
+            let dirs = plan.dirs("x", bounds);
+            dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(" ")
         };
         let limits = Limits { memory_bytes: Some(1), ..Limits::default() };
-        assert_eq!(plan.dirs("x", &limits), [PathBuf::from("/u/x"), PathBuf::from("/m/x")]);
-        assert_eq!(plan.dirs("x", &Limits::default()), [PathBuf::from("/u/x")]);
+        assert_eq!(paths(&Bounds { limits, devices: None }), "/u/x /m/x");
+        assert_eq!(paths(&Bounds::default()), "/u/x");
+        let devices = Some(Vec::new());
+        assert_eq!(paths(&Bounds { devices, ..Bounds::default() }), "/u/x /d/x");
     }
 }

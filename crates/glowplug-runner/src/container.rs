@@ -34,6 +34,7 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 use serde::{Deserialize, Serialize};
 
 pub use self::capabilities::Capabilities;
+pub(crate) use self::devices::allowed as allowed_devices;
 pub(crate) use self::enter::Entrance;
 pub use self::spec::{
     Bind, ContainerSpec, ContainerUser, Network, Root, Scratch, SystemCalls, Writes,

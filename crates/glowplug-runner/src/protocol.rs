@@ -17,8 +17,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{ExitCause, Limits, RunnerAddress};
-use crate::cgroup::CgroupPlan;
-use crate::container::ContainerSpec;
+use crate::cgroup::{Bounds, CgroupPlan};
+use crate::container::{ContainerSpec, allowed_devices};
 use crate::proc_table::ProcessMark;
 
 /// The longest launch order (above all the environment) that a shim reads.
@@ -82,6 +82,13 @@ pub(crate) struct LaunchOrder {
 }
 
 impl LaunchOrder {
+    /// What the runner's groups are to hold it to.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let container = self.container.as_ref();
+        let devices = container.map(|container| allowed_devices(&container.devices));
+        Bounds { limits: self.limits, devices }
+    }
+
     /// What asks the program to end.
     pub(crate) fn stop_signal(&self) -> Signal {
         let wanted = self.container.as_ref().map(|container| container.stop_signal);

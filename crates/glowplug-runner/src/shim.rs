@@ -87,7 +87,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
     let (peer, order) = Peer::with_order(control)?;
 
     let mut log = LogFile::create(dir.clone(), order.log_caps, monotonic());
-    let (groups, notes) = RunnerGroups::create(&order.cgroups, &order.cgroup_name, &order.limits);
+    let (groups, notes) = RunnerGroups::create(&order.cgroups, &order.cgroup_name, &order.bounds());
     for note in notes {
         log.say(&note);
     }

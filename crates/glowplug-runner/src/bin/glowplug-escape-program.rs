@@ -55,7 +55,7 @@ fn say(text: &str) {
 }
 
 fn attempts() {
-    let all: [Named; 36] = [
+    let all: [Named; 37] = [
         ("host-file", || open_host_file(&host("HOST_FILE"))),
         ("host-file-through-init", || {
             open_host_file(&format!("/proc/1/root{}", host("HOST_FILE")))
@@ -83,7 +83,9 @@ fn attempts() {
         ("interfaces", interfaces),
         ("raw-socket", || done(socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP)))),
         ("packet-socket", || done(socket(AddressFamily::PACKET, SocketType::RAW, None))),
-        ("make-device", make_device),
+        // The kernel's null device, harmless and yet refused, and its memory, made but not opened.
+        ("make-device", || make_device("/made-null", 3)),
+        ("make-memory-device", || make_device("/made-memory", 1)),
         ("image-device", || open_for_writing("/image-null")),
         ("kernel-memory", || open_for_writing("/dev/mem")),
         ("kernel-log", || read("/dev/kmsg")),
@@ -246,10 +248,9 @@ fn interfaces() -> Attempt {
     if others.is_empty() { held("only lo") } else { Ok(others.join(" ")) }
 }
 
-fn make_device() -> Attempt {
-    // The kernel's null device: harmless, and refused all the same.
-    let number = rustix::fs::makedev(1, 3);
-    done(rustix::fs::mknodat(CWD, "/made-null", FileType::CharacterDevice, Mode::RUSR, number))
+fn make_device(path: &str, minor: u32) -> Attempt {
+    let number = rustix::fs::makedev(1, minor);
+    done(rustix::fs::mknodat(CWD, path, FileType::CharacterDevice, Mode::RUSR, number))
 }
 
 /// What a program says.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, mknodat};
+use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, major, minor, mknodat};
 
 const ALWAYS: [&str; 6] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
@@ -26,6 +26,20 @@ pub(super) struct DeviceNode {
     uid: u32,
     gid: u32,
     device: u64,
+}
+
+/// The terminals that a container makes for itself, in the words of a control group.
+const TERMINALS: [&str; 2] = ["c 5:2 rwm", "c 136:* rwm"];
+
+/// The devices that a container may use, in the words of a control group.
+pub(crate) fn allowed(wanted: &[PathBuf]) -> Vec<String> {
+    // What cannot be looked at stops the start later, with a reason.
+    let nodes = look_up(wanted).unwrap_or_default();
+    let words = nodes.iter().map(|node| {
+        let kind = if node.kind == FileType::BlockDevice { 'b' } else { 'c' };
+        format!("{kind} {}:{} rwm", major(node.device), minor(node.device))
+    });
+    words.chain(TERMINALS.map(str::to_owned)).collect()
 }
 
 /// The standard nodes and the wanted ones, as the host has them now.

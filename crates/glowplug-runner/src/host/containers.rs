@@ -14,6 +14,7 @@ const FILE_SYSTEMS: [&str; 3] = ["overlay", "proc", "tmpfs"];
 /// Root's own rights that a container is made with. Root in somebody else's container lacks them.
 const RIGHTS: CapabilitySet = CapabilitySet::SYS_ADMIN
     .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::SYS_PTRACE)
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETPCAP)

@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 
 use super::{Inner, RunnerState, Slot, watch};
 use crate::backend::{BackendError, Listen, RunnerAddress, RunnerSpec};
+use crate::cgroup::Bounds;
 use crate::container::{ContainerSpec, Network, SOCKET_DIR};
 use crate::protocol::{
     Identity, LaunchOrder, MARKER_VARIABLE, NETWORK_FILE, ORDER_BYTES_MAX, RECORD_FILE,
@@ -152,6 +153,9 @@ impl Inner {
     fn record(&self, spec: &RunnerSpec, address: RunnerAddress) -> RunnerRecord {
         let started_at_micros = self.now().as_micros();
         let name = self.layout.unique_name(spec.id);
+        // Which devices does not matter here: what counts is that there is a group for them.
+        let devices = spec.container.is_some().then(Vec::new);
+        let bounds = Bounds { limits: spec.limits, devices };
         RunnerRecord {
             app: spec.app.clone(),
             revision: spec.revision,
@@ -159,7 +163,7 @@ impl Inner {
             started_at_micros,
             health_path: spec.health_path.clone(),
             marker: format!("{name}-{started_at_micros}"),
-            cgroups: self.cgroups.dirs(&name, &spec.limits),
+            cgroups: self.cgroups.dirs(&name, &bounds),
             control_path: self.layout.control(spec.id),
             socket_dir: match &address {
                 RunnerAddress::Tcp(_) | RunnerAddress::InNamespace { .. } => None,

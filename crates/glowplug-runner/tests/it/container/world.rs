@@ -2,7 +2,8 @@
 
 use glowplug_runner::conformance::{Fixture, Node, Program, get, leaves_nothing};
 use glowplug_runner::{
-    BackendError, Bind, ContainerUser, ExitCause, Listen, Network, RunnerAddress, StopMode, Writes,
+    BackendError, Bind, ContainerUser, ExitCause, Listen, Network, RunnerAddress, RunnerSpec,
+    StopMode, Writes,
 };
 
 use crate::process::fixture::ProcessFixture;
@@ -160,5 +161,59 @@ async fn the_hosts_users_mean_nothing_in_a_container() {
     spec.user = Some("65534".to_owned());
     let refused = node.backend.ensure(&spec).await;
     assert!(matches!(refused, Err(BackendError::Prepare { .. })), "{refused:?}");
+    leaves_nothing(&fixture).await;
+}
+
+/// Runs a command of the host's system in the container, and returns what it says.
+async fn said_by(fixture: &ProcessFixture, spec: RunnerSpec) -> Vec<String> {
+    let mut node = Node::start(fixture);
+    node.ensure(&spec).await;
+    node.spawned(spec.id).await;
+    let exit = node.exited(spec.id).await;
+    node.backend.forget(spec.id).await.unwrap();
+    exit.log_tail
+}
+
+#[tokio::test]
+async fn files_may_keep_their_content_elsewhere() {
+    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+    let objects = fixture.path().join("objects");
+    std::fs::create_dir_all(objects.join("ab")).unwrap();
+    std::fs::write(objects.join("ab/cdef"), "from an object\n").unwrap();
+    let file = fixture.image().join("large");
+    std::fs::File::create(&file).unwrap().set_len(15).unwrap();
+    let none = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(&file, "trusted.overlay.metacopy", b"", none).unwrap();
+    rustix::fs::setxattr(&file, "trusted.overlay.redirect", b"/ab/cdef", none).unwrap();
+    let mut spec = fixture.spec(1, Program::Serves);
+    spec.container.as_mut().unwrap().root.data = vec![objects.clone()];
+    spec.argv = ["/bin/sh", "-c", "cat /large; echo more >> /large; cat /large; ls /"]
+        .map(str::to_owned)
+        .to_vec();
+    let said = said_by(&fixture, spec).await;
+    assert_eq!(said[..3], ["from an object", "from an object", "more"], "{said:?}");
+    assert!(!said.contains(&"ab".to_owned()), "objects have no names of their own: {said:?}");
+    let object = std::fs::read_to_string(objects.join("ab/cdef")).unwrap();
+    assert_eq!(object, "from an object\n", "what is shared is not written to");
+    leaves_nothing(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_container_has_the_devices_it_is_given() {
+    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+    let mut spec = fixture.spec(1, Program::Serves);
+    let extra = "/dev/fuse";
+    if !std::path::Path::new(extra).exists() {
+        println!("skipped: this host has no {extra}");
+        return;
+    }
+    spec.container.as_mut().unwrap().devices = vec![extra.into()];
+    let script = "echo x > /dev/null && head -c 4 /dev/urandom | wc -c && cd /dev && ls -d * pts/*";
+    spec.argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let said = said_by(&fixture, spec).await;
+    assert_eq!(
+        said.join(" "),
+        "4 fd full fuse mqueue null ptmx pts pts/ptmx random shm stderr stdin stdout tty urandom zero"
+    );
     leaves_nothing(&fixture).await;
 }
