@@ -11,9 +11,15 @@ pub enum RunnerAddress {
     Unix(PathBuf),
     /// On loopback of a network namespace that no other program is in.
     InNamespace {
-        /// A file that names the namespace, for as long as the runner lives.
-        namespace: PathBuf,
+        /// A file that names the runner's namespaces, for as long as it lives.
+        namespaces: PathBuf,
         port: u16,
+    },
+    /// A unix socket among files that no other program sees.
+    UnixInNamespace {
+        /// As above.
+        namespaces: PathBuf,
+        path: PathBuf,
     },
 }
 
@@ -22,8 +28,11 @@ impl fmt::Display for RunnerAddress {
         match self {
             Self::Tcp(address) => write!(f, "http://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::InNamespace { namespace, port } => {
-                write!(f, "http://localhost:{port} in the network of {}", namespace.display())
+            Self::InNamespace { namespaces, port } => {
+                write!(f, "http://localhost:{port} inside {}", namespaces.display())
+            }
+            Self::UnixInNamespace { namespaces, path } => {
+                write!(f, "unix:{} inside {}", path.display(), namespaces.display())
             }
         }
     }

@@ -2,8 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -28,9 +27,17 @@ impl Stream {
                 stream.set_nodelay(true)?;
                 Ok(Self::Tcp(stream))
             }
-            RunnerAddress::Unix(path) => connect_unix(path).await.map(Self::Unix),
-            RunnerAddress::InNamespace { namespace, port } => {
-                let socket = namespace::socket(namespace).await?;
+            RunnerAddress::Unix(path) => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let found = rustix::fs::open(path, flags, Mode::empty())?;
+                connect_unix(&found).await.map(Self::Unix)
+            }
+            RunnerAddress::UnixInNamespace { namespaces, path } => {
+                let found = namespace::look_up(namespaces, path)?;
+                connect_unix(&found).await.map(Self::Unix)
+            }
+            RunnerAddress::InNamespace { namespaces, port } => {
+                let socket = namespace::socket(namespaces).await?;
                 let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
                 let stream = socket.connect((Ipv4Addr::LOCALHOST, *port).into()).await?;
                 stream.set_nodelay(true)?;
@@ -43,10 +50,8 @@ impl Stream {
 /// The socket's directory is the runner's own: it could have put a link there that leads to a socket of
 /// somebody else, which only the node may use. So what is there is looked at first, and then that very thing is
 /// connected to.
-async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let found = rustix::fs::open(path, flags, Mode::empty())?;
-    let mode = rustix::fs::fstat(&found)?.st_mode;
+async fn connect_unix(found: &OwnedFd) -> io::Result<UnixStream> {
+    let mode = rustix::fs::fstat(found)?.st_mode;
     if FileType::from_raw_mode(mode) != FileType::Socket {
         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "it is no socket"));
     }

@@ -41,7 +41,7 @@ pub use self::spec::{
 };
 use crate::protocol::Identity;
 
-/// Where the directory of the program's own socket is in a container.
+/// Where the directory of the program's own socket is in a container. In memory, like all it can write to.
 pub(crate) const SOCKET_DIR: &str = "/run/glowplug";
 /// The longest report of an init: an error, or a user.
 const REPORT_BYTES_MAX: u64 = 64 << 10;
@@ -76,8 +76,6 @@ pub(crate) struct Preparation<'a> {
     /// An empty place to mount on, in the container's own mounts only.
     pub(crate) scaffold: &'a Path,
     pub(crate) working_dir: &'a Path,
-    /// On the host; becomes [`SOCKET_DIR`].
-    pub(crate) socket_dir: Option<&'a Path>,
     /// Of the runner's control groups.
     pub(crate) doors: &'a [OwnedFd],
 }

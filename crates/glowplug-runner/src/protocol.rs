@@ -38,8 +38,8 @@ pub(crate) const EXIT_FILE: &str = "exit.json";
 pub(crate) const REPORTED_FILE: &str = "reported";
 /// What the shim itself says when it breaks.
 pub(crate) const SHIM_ERRORS_FILE: &str = "shim-errors";
-/// Names the network namespace of a container that has one of its own.
-pub(crate) const NETWORK_FILE: &str = "network";
+/// Names the namespaces of a container.
+pub(crate) const NAMESPACES_FILE: &str = "namespaces";
 pub(crate) const LOG_FILE: &str = "log";
 /// The part of the log before [`LOG_FILE`], replaced at each rotation.
 pub(crate) const OLDER_LOG_FILE: &str = "log.older";
@@ -155,7 +155,8 @@ pub(crate) struct RunnerRecord {
 enum AddressRecord {
     Tcp(SocketAddr),
     Unix(PathBuf),
-    InNamespace { namespace: PathBuf, port: u16 },
+    InNamespace { namespaces: PathBuf, port: u16 },
+    UnixInNamespace { namespaces: PathBuf, path: PathBuf },
 }
 
 /// [`PROCESSES_FILE`].

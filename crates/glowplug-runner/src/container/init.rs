@@ -85,9 +85,7 @@ fn make(preparation: &Preparation<'_>) -> Result<ResolvedUser, String> {
     host_files.write(&spec.hostname)?;
     let user = passwd::resolve(&spec.user)?;
     files::make_working_dir(preparation.working_dir)?;
-    if preparation.socket_dir.is_some() {
-        files::give(Path::new(SOCKET_DIR), &user.identity)?;
-    }
+    files::give(Path::new(SOCKET_DIR), &user.identity)?;
     mounts::seal(spec)?;
     Ok(user)
 }

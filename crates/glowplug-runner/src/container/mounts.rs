@@ -25,6 +25,9 @@ const OPTIONS_BYTES_MAX: usize = 4_096;
 /// The files that a container's own writes may be spread over, for each MiB that they may take.
 const FILES_PER_MEBIBYTE: u64 = 256;
 const FILES_MIN: u64 = 4_096;
+/// For a socket and what belongs to it.
+const SOCKET_DIR_BYTES: u64 = 64 << 10;
+const SOCKET_DIR_FILES: u64 = 64;
 
 /// Of `/proc` and `/sys`: what tells of, or reaches into, the host.
 const MASKED: [&str; 13] = [
@@ -65,11 +68,26 @@ pub(super) fn build(preparation: &Preparation<'_>) -> Result<(), String> {
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         place("tmpfs", &scratch.target, flags, Some(&options))?;
     }
+    make_socket_dir()?;
     for (tree, bind) in &binds {
         make_place(&bind.target, tree.is_dir).map_err(|error| failed(&bind.target, error))?;
         tree.attach(&bind.target).map_err(|error| failed(&bind.target, error))?;
     }
     hide_host()
+}
+
+/// On the way to it no link is followed from outside, so an image may have none there.
+fn make_socket_dir() -> Result<(), String> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let options = format!("mode=0700,size={SOCKET_DIR_BYTES},nr_inodes={SOCKET_DIR_FILES}");
+    place("tmpfs", SOCKET_DIR, flags, Some(&options))?;
+    match std::fs::canonicalize(SOCKET_DIR) {
+        Ok(real) if real == Path::new(SOCKET_DIR) => Ok(()),
+        Ok(_) => {
+            Err(format!("the image has a link on the way to {SOCKET_DIR}: make it a directory"))
+        }
+        Err(error) => Err(failed(Path::new(SOCKET_DIR), error)),
+    }
 }
 
 /// The last act: whatever had to be made in the root is made.
@@ -89,11 +107,6 @@ pub(super) fn seal(spec: &ContainerSpec) -> Result<(), String> {
 }
 
 fn take_binds(preparation: &Preparation<'_>) -> Result<Vec<(Tree, Bind)>, String> {
-    let socket = preparation.socket_dir.map(|dir| Bind {
-        source: dir.to_owned(),
-        target: SOCKET_DIR.into(),
-        writes: Writes::Kept,
-    });
     let take = |bind: &Bind| {
         check_target(&bind.target)?;
         let tree = Tree::copy(&bind.source, bind.writes).map_err(|error| {
@@ -101,7 +114,7 @@ fn take_binds(preparation: &Preparation<'_>) -> Result<Vec<(Tree, Bind)>, String
         })?;
         Ok((tree, bind.clone()))
     };
-    preparation.spec.binds.iter().chain(&socket).map(take).collect()
+    preparation.spec.binds.iter().map(take).collect()
 }
 
 /// The layers with an empty layer in memory on top become `/`; the host's tree is let go.

@@ -37,8 +37,10 @@ impl Listener {
         match address {
             RunnerAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
             RunnerAddress::Unix(path) => UnixListener::bind(path).map(Self::Unix),
-            // A fake has no network of its own.
-            RunnerAddress::InNamespace { .. } => Err(io::ErrorKind::Unsupported.into()),
+            // A fake has no world of its own.
+            RunnerAddress::InNamespace { .. } | RunnerAddress::UnixInNamespace { .. } => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
         }
     }
 }

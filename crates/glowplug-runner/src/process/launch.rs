@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::backend::{BackendError, Listen, RunnerAddress, RunnerSpec};
 use crate::cgroup::Bounds;
 use crate::container::{ContainerSpec, Network, SOCKET_DIR};
 use crate::protocol::{
-    Identity, LaunchOrder, MARKER_VARIABLE, NETWORK_FILE, ORDER_BYTES_MAX, RECORD_FILE,
+    Identity, LaunchOrder, MARKER_VARIABLE, NAMESPACES_FILE, ORDER_BYTES_MAX, RECORD_FILE,
     RunnerRecord, SHIM_ERRORS_FILE, ToShim, encode, write_file,
 };
 
@@ -134,11 +134,16 @@ impl Inner {
         match spec.listen {
             Listen::Port => match &spec.container {
                 Some(container) if container.network == Network::None => {
-                    let namespace = self.layout.dir(spec.id).join(NETWORK_FILE);
-                    Ok(RunnerAddress::InNamespace { namespace, port: container.port })
+                    let namespaces = self.layout.dir(spec.id).join(NAMESPACES_FILE);
+                    Ok(RunnerAddress::InNamespace { namespaces, port: container.port })
                 }
                 _ => self.ports.pick().map(RunnerAddress::Tcp),
             },
+            Listen::UnixSocket if spec.container.is_some() => {
+                let namespaces = self.layout.dir(spec.id).join(NAMESPACES_FILE);
+                let path = Path::new(SOCKET_DIR).join(APP_SOCKET);
+                Ok(RunnerAddress::UnixInNamespace { namespaces, path })
+            }
             Listen::UnixSocket => {
                 let dir = self.layout.socket_dir(spec.id);
                 std::fs::DirBuilder::new().mode(0o700).create(&dir)?;
@@ -166,8 +171,8 @@ impl Inner {
             cgroups: self.cgroups.dirs(&name, &bounds),
             control_path: self.layout.control(spec.id),
             socket_dir: match &address {
-                RunnerAddress::Tcp(_) | RunnerAddress::InNamespace { .. } => None,
                 RunnerAddress::Unix(_) => Some(self.layout.socket_dir(spec.id)),
+                _ => None,
             },
             address,
         }
@@ -180,7 +185,7 @@ impl Inner {
         identity: Option<Identity>,
     ) -> LaunchOrder {
         LaunchOrder {
-            argv: arguments(&spec.argv, &address_variable(spec, &record.address)),
+            argv: arguments(&spec.argv, &address_variable(&record.address)),
             cwd: spec.cwd.clone(),
             env: environment(spec, record, identity.as_ref()),
             identity,
@@ -202,14 +207,13 @@ fn prepare_error(runner: RunnerId, problem: &dyn std::fmt::Display) -> BackendEr
 }
 
 /// The variable that tells the program where to listen, and its value.
-fn address_variable(spec: &RunnerSpec, address: &RunnerAddress) -> (&'static str, String) {
+fn address_variable(address: &RunnerAddress) -> (&'static str, String) {
     match address {
         RunnerAddress::Tcp(address) => ("PORT", address.port().to_string()),
         RunnerAddress::InNamespace { port, .. } => ("PORT", port.to_string()),
-        RunnerAddress::Unix(_) if spec.container.is_some() => {
-            ("GLOWPLUG_SOCKET", format!("{SOCKET_DIR}/{APP_SOCKET}"))
+        RunnerAddress::Unix(path) | RunnerAddress::UnixInNamespace { path, .. } => {
+            ("GLOWPLUG_SOCKET", path.display().to_string())
         }
-        RunnerAddress::Unix(path) => ("GLOWPLUG_SOCKET", path.display().to_string()),
     }
 }
 
@@ -232,7 +236,7 @@ fn environment(
         None => host_environment(spec, identity),
     };
     env.extend(spec.env.clone());
-    let (name, value) = address_variable(spec, &record.address);
+    let (name, value) = address_variable(&record.address);
     env.insert(name.to_owned(), value);
     if spec.listen == Listen::Port {
         env.insert("HOST".to_owned(), "127.0.0.1".to_owned());

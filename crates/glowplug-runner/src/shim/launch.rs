@@ -13,8 +13,8 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::signals;
 use crate::cgroup::{RunnerGroups, go_through};
-use crate::container::{ContainerSpec, Entrance, Network, Preparation, Sandbox};
-use crate::protocol::{Identity, LaunchOrder, NETWORK_FILE};
+use crate::container::{ContainerSpec, Entrance, Preparation, Sandbox};
+use crate::protocol::{Identity, LaunchOrder, NAMESPACES_FILE};
 
 /// A program that has been started, and what it writes.
 pub(super) struct Program {
@@ -66,27 +66,18 @@ pub(super) fn start(
     Ok(Program { pid, stdout, stderr })
 }
 
-/// Makes the container, and says where its network is.
+/// Makes the container, and writes down where it is.
 fn prepare(
     spec: &ContainerSpec,
     order: &LaunchOrder,
     dir: &Path,
     doors: &[OwnedFd],
 ) -> Result<Entrance, String> {
-    let preparation = Preparation {
-        spec,
-        scaffold: dir,
-        working_dir: &order.cwd,
-        socket_dir: order.socket_dir.as_deref(),
-        doors,
-    };
+    let preparation = Preparation { spec, scaffold: dir, working_dir: &order.cwd, doors };
     let sandbox = Sandbox::prepare(&preparation)?;
-    if spec.network == Network::None {
-        let init = sandbox.init().as_raw_nonzero().get();
-        glowplug_dial::namespace::name(&dir.join(NETWORK_FILE), init).map_err(|error| {
-            format!("cannot write down where the container's network is: {error}")
-        })?;
-    }
+    let init = sandbox.init().as_raw_nonzero().get();
+    glowplug_dial::namespace::name(&dir.join(NAMESPACES_FILE), init)
+        .map_err(|error| format!("cannot write down where the container is: {error}"))?;
     Entrance::new(sandbox, spec, &order.cwd)
 }
 

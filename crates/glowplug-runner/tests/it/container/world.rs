@@ -1,5 +1,7 @@
 //! What a program finds in its container, and what is said when it cannot start.
 
+use std::path::PathBuf;
+
 use glowplug_runner::conformance::{Fixture, Node, Program, get, leaves_nothing};
 use glowplug_runner::{
     BackendError, Bind, ContainerUser, ExitCause, Listen, Network, RunnerAddress, RunnerSpec,
@@ -79,10 +81,12 @@ async fn a_link_in_place_of_the_socket_is_not_followed() {
     let mut spec = fixture.spec(1, Program::Serves);
     spec.listen = Listen::UnixSocket;
     let address = node.bring_up(&spec).await;
-    let RunnerAddress::Unix(path) = &address else { panic!("{address}") };
-    let elsewhere = path.with_file_name("elsewhere");
-    std::fs::rename(path, &elsewhere).unwrap();
-    std::os::unix::fs::symlink(&elsewhere, path).unwrap();
+    assert_eq!(get(&address, "/x").await.unwrap().0, 200);
+    let RunnerAddress::UnixInNamespace { path, .. } = &address else { panic!("{address}") };
+    let program = fixture.processes(Some(spec.id))[0];
+    let inside = PathBuf::from(format!("/proc/{program}/root{}", path.display()));
+    std::fs::rename(&inside, inside.with_file_name("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &inside).unwrap();
     assert_eq!(get(&address, "/x").await, None);
     node.clear(spec.id).await;
     leaves_nothing(&fixture).await;
