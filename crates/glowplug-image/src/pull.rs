@@ -134,20 +134,32 @@ impl Puller {
         progress: &ProgressSender,
     ) -> Result<Image, Error> {
         let resolved = self.resolve(&**source).await?;
+        self.pull_resolved(source, &resolved, progress).await
+    }
+
+    /// As [`pull`](Self::pull), for an image of which it is known what it is made of.
+    pub async fn pull_resolved(
+        &self,
+        source: &Arc<dyn Source>,
+        resolved: &Resolved,
+        progress: &ProgressSender,
+    ) -> Result<Image, Error> {
         if let Some(image) = self.known(&resolved.digest).await? {
             progress.done();
             return Ok(image);
         }
         progress.begin(&resolved.layers);
         // Held until the image is complete.
-        let layers = resolved.layers.iter().map(|layer| &layer.digest);
-        let _pins = self.inner.store.pin_layers(layers);
-        self.check_room(&source.name(), &resolved)?;
-        let each = resolved.layers.iter().map(|layer| self.layer(source, layer, progress));
+        let digests = resolved.layers.iter().map(|layer| &layer.digest);
+        let _pins = self.inner.store.pin_layers(digests);
+        self.check_room(&source.name(), resolved)?;
+        let layers = resolved.layers.iter();
+        let each: Vec<BoxFuture<'_, _>> =
+            layers.map(|layer| self.layer(source, layer, progress).boxed()).collect();
         stream::iter(each).buffer_unordered(LAYERS_AT_ONCE).try_collect::<()>().await?;
         let image = Image {
-            digest: resolved.digest,
-            config: resolved.config,
+            digest: resolved.digest.clone(),
+            config: resolved.config.clone(),
             layers: resolved.layers.iter().map(|layer| layer.digest.clone()).collect(),
             compressed_bytes: resolved.layers.iter().map(|layer| layer.bytes).sum(),
             bytes: 0,

@@ -18,7 +18,8 @@ use glowplug_gateway::host::{AppProblem, AppRoute};
 use glowplug_runner::Listen;
 use tokio::sync::watch;
 
-use crate::config::{AppConfig, nearest};
+use crate::config::{AppConfig, ImageProgram, nearest};
+use crate::images::Found;
 use crate::interest::LastSign;
 
 /// An app's place on this node, from config to removal.
@@ -60,6 +61,14 @@ pub(crate) struct Deployed {
 pub(crate) enum Launch {
     Command(CommandLaunch),
     Python(Box<PythonLaunch>),
+    Image(Box<ImageLaunch>),
+}
+
+/// An image as it was when the app was deployed, and how the config wants it run.
+#[derive(Debug)]
+pub(crate) struct ImageLaunch {
+    pub program: ImageProgram,
+    pub found: Found,
 }
 
 /// A Python app's description, and how to start it once its environment is there.

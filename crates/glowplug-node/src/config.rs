@@ -10,6 +10,7 @@
 mod app;
 mod database_url;
 mod document;
+mod image;
 mod layers;
 mod machine;
 mod network;
@@ -30,6 +31,7 @@ pub use glowplug_gateway::host::Access;
 
 pub use app::{APP_NAME_BYTES_MAX, AppConfig, AppName, DEFAULT_OWNER, Program};
 pub use database_url::DatabaseUrl;
+pub use image::{ContainerNetwork, ImageName, ImageProgram};
 pub use layers::{FlagSetting, FlagValue};
 pub use machine::{DEFAULT_MACHINE, MachineTypeConfig, built_in as built_in_machine_types};
 pub use network::Network;

@@ -15,8 +15,8 @@ use glowplug_gateway::host::AppRoute;
 use glowplug_runner::{Listen, ObservedRunner, ObservedState, StopMode};
 use tokio::sync::Semaphore;
 
-use crate::apps::{App, CommandLaunch, Deployed, HealthCheck, Launch, PythonLaunch};
-use crate::config::Program;
+use crate::apps::{App, CommandLaunch, Deployed, HealthCheck, ImageLaunch, Launch, PythonLaunch};
+use crate::config::{ImageProgram, Program};
 use crate::events::NodeEvent;
 use crate::launch::label;
 use crate::runner_task::chain;
@@ -58,11 +58,11 @@ pub(crate) async fn all(shared: &Arc<Shared>) -> anyhow::Result<()> {
                 let command = command(app, argv.clone());
                 finish(shared, app, command, runners).await;
             }
-            Program::Python { .. } => {
+            Program::Python { .. } | Program::Image(_) => {
                 let (shared, app, builds) = (shared.clone(), app.clone(), builds.clone());
                 shared.tasks.clone().spawn(async move {
                     let Ok(_permit) = builds.acquire_owned().await else { return };
-                    python_app(&shared, &app, runners).await;
+                    look_into(&shared, &app, runners).await;
                 });
             }
         }
@@ -123,8 +123,13 @@ fn command(app: &App, argv: Vec<String>) -> Described {
     }
 }
 
-async fn python_app(shared: &Arc<Shared>, app: &Arc<App>, runners: Vec<ObservedRunner>) {
-    match describe_python(shared, app).await {
+/// For apps that have to be asked what they are.
+async fn look_into(shared: &Arc<Shared>, app: &Arc<App>, runners: Vec<ObservedRunner>) {
+    let described = match &app.config.program {
+        Program::Image(image) => describe_image(shared, app, image).await,
+        _ => describe_python(shared, app).await,
+    };
+    match described {
         Ok(described) => finish(shared, app, described, runners).await,
         Err(reason) => {
             tracing::error!(app = app.name(), "{reason}");
@@ -158,6 +163,26 @@ async fn describe_python(shared: &Arc<Shared>, app: &Arc<App>) -> Result<Describ
         python.prepare(&shared.python, &progress).await.map_err(|error| error.to_string())?;
     }
     Ok(described)
+}
+
+/// Only asks what the image is: it is pulled when a runner is wanted.
+async fn describe_image(
+    shared: &Arc<Shared>,
+    app: &Arc<App>,
+    image: &ImageProgram,
+) -> Result<Described, String> {
+    app.preparing(format!("looking for {}", image.image));
+    let found = shared.images.find(&image.image).await?;
+    let code = format!("{} as {image:?}", found.resolved.digest);
+    Ok(Described {
+        launch: Launch::Image(Box::new(ImageLaunch { program: image.clone(), found })),
+        health: None,
+        scaling: Scaling::default(),
+        retry: Rules::default(),
+        start_timeout: Duration::ZERO,
+        machine_types: Vec::new(),
+        code,
+    })
 }
 
 /// Passes a preparation's progress on to whoever looks, until the returned end is dropped.

@@ -1,5 +1,7 @@
 //! From a decision to start to the program that is started.
 
+mod container;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +9,12 @@ use std::time::Duration;
 use glowplug_artifacts::ProgressSender;
 use glowplug_core::Event;
 use glowplug_gateway::host::AppProblem;
+use glowplug_image::pull::ProgressSender as PullProgress;
+use glowplug_image::store::Mounted;
 use glowplug_runner::{Limits, Listen, RunnerSpec};
 
 use crate::apps::{App, Deployed, Launch, PythonLaunch};
+use crate::images::Found;
 use crate::runner_task::Start;
 use crate::shared::Shared;
 
@@ -26,8 +31,16 @@ pub(crate) mod label {
     pub(crate) const CODE: &str = "code";
 }
 
+/// What a start needs.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) spec: RunnerSpec,
+    /// What must stay in its place for as long as the runner is there.
+    pub(crate) image: Option<Mounted>,
+}
+
 /// Prepares what the start needs and describes it. Tells the engine when that takes a pull.
-pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<RunnerSpec, String> {
+pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepared, String> {
     let app = shared.apps.by_id(start.app).ok_or("its app is not known any more")?;
     // The engine may want a runner a moment before the app is open to callers.
     let deployed = app.settled().await.map_err(|problem| match problem {
@@ -35,6 +48,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Runne
         AppProblem::Unknown { .. } => "its app is not known any more".to_owned(),
     })?;
     let mut spec = base(shared, app, &deployed, start);
+    let mut image = None;
     match &*deployed.launch {
         Launch::Command(command) => {
             spec.argv.clone_from(&command.argv);
@@ -50,8 +64,24 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Runne
             spec.env.clone_from(&launch.env);
             spec.env.extend(own);
         }
+        Launch::Image(launch) => {
+            let mounted = mounted(shared, start, &launch.found).await?;
+            container::describe(&mut spec, launch, &mounted)?;
+            image = Some(mounted);
+        }
     }
-    Ok(spec)
+    Ok(Prepared { spec, image })
+}
+
+/// The image's files, pulled if they are not here.
+async fn mounted(shared: &Arc<Shared>, start: &Start, found: &Found) -> Result<Mounted, String> {
+    if let Some(mounted) = shared.images.mount(found).await? {
+        return Ok(mounted);
+    }
+    shared.desk.report(Event::PullStarted { runner: start.runner });
+    shared.images.pull(found, &PullProgress::none()).await?;
+    let mounted = shared.images.mount(found).await?;
+    mounted.ok_or_else(|| "its image was removed as soon as it was pulled".to_owned())
 }
 
 /// How to start a Python app, building what has gone from the disk since it was deployed.

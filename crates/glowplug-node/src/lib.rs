@@ -12,6 +12,7 @@ mod events;
 mod executor;
 mod files;
 mod host;
+mod images;
 mod interest;
 mod journal;
 mod keys;

@@ -32,6 +32,7 @@ use crate::events::NodeEvent;
 use crate::executor::Executor;
 use crate::files::NodeFiles;
 use crate::host::NodeHost;
+use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::recorder::Recorder;
@@ -141,6 +142,7 @@ impl Node {
             scaling,
             webhooks,
             python,
+            images: Images::new(options.cache_dir.as_ref().unwrap_or(&data_dir).join("images")),
             recorder,
         };
         let shared = share(config, opened);
@@ -331,6 +333,7 @@ struct Opened {
     scaling: HashMap<String, Overrides>,
     webhooks: (WebhookClient, SigningKey),
     python: PythonApps,
+    images: Images,
     recorder: Option<Arc<Recorder>>,
 }
 
@@ -346,6 +349,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         keys,
         scaling,
         python,
+        images,
         recorder,
         ..
     } = opened;
@@ -380,6 +384,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         metrics,
         recorder,
         python,
+        images,
         scaling: tokio::sync::Mutex::new(scaling),
         keys: RwLock::new(keys),
         events: broadcast::channel(EVENTS_MAX).0,

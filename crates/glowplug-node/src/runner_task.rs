@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use glowplug_core::resources::Allocation;
 use glowplug_core::{AppId, Event, RunnerAddress, RunnerId};
+use glowplug_image::store::Mounted;
 use glowplug_runner::{Exit, ExitCause, Notice, StopMode};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at};
 
 use crate::apps::HealthCheck;
-use crate::launch;
+use crate::launch::{self, Prepared};
 use crate::probe;
 use crate::shared::Shared;
 
@@ -47,43 +48,48 @@ pub(crate) async fn run(
     start: Option<Start>,
     mut commands: mpsc::Receiver<Command>,
 ) {
-    if let Some(start) = start
-        && !begin(&shared, &start, &mut commands).await
-    {
+    let started = match start {
+        Some(start) => begin(&shared, &start, &mut commands).await,
+        None => Some(Held(None)),
+    };
+    let Some(_held) = started else {
         // It was never there, or is already told to be gone.
         while commands.recv().await.is_some() {}
         return;
-    }
+    };
     watch(&shared, runner, app, commands).await;
 }
 
-/// Prepares and starts. Returns false if there is nothing to watch.
+/// What must stay in its place while the runner is there.
+struct Held(#[expect(dead_code, reason = "it is held, not looked at")] Option<Mounted>);
+
+/// Prepares and starts. `None`: there is nothing to watch.
 async fn begin(
     shared: &Arc<Shared>,
     start: &Start,
     commands: &mut mpsc::Receiver<Command>,
-) -> bool {
+) -> Option<Held> {
     let runner = start.runner;
     let exited = |detail: String| shared.desk.report(Event::Exited { runner, detail });
     let prepared = tokio::select! {
         prepared = launch::prepare(shared, start) => prepared,
         () = stop_wanted(commands) => {
             exited("stopped before it was started".into());
-            return false;
+            return None;
         }
     };
-    let spec = match prepared {
-        Ok(spec) => spec,
+    let Prepared { spec, image } = match prepared {
+        Ok(prepared) => prepared,
         Err(reason) => {
             exited(reason);
-            return false;
+            return None;
         }
     };
     if let Err(error) = shared.backend.ensure(&spec).await {
         exited(format!("could not be started: {}", chain(&error)));
-        return false;
+        return None;
     }
-    true
+    Some(Held(image))
 }
 
 async fn stop_wanted(commands: &mut mpsc::Receiver<Command>) {

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::desk::Desk;
 use crate::events::NodeEvent;
 use crate::files::NodeFiles;
+use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::recorder::Recorder;
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     /// `None`: nothing is recorded.
     pub recorder: Option<Arc<Recorder>>,
     pub python: PythonApps,
+    pub images: Images,
     /// Scaling parameters changed at run time, by app, as the store has them.
     pub scaling: tokio::sync::Mutex<HashMap<String, Overrides>>,
     /// As the store has them.

@@ -11,6 +11,7 @@ use glowplug_gateway::host::Access;
 use glowplug_runner::Listen;
 
 use super::document::Entry;
+use super::image::{self, ImageProgram};
 use super::layers::{Layers, Values, table};
 use super::machine::MachineTypeConfig;
 use super::problem::{Origin, nearest, suggest};
@@ -85,6 +86,8 @@ pub enum Program {
     },
     /// An HTTP server. Never empty.
     Command { argv: Vec<String> },
+    /// An HTTP server in a container.
+    Image(ImageProgram),
 }
 
 impl fmt::Display for Program {
@@ -93,6 +96,7 @@ impl fmt::Display for Program {
             Self::Python { file, class: Some(class) } => write!(f, "{}::{class}", file.display()),
             Self::Python { file, class: None } => write!(f, "{}", file.display()),
             Self::Command { argv } => f.write_str(&argv.join(" ")),
+            Self::Image(image) => image.image.fmt(f),
         }
     }
 }
@@ -249,6 +253,7 @@ fn read_program(
 ) -> Option<Program> {
     const WAYS: [&str; 3] = ["app", "command", "image"];
     let given: Vec<&str> = WAYS.into_iter().filter(|key| values.is_set(key)).collect();
+    image::refuse_without(layers, path, values);
     match given.as_slice() {
         ["app"] => read_python(layers, path, &values.origin("app"), &values.text("app")?),
         ["command"] => {
@@ -260,23 +265,17 @@ fn read_program(
             }
             Some(Program::Command { argv })
         }
-        ["image"] => {
-            layers.problem(
-                values.origin("image"),
-                format!(
-                    "`image` in [{path}] is not supported by this version: it runs no containers"
-                ),
-                Some("run the server inside with `command = …`".into()),
-            );
-            None
-        }
+        ["image"] | ["command", "image"] => image::read(layers, path, values).map(Program::Image),
         [] => {
             // A value of the wrong type has been told already, and is not "missing" on top of that.
             if !layers.has_problem_in(path) {
                 layers.problem(
                     place.clone(),
                     format!("[{path}] does not say what runs"),
-                    Some("add `app = \"file.py::Class\"` or `command = \"…\"`".into()),
+                    Some(
+                        "add `app = \"file.py::Class\"`, `command = \"…\"` or `image = \"…\"`"
+                            .into(),
+                    ),
                 );
             }
             None

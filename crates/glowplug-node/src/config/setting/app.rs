@@ -69,7 +69,27 @@ pub(super) const APP: &[Setting] = &[
         "image",
         Kind::Text,
         Otherwise("`app` or `command` says what runs"),
-        "A container image. Not supported by this version: refused with an explanation.",
+        "A container image that holds an HTTP server: a name such as `example.com/team/model:1`, or \
+         `oci:PATH` and `docker-archive:PATH` for one on disk. `command` replaces what the image would run.",
+    ),
+    setting(
+        "port",
+        Kind::Count,
+        Otherwise("the lowest port that the image exposes, else 8080"),
+        "The port on which the server in the image listens. It has the port as `PORT`, too.",
+    ),
+    setting(
+        "network",
+        Kind::Choice(&["none", "host"]),
+        Value("none"),
+        "What a container sees of the network: nothing but its own requests, or all that the host sees. \
+         With `host` a free port is chosen, which the server has to take from `PORT`.",
+    ),
+    setting(
+        "scratch",
+        Kind::Bytes,
+        Value("1GiB"),
+        "What a container may write beside its mounts, in memory: it is gone with the runner.",
     ),
     setting(
         "cwd",

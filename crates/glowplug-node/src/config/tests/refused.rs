@@ -158,16 +158,28 @@ fn an_app_runs_exactly_one_thing_that_exists() {
     check_error(
         "[apps.hello]\nkeep_alive = 1",
         "glowplug.toml:1: [apps.hello] does not say what runs\n  \
-         help: add `app = \"file.py::Class\"` or `command = \"…\"`",
+         help: add `app = \"file.py::Class\"`, `command = \"…\"` or `image = \"…\"`",
     );
     check_error(
         "[apps.hello]\napp = 'hello.py::Hello'\ncommand = 'x'",
         "glowplug.toml:3: [apps.hello] has both `app` and `command`\n  help: keep exactly one",
     );
     check_error(
-        "[apps.hello]\nimage = 'nginx'",
-        "glowplug.toml:2: `image` in [apps.hello] is not supported by this version: it runs no containers\n  \
-         help: run the server inside with `command = …`",
+        "[apps.hello]\nimage = 'Not An Image'",
+        "glowplug.toml:2: `image` in [apps.hello] is \"Not An Image\", which names no image: invalid reference format\n  \
+         help: write it as in `example.com/team/model:1`, or `oci:PATH` for one on disk",
+    );
+    check_error(
+        "[apps.hello]\nimage = 'oci:missing'",
+        "glowplug.toml:2: `image` in [apps.hello] names a missing file: DIR/missing",
+    );
+    check_error(
+        "[apps.hello]\nimage = 'nginx'\nport = 70000",
+        "glowplug.toml:3: `port` in [apps.hello] is 70000, which is no port: 1 to 65535",
+    );
+    check_error(
+        "[apps.hello]\ncommand = 'x'\nnetwork = 'host'",
+        "glowplug.toml:3: `network` in [apps.hello] is for apps with an `image`, which this is not",
     );
     check_error(
         "[apps.hello]\napp = 'helo.py::Hello'",

@@ -1,0 +1,99 @@
+//! The images of this node's apps: found, pulled, mounted.
+//!
+//! Which image a name means is asked when the app is deployed, and what it means then is what its runners
+//! get: a tag that moves is taken up at the next start of the node. Where the registry cannot be asked, the
+//! image that the name meant last is taken, if it is still here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use glowplug_image::pull::{Options, ProgressSender, Puller};
+use glowplug_image::source::registry::{Options as RegistryOptions, Registry};
+use glowplug_image::source::{Resolved, Source, credentials};
+use glowplug_image::store::{self, Mounted};
+use glowplug_image::{Reference, Store};
+use tokio::sync::OnceCell;
+
+use crate::config::ImageName;
+use crate::runner_task::chain;
+
+pub(crate) struct Images {
+    folder: PathBuf,
+    /// Opened by the first who needs it: a node without images has no store of them.
+    puller: OnceCell<Puller>,
+    registries: RegistryOptions,
+}
+
+/// An image as it was when its app was deployed.
+pub(crate) struct Found {
+    pub(crate) resolved: Resolved,
+    source: Arc<dyn Source>,
+}
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Found").field("resolved", &self.resolved).finish_non_exhaustive()
+    }
+}
+
+impl Images {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder, puller: OnceCell::new(), registries: RegistryOptions::default() }
+    }
+
+    /// Asks what the image is made of.
+    pub(crate) async fn find(&self, name: &ImageName) -> Result<Found, String> {
+        let source = self.source(name)?;
+        let resolved = source.resolve().await.map_err(|error| error.to_string())?;
+        Ok(Found { resolved, source })
+    }
+
+    /// The lower layers of a root, if the image need not be pulled.
+    pub(crate) async fn mount(&self, found: &Found) -> Result<Option<Mounted>, String> {
+        let (store, digest) = (self.puller().await?.store().clone(), found.resolved.digest.clone());
+        blocking(move || match store.mount(&digest) {
+            Err(store::Error::ImageMissing { .. }) => Ok(None),
+            mounted => mounted.map(Some),
+        })
+        .await
+    }
+
+    pub(crate) async fn pull(
+        &self,
+        found: &Found,
+        progress: &ProgressSender,
+    ) -> Result<(), String> {
+        let puller = self.puller().await?;
+        let pulled = puller.pull_resolved(&found.source, &found.resolved, progress).await;
+        pulled.map(drop).map_err(|error| chain(&error))
+    }
+
+    async fn puller(&self) -> Result<&Puller, String> {
+        let folder = self.folder.clone();
+        let open = || blocking(move || Store::open(&folder));
+        self.puller
+            .get_or_try_init(async || Ok(Puller::new(open().await?, Options::default())))
+            .await
+    }
+
+    fn source(&self, name: &ImageName) -> Result<Arc<dyn Source>, String> {
+        match name {
+            ImageName::Registry(reference) => self.registry(reference),
+            ImageName::OciLayout(_) | ImageName::DockerArchive(_) => Err("archives".into()),
+        }
+    }
+
+    fn registry(&self, reference: &Reference) -> Result<Arc<dyn Source>, String> {
+        let credentials = credentials::find(&credentials::files(), reference.registry());
+        let credentials = credentials.map_err(|error| error.to_string())?;
+        let registry = Registry::new(reference.clone(), credentials, &self.registries);
+        Ok(Arc::new(registry.map_err(|error| error.to_string())?))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> glowplug_image::store::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?;
+    done.map_err(|error| chain(&error))
+}
