@@ -21,5 +21,5 @@ pub mod tree;
 
 pub use content::ContentId;
 pub use digest::{Digest, InvalidDigest};
-pub use oci_client::Reference;
+pub use oci_client::{ParseError, Reference};
 pub use store::Store;

@@ -4,6 +4,7 @@
 //! things and reading the recorded traffic an ADMIN key; a node without keys on loopback is open. That
 //! somebody is about to use an app may be said by everyone who may use it.
 
+mod images;
 mod prewarm;
 mod queued;
 mod recordings;
@@ -153,6 +154,7 @@ async fn api(
             runner_route(shared, method, id, rest, &query).await
         }
         (_, ["queue", rest @ ..]) => queued::route(shared, method, rest, &query, request).await,
+        (_, ["images", rest @ ..]) => images::route(shared, method, rest, request).await,
         (&Method::GET, ["trace"]) => recordings::export(shared, &query).await,
         (&Method::GET, ["trace", "status"]) => Ok(recordings::status(shared).await),
         (&Method::GET, ["why", rest @ ..]) => explain(shared, &decoded(&rest.join("/"))).await,

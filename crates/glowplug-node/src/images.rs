@@ -10,8 +10,8 @@ use std::sync::Arc;
 use glowplug_image::pull::{Options, ProgressSender, Puller};
 use glowplug_image::source::registry::{Options as RegistryOptions, Registry};
 use glowplug_image::source::{Resolved, Source, credentials};
-use glowplug_image::store::{self, Mounted};
-use glowplug_image::{Reference, Store};
+use glowplug_image::store::{self, Image, Mounted};
+use glowplug_image::{Digest, Reference, Store};
 use tokio::sync::OnceCell;
 
 use crate::config::ImageName;
@@ -28,6 +28,14 @@ pub(crate) struct Images {
 pub(crate) struct Found {
     pub(crate) resolved: Resolved,
     source: Arc<dyn Source>,
+}
+
+/// Why an image is still there.
+#[derive(Debug)]
+pub(crate) enum RemoveError {
+    Missing,
+    InUse,
+    Failed(String),
 }
 
 impl std::fmt::Debug for Found {
@@ -62,10 +70,32 @@ impl Images {
         &self,
         found: &Found,
         progress: &ProgressSender,
-    ) -> Result<(), String> {
+    ) -> Result<Image, String> {
         let puller = self.puller().await?;
         let pulled = puller.pull_resolved(&found.source, &found.resolved, progress).await;
-        pulled.map(drop).map_err(|error| chain(&error))
+        pulled.map_err(|error| chain(&error))
+    }
+
+    /// Every image that is here.
+    pub(crate) async fn list(&self) -> Result<Vec<Image>, String> {
+        if !self.folder.exists() {
+            return Ok(Vec::new());
+        }
+        let store = self.puller().await?.store().clone();
+        blocking(move || store.images()).await
+    }
+
+    /// Takes an image away, unless a runner uses it.
+    pub(crate) async fn remove(&self, digest: &Digest) -> Result<(), RemoveError> {
+        let store = self.puller().await.map_err(RemoveError::Failed)?.store().clone();
+        let digest = digest.clone();
+        let removed = tokio::task::spawn_blocking(move || store.remove_image(&digest)).await;
+        let removed = removed.map_err(|error| RemoveError::Failed(error.to_string()))?;
+        removed.map_err(|error| match error {
+            store::Error::ImageMissing { .. } => RemoveError::Missing,
+            store::Error::InUse { .. } => RemoveError::InUse,
+            other => RemoveError::Failed(chain(&other)),
+        })
     }
 
     async fn puller(&self) -> Result<&Puller, String> {

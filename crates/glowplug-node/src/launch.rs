@@ -66,7 +66,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
         }
         Launch::Image(launch) => {
             let mounted = mounted(shared, start, &launch.found).await?;
-            container::describe(&mut spec, launch, &mounted)?;
+            container::describe(&mut spec, app, launch, &mounted)?;
             image = Some(mounted);
         }
     }

@@ -68,6 +68,9 @@ enum Command {
     /// List runners, read their logs, stop them
     #[command(subcommand)]
     Runners(commands::runners::Command),
+    /// Pull images ahead of time, see which are here, remove them
+    #[command(subcommand)]
+    Image(commands::image::Command),
     /// Look at queued requests, cancel them, move them, copy them
     #[command(subcommand)]
     Queue(commands::queue::Command),
@@ -190,6 +193,7 @@ fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Run(args) => serving(commands::run::run(&args, context)),
         Command::Apps(command) => block_on(commands::apps::run(command, context)),
         Command::Runners(command) => block_on(commands::runners::run(command, context)),
+        Command::Image(command) => block_on(commands::image::run(command, context)),
         Command::Queue(command) => block_on(commands::queue::run(command, context)),
         Command::Webhooks(command) => block_on(commands::webhooks::run(command, context)),
         Command::Why(args) => block_on(commands::why::run(args, context)),

@@ -97,9 +97,28 @@ impl Client {
         &self,
         path: &[&str],
         query: &[(&str, &str)],
-        mut each: impl FnMut(T) -> Result<(), Failure>,
+        each: impl FnMut(T) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let response = self.send(Method::GET, path, query, None::<&()>, None).await?;
+        self.each_line(response, each).await
+    }
+
+    /// As [`lines`](Self::lines), for an answer to something that was asked for.
+    pub(crate) async fn post_lines<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &B,
+        each: impl FnMut(T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let response = self.send(Method::POST, path, &[], Some(body), None).await?;
+        self.each_line(response, each).await
+    }
+
+    async fn each_line<T: DeserializeOwned>(
+        &self,
+        response: Response,
+        mut each: impl FnMut(T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut chunks = response.bytes_stream();
         let mut pending = Vec::new();
         while let Some(chunk) = chunks.next().await {

@@ -5,6 +5,7 @@ pub(crate) mod ca;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod doctor;
+pub(crate) mod image;
 pub(crate) mod keys;
 pub(crate) mod man;
 pub(crate) mod place;

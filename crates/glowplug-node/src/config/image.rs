@@ -1,9 +1,9 @@
 //! `[apps.NAME]` with an `image`: a server in a container.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use glowplug_image::Reference;
+use glowplug_image::{ParseError, Reference};
 
 use super::layers::{Layers, Values};
 
@@ -40,6 +40,23 @@ pub enum ContainerNetwork {
     /// Its own loopback interface and nothing else.
     None,
     Host,
+}
+
+impl ImageName {
+    /// Reads a name as the config has it; relative paths are below `base`.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, String> {
+        let file = |file: &str| {
+            let file = base.join(file);
+            if file.exists() { Ok(file) } else { Err(format!("there is no {}", file.display())) }
+        };
+        if let Some(layout) = text.strip_prefix(OCI_LAYOUT) {
+            return file(layout).map(Self::OciLayout);
+        }
+        if let Some(archive) = text.strip_prefix(DOCKER_ARCHIVE) {
+            return file(archive).map(Self::DockerArchive);
+        }
+        text.parse().map(Self::Registry).map_err(|error: ParseError| error.to_string())
+    }
 }
 
 impl fmt::Display for ImageName {
@@ -85,23 +102,8 @@ pub(super) fn refuse_without(layers: &mut Layers, path: &str, values: &Values) {
 fn read_name(layers: &mut Layers, path: &str, values: &Values) -> Option<ImageName> {
     let text = values.text("image")?;
     let origin = values.origin("image");
-    let file = |layers: &mut Layers, file: &str, name: fn(PathBuf) -> ImageName| {
-        let file = layers.base(&origin).join(file);
-        if !file.exists() {
-            let message = format!("`image` in [{path}] names a missing file: {}", file.display());
-            layers.problem(origin.clone(), message, None);
-            return None;
-        }
-        Some(name(file))
-    };
-    if let Some(layout) = text.strip_prefix(OCI_LAYOUT) {
-        return file(layers, layout, ImageName::OciLayout);
-    }
-    if let Some(archive) = text.strip_prefix(DOCKER_ARCHIVE) {
-        return file(layers, archive, ImageName::DockerArchive);
-    }
-    match text.parse() {
-        Ok(reference) => Some(ImageName::Registry(reference)),
+    match ImageName::parse(&text, &layers.base(&origin)) {
+        Ok(name) => Some(name),
         Err(error) => {
             let message =
                 format!("`image` in [{path}] is \"{text}\", which names no image: {error}");

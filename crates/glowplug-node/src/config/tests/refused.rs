@@ -171,7 +171,8 @@ fn an_app_runs_exactly_one_thing_that_exists() {
     );
     check_error(
         "[apps.hello]\nimage = 'oci:missing'",
-        "glowplug.toml:2: `image` in [apps.hello] names a missing file: DIR/missing",
+        "glowplug.toml:2: `image` in [apps.hello] is \"oci:missing\", which names no image: there is no DIR/missing\n  \
+         help: write it as in `example.com/team/model:1`, or `oci:PATH` for one on disk",
     );
     check_error(
         "[apps.hello]\nimage = 'nginx'\nport = 70000",
