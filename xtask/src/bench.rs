@@ -16,8 +16,10 @@ use crate::node::Build;
 use crate::repository;
 
 mod decide;
+mod images;
 mod peer;
 mod policies;
+mod pull;
 mod queue;
 mod record;
 mod sim;
@@ -53,6 +55,8 @@ enum Name {
     StartOverhead,
     /// Durable submits and whole jobs, beside PostgreSQL, Redis, Celery and RQ
     Queue,
+    /// A whole image from a registry, pulled and unpacked, beside podman, skopeo and umoci
+    Pull,
     /// Events that the simulator gets through, and its memory
     Sim,
     /// Fixed, automatic and Knative's scaling on traffic of your own: `policies --trace FILE --setup 20s`
@@ -138,6 +142,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             (start_overhead::NAME, start_overhead::measure(&program()?, rounds)?)
         }
         Name::Queue => (queue::NAME, queue::measure(&program()?, rounds)?),
+        Name::Pull => (pull::NAME, pull::measure(&program()?, rounds)?),
         Name::Sim => (sim::NAME, sim::measure(rounds, args.quick)?),
         Name::Policies => (policies::NAME, policies::measure(&args.rest)?),
     };
