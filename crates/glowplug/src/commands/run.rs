@@ -20,12 +20,15 @@ use crate::output::Output;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A file with a `fal.App`, as `app.py::MyApp`, or `app.py` if it holds one class
-    #[arg(value_name = "FILE.py[::CLASS]", required_unless_present = "command")]
+    #[arg(value_name = "FILE.py[::CLASS]", required_unless_present_any = ["command", "image"])]
     file: Option<String>,
+    /// A container image with an HTTP server, as `example.com/team/model:1`; COMMAND replaces what it would run
+    #[arg(long, value_name = "IMAGE", conflicts_with = "file")]
+    image: Option<String>,
     /// An HTTP server; `$PORT` in an argument becomes the port to listen on
     #[arg(last = true, value_name = "COMMAND", conflicts_with = "file")]
     command: Vec<String>,
-    /// What to call the app [default: after the class, the file or the program]
+    /// What to call the app [default: after the class, the file, the image or the program]
     #[arg(long)]
     name: Option<String>,
     /// An environment variable for the app; may be repeated
@@ -85,10 +88,15 @@ fn load(args: &Args, name: &AppName, context: &Context) -> Result<(Loaded, PathB
     let app = |flag: &str, key: &str, value| FlagSetting::app(name.as_str(), flag, key, value);
     let mut flags = args.place.settings();
     flags.extend(args.scaling.settings(name.as_str()));
-    flags.push(match &args.file {
-        Some(file) => app("FILE", "app", text(file)),
-        None => app("COMMAND", "command", FlagValue::List(args.command.clone())),
-    });
+    if let Some(file) = &args.file {
+        flags.push(app("FILE", "app", text(file)));
+    }
+    if let Some(image) = &args.image {
+        flags.push(app("--image", "image", text(image)));
+    }
+    if !args.command.is_empty() {
+        flags.push(app("COMMAND", "command", FlagValue::List(args.command.clone())));
+    }
     flags.push(app("run", "cwd", text(".")));
     if !args.env.is_empty() {
         flags.push(app("--env", "env", FlagValue::Texts(args.env.clone())));
@@ -126,7 +134,7 @@ fn load(args: &Args, name: &AppName, context: &Context) -> Result<(Loaded, PathB
     Ok((loaded, cache_dir))
 }
 
-/// `--name`, or what the class, the file or the program is called.
+/// `--name`, or what the class, the file, the image or the program is called.
 fn app_name(args: &Args) -> Result<AppName, Failure> {
     if let Some(name) = &args.name {
         return AppName::parse(name).map_err(Failure::Usage);
@@ -136,12 +144,21 @@ fn app_name(args: &Args) -> Result<AppName, Failure> {
     let words = match args.file.as_deref().map(|file| file.split_once("::").ok_or(file)) {
         Some(Ok((_, class))) => Some(class.to_owned()),
         Some(Err(file)) => stem(file),
-        None => args.command.first().and_then(|program| stem(program)),
+        None => match &args.image {
+            Some(image) => Some(image_stem(image)),
+            None => args.command.first().and_then(|program| stem(program)),
+        },
     };
     let name = dashed(&words.unwrap_or_default());
     AppName::parse(&name).map_err(|_| {
         Failure::Usage(format!("`{name}` cannot be the app's name: give it one with --name"))
     })
+}
+
+/// `model` of `example.com:5000/team/model:1@sha256:…`.
+fn image_stem(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or_default();
+    last.split([':', '@']).next().unwrap_or_default().to_owned()
 }
 
 /// `MyApp` and `my_app` as `my-app`.
