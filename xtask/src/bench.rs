@@ -23,6 +23,7 @@ mod pull;
 mod queue;
 mod record;
 mod sim;
+mod start_container;
 mod start_overhead;
 mod warm_path;
 mod wrk;
@@ -53,6 +54,8 @@ enum Name {
     Decide,
     /// What a start costs beyond the program's own time
     StartOverhead,
+    /// What a container's start costs beyond its program's own time, beside crun, runc and podman
+    StartContainer,
     /// Durable submits and whole jobs, beside PostgreSQL, Redis, Celery and RQ
     Queue,
     /// A whole image from a registry, pulled and unpacked, beside podman, skopeo and umoci
@@ -140,6 +143,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Name::Decide => (decide::NAME, decide::measure(&program()?, rounds)?),
         Name::StartOverhead => {
             (start_overhead::NAME, start_overhead::measure(&program()?, rounds)?)
+        }
+        Name::StartContainer => {
+            (start_container::NAME, start_container::measure(&program()?, rounds)?)
         }
         Name::Queue => (queue::NAME, queue::measure(&program()?, rounds)?),
         Name::Pull => (pull::NAME, pull::measure(&program()?, rounds)?),

@@ -60,15 +60,24 @@ impl Registry {
 
     /// Puts the image there. Making it takes a minute, so it is kept between runs.
     pub(super) fn push(&self) -> Result<()> {
+        self.copy(&image()?, &self.image())
+    }
+
+    /// Puts an image of the folder `root` there, and gives its name. `scratch` is for what is made on the way.
+    pub(super) fn push_folder(&self, scratch: &Path, root: &Path, name: &str) -> Result<String> {
+        let layout = scratch.join("layout");
+        layout_of(&layout, root, "/")?;
+        let pushed = format!("127.0.0.1:{}/{name}", self.port);
+        self.copy(&layout, &pushed)?;
+        Ok(pushed)
+    }
+
+    fn copy(&self, layout: &Path, to: &str) -> Result<()> {
         self.running.check()?;
-        let layout = image()?;
-        let mut program = self.skopeo.program().arg("--policy").arg(&self.policy);
-        program = program.args(["copy", "--quiet", "--dest-tls-verify=false"]);
-        program
-            .arg(format!("oci:{}:1", layout.display()))
-            .arg(format!("docker://{}", self.image()))
-            .stdout_to_stderr()
-            .run()
+        let program = self.skopeo.program().arg("--policy").arg(&self.policy);
+        let program = program.args(["copy", "--quiet", "--dest-tls-verify=false"]);
+        let program = program.arg(format!("oci:{}:1", layout.display()));
+        program.arg(format!("docker://{to}")).stdout_to_stderr().run()
     }
 
     pub(super) fn skopeo(&self) -> &Peer {
@@ -86,13 +95,19 @@ fn image() -> Result<PathBuf> {
     eprintln!("making an image of {FILES}: about a minute, once");
     let _ = fs::remove_dir_all(&place);
     fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
-    let umoci = Peer::find("umoci", "umoci", "usr/bin/umoci")?;
-    let tagged = format!("{}:1", layout.display());
-    umoci.program().args(["init", "--layout"]).arg(&layout).capture()?;
-    umoci.program().args(["new", "--image"]).arg(&tagged).capture()?;
-    umoci.program().args(["insert", "--image"]).arg(&tagged).args([FILES, FILES]).capture()?;
+    layout_of(&layout, Path::new(FILES), FILES)?;
     fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
     Ok(layout)
+}
+
+/// An OCI layout of one image, tagged `1`, that has the files of `from` at `to`.
+fn layout_of(layout: &Path, from: &Path, to: &str) -> Result<()> {
+    let umoci = Peer::find("umoci", "umoci", "usr/bin/umoci")?;
+    let tagged = format!("{}:1", layout.display());
+    umoci.program().args(["init", "--layout"]).arg(layout).capture()?;
+    umoci.program().args(["new", "--image"]).arg(&tagged).capture()?;
+    umoci.program().args(["insert", "--image"]).arg(&tagged).arg(from).arg(to).capture()?;
+    Ok(())
 }
 
 /// The bytes of the image's layers as they are stored.
@@ -118,6 +133,18 @@ pub(super) fn must_be_root() -> Result<()> {
         bail!("this bench mounts file systems: run it as root");
     }
     Ok(())
+}
+
+/// Gives this process mounts of its own: what it changes of them nobody else sees.
+pub(super) fn leave_mount_namespace() -> Result<()> {
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    use rustix::thread::UnshareFlags;
+    #[expect(unsafe_code, reason = "leaving a namespace has no safe interface")]
+    // SAFETY: only the table of mounts is left behind, no table of descriptors.
+    let left = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) };
+    left.context("cannot leave the machine's mounts")?;
+    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", flags).context("cannot make mounts private")
 }
 
 /// A version as the program itself tells it.
