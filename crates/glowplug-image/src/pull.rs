@@ -169,7 +169,8 @@ impl Puller {
         Ok(image)
     }
 
-    async fn resolve(&self, source: &dyn Source) -> Result<Resolved, Error> {
+    /// Finds out what an image is made of, as often as it takes to reach the source.
+    pub async fn resolve(&self, source: &dyn Source) -> Result<Resolved, Error> {
         let mut tries = 1;
         loop {
             match source.resolve().await {

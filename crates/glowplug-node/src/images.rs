@@ -52,7 +52,8 @@ impl Images {
     /// Asks what the image is made of.
     pub(crate) async fn find(&self, name: &ImageName) -> Result<Found, String> {
         let source = self.source(name)?;
-        let resolved = source.resolve().await.map_err(|error| error.to_string())?;
+        let resolved = self.puller().await?.resolve(&*source).await;
+        let resolved = resolved.map_err(|error| chain(&error))?;
         Ok(Found { resolved, source })
     }
 
