@@ -30,6 +30,8 @@ pub(crate) struct TestTools {
     pub(crate) postgres: PathBuf,
     /// The program of Debian's registry for container images.
     pub(crate) registry: PathBuf,
+    /// A program that runs in a container without anything else.
+    pub(crate) busybox: PathBuf,
     /// Where tests keep the environments of Python apps between runs.
     pub(crate) cache: PathBuf,
     /// PATH with uv on it.
@@ -46,6 +48,7 @@ impl TestTools {
             node_modules: node_modules()?,
             postgres: postgres()?,
             registry: registry()?,
+            busybox: busybox()?,
             cache,
             path: path_with(&uv)?,
         })
@@ -58,6 +61,7 @@ impl TestTools {
             .env("GLOWPLUG_TEST_NODE_MODULES", &self.node_modules)
             .env("GLOWPLUG_TEST_POSTGRES", &self.postgres)
             .env("GLOWPLUG_TEST_REGISTRY", &self.registry)
+            .env("GLOWPLUG_TEST_BUSYBOX", &self.busybox)
             .env("GLOWPLUG_TEST_CACHE", &self.cache)
             .env("PATH", &self.path)
     }
@@ -219,6 +223,11 @@ fn registry() -> Result<PathBuf> {
     }
     let place = debian(&[PROGRAM]).context("install `docker-registry`")?;
     Ok(place.join("usr/bin").join(PROGRAM))
+}
+
+/// Debian's: what a system has as `busybox` may need libraries.
+fn busybox() -> Result<PathBuf> {
+    Ok(debian(&["busybox-static"])?.join("bin/busybox"))
 }
 
 /// Debian packages, with what they need and the system lacks, unpacked into a folder. That takes no rights

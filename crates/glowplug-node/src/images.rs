@@ -99,6 +99,15 @@ impl Images {
         })
     }
 
+    /// Leaves no mount behind but those that runners use.
+    pub(crate) async fn close(&self) {
+        let Some(puller) = self.puller.get() else { return };
+        let store = puller.store().clone();
+        if let Err(problem) = blocking(move || store.unmount_unused()).await {
+            tracing::warn!("an image stays mounted: {problem}");
+        }
+    }
+
     async fn puller(&self) -> Result<&Puller, String> {
         let folder = self.folder.clone();
         let open = || blocking(move || Store::open(&folder));

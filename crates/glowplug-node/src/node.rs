@@ -212,6 +212,7 @@ impl Node {
             recorder.flush(&shared.desk, &shared.metrics);
         }
         shared.forget_logs().await;
+        shared.images.close().await;
         shared.store.close().await;
         Ok(())
     }

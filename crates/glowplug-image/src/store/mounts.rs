@@ -108,6 +108,20 @@ impl Store {
         Ok(images.filter(is_used).cloned().collect())
     }
 
+    /// Unmounts every image that no runner uses. What cannot be unmounted stays for the next time.
+    pub fn unmount_unused(&self) -> Result<()> {
+        let folder = self.inner.folder.join("mounts");
+        for entry in fs::read_dir(&folder).map_err(|source| failed("list", &folder, source))? {
+            let entry = entry.map_err(|source| failed("list", &folder, source))?;
+            let Ok(digest) = format!("sha256:{}", entry.file_name().display()).parse() else { continue };
+            match self.unmount(&digest) {
+                Ok(()) | Err(Error::InUse { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn mount_point(&self, digest: &Digest) -> PathBuf {
         self.inner.folder.join("mounts").join(digest.hex())
     }

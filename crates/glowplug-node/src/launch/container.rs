@@ -83,7 +83,9 @@ fn stop_signal(text: &str) -> Result<i32, String> {
     let name = text.strip_prefix("SIG").unwrap_or(text);
     let named = SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
     let number = text.parse().ok().filter(|number| (1..=SIGNAL_MAX).contains(number));
-    named.or(number).ok_or_else(|| format!("its image wants to be stopped by the signal `{text}`, which is not known"))
+    named.or(number).ok_or_else(|| {
+        format!("its image wants to be stopped by the signal `{text}`, which is not known")
+    })
 }
 
 #[cfg(test)]
@@ -126,7 +128,8 @@ mod tests {
 
     #[test]
     fn stop_signals_are_named_or_numbered() {
-        for (text, expected) in [("", 15), ("SIGTERM", 15), ("INT", 2), ("SIGQUIT", 3), ("37", 37)] {
+        for (text, expected) in [("", 15), ("SIGTERM", 15), ("INT", 2), ("SIGQUIT", 3), ("37", 37)]
+        {
             assert_eq!(stop_signal(text), Ok(expected), "{text}");
         }
         for text in ["SIGNONSENSE", "0", "65", "-9"] {

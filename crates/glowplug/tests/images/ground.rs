@@ -1,0 +1,167 @@
+//! A registry with one small image, and a node that runs it.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use glowplug_testkit::{Access, OwnRegistry, Served, ServedOptions, eventually};
+use oci_client::client::{ClientConfig, ClientProtocol, Config, ImageLayer};
+use oci_client::secrets::RegistryAuth;
+use oci_client::{Client, Reference};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(40);
+/// Says what the world looks like from inside.
+const LOOK: &str = "#!/bin/sh\n\
+    echo 'content-type: text/plain'\n\
+    echo\n\
+    echo host=$(hostname)\n\
+    echo who=$WHO\n\
+    echo from=$FROM\n\
+    echo interfaces=$(ls /sys/class/net)\n\
+    echo dir=$OLDPWD\n\
+    echo user=$(id -u)\n\
+    echo etc=$(ls /etc | grep -v -e hosts -e hostname -e resolv.conf)\n\
+    echo processes=$(ls /proc | grep -c '^[0-9]')\n";
+
+/// A registry, and a program that fits into an image without anything else.
+pub(crate) struct Server {
+    registry: OwnRegistry,
+    busybox: Vec<u8>,
+}
+
+impl Server {
+    /// `None` where something is missing, and says so.
+    pub(crate) async fn new() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root can make containers");
+            return None;
+        }
+        let busybox = std::env::var_os("GLOWPLUG_TEST_BUSYBOX").map_or("/bin/busybox".into(), PathBuf::from);
+        let Ok(busybox) = fs::read(&busybox) else {
+            println!("skipped: there is no {}: `cargo xtask test` fetches it", busybox.display());
+            return None;
+        };
+        Some(Self { registry: OwnRegistry::start(Access::Everybody)?, busybox })
+    }
+
+    pub(crate) fn name(&self, image: &str) -> String {
+        format!("{}/{image}", self.registry.address())
+    }
+
+    /// Puts an image there that serves `/index.html` and `/cgi-bin/look`.
+    pub(crate) async fn push(&self, image: &str) -> String {
+        let name = self.name(image);
+        let reference: Reference = name.parse().unwrap();
+        let config = ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() };
+        let layer = ImageLayer::oci_v1_gzip(gzip(&self.archive()), None);
+        let about = json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            "os": "linux",
+            "config": {
+                "Cmd": ["/bin/sh", "-c", "exec /bin/busybox httpd -f -p $PORT -h /www"],
+                "Env": ["PATH=/bin", "FROM=image", "WHO=image"],
+                "ExposedPorts": {"8000/tcp": {}},
+                "User": "app",
+                "WorkingDir": "/www"
+            },
+            "rootfs": {"type": "layers", "diff_ids": []}
+        });
+        let about = Config::oci_v1(about.to_string().into_bytes(), None);
+        let client = Client::new(config);
+        client.push(&reference, &[layer], about, &RegistryAuth::Anonymous, None).await.unwrap();
+        name
+    }
+
+    fn archive(&self) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut add = |name: &str, mode: u32, content: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(mode);
+            header.set_uid(0);
+            header.set_gid(0);
+            builder.append_data(&mut header, name, content).unwrap();
+        };
+        add("bin/busybox", 0o755, &self.busybox);
+        add("etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\napp:x:1000:1000::/www:/bin/sh\n");
+        add("www/index.html", 0o644, b"one\n");
+        add("www/cgi-bin/look", 0o755, LOOK.as_bytes());
+        for name in ["sh", "hostname", "ls", "id", "grep"] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            header.set_mode(0o777);
+            header.set_uid(0);
+            header.set_gid(0);
+            builder.append_link(&mut header, format!("bin/{name}"), "busybox").unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+pub(crate) struct Ground {
+    pub(crate) served: Served,
+    client: reqwest::Client,
+}
+
+impl Ground {
+    pub(crate) fn start(config: &str) -> Self {
+        let served = Served::start(ServedOptions {
+            binary: env!("CARGO_BIN_EXE_glowplug").into(),
+            config: config.to_owned(),
+            env: Vec::new(),
+            data_dir: None,
+        });
+        let client = reqwest::Client::builder().timeout(Duration::from_mins(2)).build().unwrap();
+        Self { served: served.unwrap(), client }
+    }
+
+    /// Status and body of the image's page.
+    pub(crate) async fn ask(&self, app: &str) -> (u16, String) {
+        self.get_text(&format!("/run/local/{app}/index.html")).await
+    }
+
+    pub(crate) async fn get_text(&self, path: &str) -> (u16, String) {
+        let answer = self.client.get(self.served.url(path)).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let (status, text) = self.get_text(path).await;
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> u16 {
+        self.client.delete(self.served.url(path)).send().await.unwrap().status().as_u16()
+    }
+
+    pub(crate) async fn only_runner(&self, app: &str) -> Value {
+        let runners = self.get(&format!("/api/v1/runners?app=local/{app}")).await;
+        assert_eq!(runners.as_array().unwrap().len(), 1, "{runners}");
+        runners[0].clone()
+    }
+
+    pub(crate) async fn wait_until_cold(&self, app: &str) {
+        let path = format!("/api/v1/runners?app=local/{app}");
+        eventually("the app has no runner", SOON, || async {
+            (self.get(&path).await == json!([])).then_some(())
+        })
+        .await;
+    }
+
+    /// What is mounted below the node's folder.
+    pub(crate) fn mounts(&self) -> Vec<String> {
+        let folder = self.served.folder().display().to_string();
+        let table = fs::read_to_string("/proc/self/mounts").unwrap();
+        table.lines().filter(|line| line.contains(&folder)).map(str::to_owned).collect()
+    }
+}

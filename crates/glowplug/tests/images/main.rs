@@ -1,0 +1,105 @@
+//! Apps that are container images, through the real binary: from a real registry to an answer, and away again.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene must fail")]
+#![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
+
+mod ground;
+
+use std::fs;
+use std::time::Duration;
+
+use glowplug_testkit::eventually;
+use serde_json::Value;
+
+use self::ground::{Ground, Server};
+
+const SOON: Duration = Duration::from_secs(40);
+
+fn was_pulled(runner: &Value) -> bool {
+    runner["phases"].as_array().unwrap().iter().any(|phase| phase["name"] == "docker_pull")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_pulled_once_and_served_until_nobody_wants_it() {
+    let Some(server) = Server::new().await else { return };
+    let image = server.push("app:1").await;
+    let mut node = Ground::start(&format!("[apps.app]\nimage = \"{image}\"\nkeep_alive = 1\n"));
+    assert_eq!(node.ask("app").await, (200, "one\n".to_owned()));
+    let first = node.only_runner("app").await;
+    assert!(was_pulled(&first), "{first}");
+    node.wait_until_cold("app").await;
+
+    // From here on the image is on the disk, and the registry is not needed.
+    drop(server);
+    assert_eq!(node.ask("app").await, (200, "one\n".to_owned()));
+    let second = node.only_runner("app").await;
+    assert!(!was_pulled(&second), "{second}");
+
+    let images = node.get("/api/v1/images").await;
+    let digest = images[0]["digest"].as_str().unwrap().to_owned();
+    assert_eq!(images[0]["apps"], serde_json::json!(["local/app"]), "{images}");
+    node.wait_until_cold("app").await;
+    assert_eq!(node.delete(&format!("/api/v1/images/{digest}")).await, 204);
+    assert_eq!(node.get("/api/v1/images").await, serde_json::json!([]));
+    assert_eq!(node.served.stop(), Some(0), "{}", node.served.log());
+    assert_eq!(node.mounts(), [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_outlives_a_killed_node() {
+    let Some(server) = Server::new().await else { return };
+    let image = server.push("app:1").await;
+    let mut node = Ground::start(&format!("[apps.app]\nimage = \"{image}\"\nkeep_alive = 60\n"));
+    assert_eq!(node.ask("app").await.0, 200);
+    let before = node.only_runner("app").await;
+    let digest = node.get("/api/v1/images").await[0]["digest"].as_str().unwrap().to_owned();
+    assert_eq!(node.delete(&format!("/api/v1/images/{digest}")).await, 409, "it is in use");
+
+    node.served.kill();
+    node.served.start_again().unwrap();
+    assert_eq!(node.ask("app").await, (200, "one\n".to_owned()));
+    let after = node.only_runner("app").await;
+    assert_eq!(after["id"], before["id"]);
+    assert_eq!(node.delete(&format!("/api/v1/images/{digest}")).await, 409, "it still is");
+    assert_eq!(node.served.stop(), Some(0), "{}", node.served.log());
+    assert_eq!(node.mounts(), [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_sees_itself_and_nothing_else() {
+    let Some(server) = Server::new().await else { return };
+    let image = server.push("app:1").await;
+    let node = Ground::start(&format!("[apps.app]\nimage = \"{image}\"\nenv = {{ WHO = \"me\" }}\n"));
+    let (status, seen) = node.get_text("/run/local/app/cgi-bin/look").await;
+    assert_eq!(status, 200, "{seen}");
+    let runner = node.only_runner("app").await["id"].as_str().unwrap().to_owned();
+    for expected in [
+        format!("host={runner}"),
+        "who=me".to_owned(),
+        "from=image".to_owned(),
+        "interfaces=lo".to_owned(),
+        "dir=/www".to_owned(),
+        "user=1000".to_owned(),
+        "etc=passwd".to_owned(),
+    ] {
+        assert!(seen.lines().any(|line| line == expected), "{expected} is not in:\n{seen}");
+    }
+    let processes = seen.lines().find_map(|line| line.strip_prefix("processes=")).unwrap();
+    assert!(processes.parse::<u32>().unwrap() < 10, "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_does_not_exist_is_told_by_its_name() {
+    let Some(server) = Server::new().await else { return };
+    let missing = server.name("missing:1");
+    let node = Ground::start(&format!("[apps.app]\nimage = \"{missing}\"\n"));
+    let (status, told) = eventually("the app is known to be broken", SOON, || async {
+        let answer = node.ask("app").await;
+        (answer.0 == 503).then_some(answer)
+    })
+    .await;
+    assert!(told.contains(&missing) && told.contains("docker login"), "{status}: {told}");
+    // Nothing was begun for it.
+    let images = node.served.data_dir().join("images/images");
+    assert_eq!(fs::read_dir(images).map_or(0, Iterator::count), 0);
+}
