@@ -26,6 +26,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "glowplug-artifacts",
             "glowplug-core",
             "glowplug-dial",
+            "glowplug-image",
             "glowplug-gateway",
             "glowplug-runner",
             "glowplug-sim",

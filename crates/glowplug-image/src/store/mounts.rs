@@ -113,7 +113,9 @@ impl Store {
         let folder = self.inner.folder.join("mounts");
         for entry in fs::read_dir(&folder).map_err(|source| failed("list", &folder, source))? {
             let entry = entry.map_err(|source| failed("list", &folder, source))?;
-            let Ok(digest) = format!("sha256:{}", entry.file_name().display()).parse() else { continue };
+            let Ok(digest) = format!("sha256:{}", entry.file_name().display()).parse() else {
+                continue;
+            };
             match self.unmount(&digest) {
                 Ok(()) | Err(Error::InUse { .. }) => {}
                 Err(error) => return Err(error),

@@ -20,7 +20,7 @@ const LOOK: &str = "#!/bin/sh\n\
     echo who=$WHO\n\
     echo from=$FROM\n\
     echo interfaces=$(ls /sys/class/net)\n\
-    echo dir=$OLDPWD\n\
+    echo dir=$(cat /tmp/dir)\n\
     echo user=$(id -u)\n\
     echo etc=$(ls /etc | grep -v -e hosts -e hostname -e resolv.conf)\n\
     echo processes=$(ls /proc | grep -c '^[0-9]')\n";
@@ -38,7 +38,8 @@ impl Server {
             println!("skipped: only root can make containers");
             return None;
         }
-        let busybox = std::env::var_os("GLOWPLUG_TEST_BUSYBOX").map_or("/bin/busybox".into(), PathBuf::from);
+        let busybox =
+            std::env::var_os("GLOWPLUG_TEST_BUSYBOX").map_or("/bin/busybox".into(), PathBuf::from);
         let Ok(busybox) = fs::read(&busybox) else {
             println!("skipped: there is no {}: `cargo xtask test` fetches it", busybox.display());
             return None;
@@ -60,7 +61,7 @@ impl Server {
             "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
             "os": "linux",
             "config": {
-                "Cmd": ["/bin/sh", "-c", "exec /bin/busybox httpd -f -p $PORT -h /www"],
+                "Cmd": ["/bin/sh", "-c", "pwd > /tmp/dir; exec /bin/busybox httpd -f -p $PORT -h /www"],
                 "Env": ["PATH=/bin", "FROM=image", "WHO=image"],
                 "ExposedPorts": {"8000/tcp": {}},
                 "User": "app",
@@ -88,7 +89,14 @@ impl Server {
         add("etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\napp:x:1000:1000::/www:/bin/sh\n");
         add("www/index.html", 0o644, b"one\n");
         add("www/cgi-bin/look", 0o755, LOOK.as_bytes());
-        for name in ["sh", "hostname", "ls", "id", "grep"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o1777);
+        header.set_uid(0);
+        header.set_gid(0);
+        builder.append_data(&mut header, "tmp/", &[][..]).unwrap();
+        for name in ["sh", "cat", "hostname", "ls", "id", "grep"] {
             let mut header = tar::Header::new_gnu();
             header.set_entry_type(tar::EntryType::Symlink);
             header.set_size(0);

@@ -69,7 +69,8 @@ async fn a_container_outlives_a_killed_node() {
 async fn a_container_sees_itself_and_nothing_else() {
     let Some(server) = Server::new().await else { return };
     let image = server.push("app:1").await;
-    let node = Ground::start(&format!("[apps.app]\nimage = \"{image}\"\nenv = {{ WHO = \"me\" }}\n"));
+    let node =
+        Ground::start(&format!("[apps.app]\nimage = \"{image}\"\nenv = {{ WHO = \"me\" }}\n"));
     let (status, seen) = node.get_text("/run/local/app/cgi-bin/look").await;
     assert_eq!(status, 200, "{seen}");
     let runner = node.only_runner("app").await["id"].as_str().unwrap().to_owned();
