@@ -167,6 +167,11 @@ impl Store {
         Ok(store)
     }
 
+    /// A folder on the store's disk for what is not kept: emptied when the store is opened.
+    pub fn scratch(&self) -> PathBuf {
+        self.unfinished()
+    }
+
     pub fn contents(&self) -> &Contents {
         &self.inner.contents
     }

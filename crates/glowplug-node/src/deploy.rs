@@ -173,7 +173,7 @@ async fn describe_image(
 ) -> Result<Described, String> {
     app.preparing(format!("looking for {}", image.image));
     let found = shared.images.find(&image.image).await?;
-    let code = format!("{} as {image:?}", found.resolved.digest);
+    let code = format!("{} as {image:?}", found.digest);
     Ok(Described {
         launch: Launch::Image(Box::new(ImageLaunch { program: image.clone(), found })),
         health: None,

@@ -7,15 +7,22 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use glowplug_image::pull::{Options, ProgressSender, Puller};
+use glowplug_core::Timestamp;
+use glowplug_image::config::ImageConfig;
+use glowplug_image::pull::{self, Options, ProgressSender, Puller};
+use glowplug_image::source::archive::Archive;
+use glowplug_image::source::credentials::Lookup;
 use glowplug_image::source::registry::{Options as RegistryOptions, Registry};
-use glowplug_image::source::{Resolved, Source, credentials};
+use glowplug_image::source::{self, Resolved, Source};
 use glowplug_image::store::{self, Image, Mounted};
-use glowplug_image::{Digest, Reference, Store};
+use glowplug_image::{Digest, Store};
 use tokio::sync::OnceCell;
 
 use crate::config::ImageName;
 use crate::runner_task::chain;
+
+/// What a compressed archive of an image may inflate to.
+const ARCHIVE_BYTES_MAX: u64 = 512 << 30;
 
 pub(crate) struct Images {
     folder: PathBuf,
@@ -26,8 +33,16 @@ pub(crate) struct Images {
 
 /// An image as it was when its app was deployed.
 pub(crate) struct Found {
-    pub(crate) resolved: Resolved,
+    name: String,
+    pub(crate) digest: Digest,
+    pub(crate) config: ImageConfig,
+    /// `None`: its registry could not be asked, and it is what the name meant before.
+    origin: Option<Origin>,
+}
+
+struct Origin {
     source: Arc<dyn Source>,
+    resolved: Resolved,
 }
 
 /// Why an image is still there.
@@ -40,7 +55,7 @@ pub(crate) enum RemoveError {
 
 impl std::fmt::Debug for Found {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Found").field("resolved", &self.resolved).finish_non_exhaustive()
+        f.debug_struct("Found").field("digest", &self.digest).finish_non_exhaustive()
     }
 }
 
@@ -51,18 +66,44 @@ impl Images {
 
     /// Asks what the image is made of.
     pub(crate) async fn find(&self, name: &ImageName) -> Result<Found, String> {
-        let source = self.source(name)?;
-        let resolved = self.puller().await?.resolve(&*source).await;
-        let resolved = resolved.map_err(|error| chain(&error))?;
-        Ok(Found { resolved, source })
+        let puller = self.puller().await?;
+        let source = self.source(name, puller.store()).await?;
+        let name = name.to_string();
+        match puller.resolve(&*source).await {
+            Ok(resolved) => Ok(Found {
+                name,
+                digest: resolved.digest.clone(),
+                config: resolved.config.clone(),
+                origin: Some(Origin { source, resolved }),
+            }),
+            Err(pull::Error::Source(error)) if error.is_temporary() => {
+                let (store, known) = (puller.store().clone(), name.clone());
+                let image = blocking(move || match store.named(&known) {
+                    Some(named) => store.image(&named.digest),
+                    None => Ok(None),
+                });
+                let image = image.await?.ok_or_else(|| error.to_string())?;
+                tracing::warn!(image = name, digest = %image.digest, "{error}: what is here is taken");
+                Ok(Found { name, digest: image.digest, config: image.config, origin: None })
+            }
+            Err(error) => Err(chain(&error)),
+        }
     }
 
     /// The lower layers of a root, if the image need not be pulled.
-    pub(crate) async fn mount(&self, found: &Found) -> Result<Option<Mounted>, String> {
-        let (store, digest) = (self.puller().await?.store().clone(), found.resolved.digest.clone());
+    pub(crate) async fn mount(
+        &self,
+        found: &Found,
+        now: Timestamp,
+    ) -> Result<Option<Mounted>, String> {
+        let (store, digest) = (self.puller().await?.store().clone(), found.digest.clone());
         blocking(move || match store.mount(&digest) {
             Err(store::Error::ImageMissing { .. }) => Ok(None),
-            mounted => mounted.map(Some),
+            mounted => {
+                let mounted = mounted?;
+                store.note_use(&digest, now)?;
+                Ok(Some(mounted))
+            }
         })
         .await
     }
@@ -71,10 +112,21 @@ impl Images {
         &self,
         found: &Found,
         progress: &ProgressSender,
+        now: Timestamp,
     ) -> Result<Image, String> {
+        let Some(Origin { source, resolved }) = &found.origin else {
+            let name = &found.name;
+            return Err(format!(
+                "{name} is gone from the disk, and its registry could not be asked: start the node again"
+            ));
+        };
         let puller = self.puller().await?;
-        let pulled = puller.pull_resolved(&found.source, &found.resolved, progress).await;
-        pulled.map_err(|error| chain(&error))
+        let pulled = puller.pull_resolved(source, resolved, progress).await;
+        let pulled = pulled.map_err(|error| chain(&error))?;
+        let (store, name) = (puller.store().clone(), found.name.clone());
+        let digest = pulled.digest.clone();
+        blocking(move || store.set_name(&name, &digest, now)).await?;
+        Ok(pulled)
     }
 
     /// Every image that is here.
@@ -116,18 +168,24 @@ impl Images {
             .await
     }
 
-    fn source(&self, name: &ImageName) -> Result<Arc<dyn Source>, String> {
-        match name {
-            ImageName::Registry(reference) => self.registry(reference),
-            ImageName::OciLayout(_) | ImageName::DockerArchive(_) => Err("archives".into()),
-        }
-    }
-
-    fn registry(&self, reference: &Reference) -> Result<Arc<dyn Source>, String> {
-        let credentials = credentials::find(&credentials::files(), reference.registry());
-        let credentials = credentials.map_err(|error| error.to_string())?;
-        let registry = Registry::new(reference.clone(), credentials, &self.registries);
-        Ok(Arc::new(registry.map_err(|error| error.to_string())?))
+    async fn source(&self, name: &ImageName, store: &Store) -> Result<Arc<dyn Source>, String> {
+        let (name, registries) = (name.clone(), self.registries.clone());
+        let scratch = store.scratch();
+        // A helper that keeps credentials may take its time, as may inflating an archive.
+        let open = move || -> Result<Arc<dyn Source>, source::Error> {
+            match name {
+                ImageName::Registry(reference) => {
+                    let credentials = Lookup::of_environment().find(reference.registry())?;
+                    Ok(Arc::new(Registry::new(reference, credentials, &registries)?))
+                }
+                ImageName::Archive(path) => {
+                    let archive = Archive::open(&path, None, &scratch, ARCHIVE_BYTES_MAX)?;
+                    Ok(Arc::new(archive))
+                }
+            }
+        };
+        let opened = tokio::task::spawn_blocking(open).await.map_err(|error| error.to_string())?;
+        opened.map_err(|error| error.to_string())
     }
 }
 

@@ -75,12 +75,12 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
 
 /// The image's files, pulled if they are not here.
 async fn mounted(shared: &Arc<Shared>, start: &Start, found: &Found) -> Result<Mounted, String> {
-    if let Some(mounted) = shared.images.mount(found).await? {
+    if let Some(mounted) = shared.images.mount(found, shared.desk.now()).await? {
         return Ok(mounted);
     }
     shared.desk.report(Event::PullStarted { runner: start.runner });
-    shared.images.pull(found, &PullProgress::none()).await?;
-    let mounted = shared.images.mount(found).await?;
+    shared.images.pull(found, &PullProgress::none(), shared.desk.now()).await?;
+    let mounted = shared.images.mount(found, shared.desk.now()).await?;
     mounted.ok_or_else(|| "its image was removed as soon as it was pulled".to_owned())
 }
 

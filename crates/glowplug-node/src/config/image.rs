@@ -9,8 +9,9 @@ use super::layers::{Layers, Values};
 
 /// Settings that mean something for containers only.
 const OWN_KEYS: [&str; 3] = ["port", "network", "scratch"];
-const OCI_LAYOUT: &str = "oci:";
-const DOCKER_ARCHIVE: &str = "docker-archive:";
+/// Enough for temporary files, and little beside what a model takes.
+const SCRATCH_BYTES_DEFAULT: u64 = 1 << 30;
+const ARCHIVE: &str = "archive:";
 
 /// A container image as an app's program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +30,8 @@ pub struct ImageProgram {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageName {
     Registry(Reference),
-    /// A folder or an archive of an OCI layout.
-    OciLayout(PathBuf),
-    /// What `docker save` writes.
-    DockerArchive(PathBuf),
+    /// What `docker save` writes, or an OCI layout: a folder or a file.
+    Archive(PathBuf),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,15 +44,13 @@ pub enum ContainerNetwork {
 impl ImageName {
     /// Reads a name as the config has it; relative paths are below `base`.
     pub fn parse(text: &str, base: &Path) -> Result<Self, String> {
-        let file = |file: &str| {
+        if let Some(file) = text.strip_prefix(ARCHIVE) {
             let file = base.join(file);
-            if file.exists() { Ok(file) } else { Err(format!("there is no {}", file.display())) }
-        };
-        if let Some(layout) = text.strip_prefix(OCI_LAYOUT) {
-            return file(layout).map(Self::OciLayout);
-        }
-        if let Some(archive) = text.strip_prefix(DOCKER_ARCHIVE) {
-            return file(archive).map(Self::DockerArchive);
+            return if file.exists() {
+                Ok(Self::Archive(file))
+            } else {
+                Err(format!("there is no {}", file.display()))
+            };
         }
         text.parse().map(Self::Registry).map_err(|error: ParseError| error.to_string())
     }
@@ -63,8 +60,7 @@ impl fmt::Display for ImageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Registry(reference) => reference.fmt(f),
-            Self::OciLayout(path) => write!(f, "{OCI_LAYOUT}{}", path.display()),
-            Self::DockerArchive(path) => write!(f, "{DOCKER_ARCHIVE}{}", path.display()),
+            Self::Archive(path) => write!(f, "{ARCHIVE}{}", path.display()),
         }
     }
 }
@@ -84,7 +80,7 @@ pub(super) fn read(layers: &mut Layers, path: &str, values: &Values) -> Option<I
             Some("host") => ContainerNetwork::Host,
             _ => ContainerNetwork::None,
         },
-        scratch_bytes: values.bytes("scratch").unwrap_or_default(),
+        scratch_bytes: values.bytes("scratch").unwrap_or(SCRATCH_BYTES_DEFAULT),
     })
 }
 
@@ -107,7 +103,8 @@ fn read_name(layers: &mut Layers, path: &str, values: &Values) -> Option<ImageNa
         Err(error) => {
             let message =
                 format!("`image` in [{path}] is \"{text}\", which names no image: {error}");
-            let help = "write it as in `example.com/team/model:1`, or `oci:PATH` for one on disk";
+            let help =
+                "write it as in `example.com/team/model:1`, or `archive:PATH` for one on disk";
             layers.problem(origin, message, Some(help.into()));
             None
         }

@@ -45,7 +45,7 @@ async fn list(shared: &Shared) -> Answer {
 
 fn view(shared: &Shared, image: &Image) -> ImageView {
     let is_its_image = |launch: &Launch| match launch {
-        Launch::Image(launch) => launch.found.resolved.digest == image.digest,
+        Launch::Image(launch) => launch.found.digest == image.digest,
         _ => false,
     };
     let apps =
@@ -78,7 +78,7 @@ fn pull(shared: &Arc<Shared>, wanted: &ImagePullRequest) -> Answer {
     let end = async move {
         let ended = async {
             let found = shared.images.find(&name).await?;
-            shared.images.pull(&found, &sender).await
+            shared.images.pull(&found, &sender, shared.desk.now()).await
         };
         match ended.await {
             Ok(image) => {

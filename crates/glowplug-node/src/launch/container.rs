@@ -30,7 +30,7 @@ pub(super) fn describe(
     launch: &ImageLaunch,
     mounted: &Mounted,
 ) -> Result<(), String> {
-    let (program, image) = (&launch.program, &launch.found.resolved.config);
+    let (program, image) = (&launch.program, &launch.found.config);
     spec.argv = argv(program, image)?;
     spec.cwd = working_dir(image);
     spec.listen = app.config.listen.unwrap_or(Listen::Port);

@@ -33,7 +33,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// `None` where something is missing, and says so.
-    pub(crate) async fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             println!("skipped: only root can make containers");
             return None;

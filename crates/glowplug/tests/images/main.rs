@@ -21,7 +21,7 @@ fn was_pulled(runner: &Value) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_is_pulled_once_and_served_until_nobody_wants_it() {
-    let Some(server) = Server::new().await else { return };
+    let Some(server) = Server::new() else { return };
     let image = server.push("app:1").await;
     let mut node = Ground::start(&format!("[apps.app]\nimage = \"{image}\"\nkeep_alive = 1\n"));
     assert_eq!(node.ask("app").await, (200, "one\n".to_owned()));
@@ -29,8 +29,10 @@ async fn an_image_is_pulled_once_and_served_until_nobody_wants_it() {
     assert!(was_pulled(&first), "{first}");
     node.wait_until_cold("app").await;
 
-    // From here on the image is on the disk, and the registry is not needed.
+    // From here on the image is on the disk, and the registry is not needed, not even at a start of the node.
     drop(server);
+    node.served.kill();
+    node.served.start_again().unwrap();
     assert_eq!(node.ask("app").await, (200, "one\n".to_owned()));
     let second = node.only_runner("app").await;
     assert!(!was_pulled(&second), "{second}");
@@ -47,7 +49,7 @@ async fn an_image_is_pulled_once_and_served_until_nobody_wants_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_outlives_a_killed_node() {
-    let Some(server) = Server::new().await else { return };
+    let Some(server) = Server::new() else { return };
     let image = server.push("app:1").await;
     let mut node = Ground::start(&format!("[apps.app]\nimage = \"{image}\"\nkeep_alive = 60\n"));
     assert_eq!(node.ask("app").await.0, 200);
@@ -67,7 +69,7 @@ async fn a_container_outlives_a_killed_node() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_sees_itself_and_nothing_else() {
-    let Some(server) = Server::new().await else { return };
+    let Some(server) = Server::new() else { return };
     let image = server.push("app:1").await;
     let node =
         Ground::start(&format!("[apps.app]\nimage = \"{image}\"\nenv = {{ WHO = \"me\" }}\n"));
@@ -91,7 +93,7 @@ async fn a_container_sees_itself_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_that_does_not_exist_is_told_by_its_name() {
-    let Some(server) = Server::new().await else { return };
+    let Some(server) = Server::new() else { return };
     let missing = server.name("missing:1");
     let node = Ground::start(&format!("[apps.app]\nimage = \"{missing}\"\n"));
     let (status, told) = eventually("the app is known to be broken", SOON, || async {

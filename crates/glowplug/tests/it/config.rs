@@ -20,7 +20,7 @@ fn mistakes_are_told_with_place_and_fix() {
         "[apps.hello]\napp = 'hello.py::Hello'\nconcurrency_buffer_perc = -5\n",
     );
     check("missing_app_file", "[apps.hello]\napp = 'helo.py::Hello'\n");
-    check("image", "[apps.hello]\nimage = 'nginx'\n");
+    check("image", "[apps.hello]\nimage = 'Not An Image'\n");
     check("syntax", "[node\nlisten = 1\n");
     check("several", "[node]\nlisten = 'here'\n[apps.b]\ncommand = 5\n[apps.c]\n");
 }

@@ -70,7 +70,7 @@ pub(super) const APP: &[Setting] = &[
         Kind::Text,
         Otherwise("`app` or `command` says what runs"),
         "A container image that holds an HTTP server: a name such as `example.com/team/model:1`, or \
-         `oci:PATH` and `docker-archive:PATH` for one on disk. `command` replaces what the image would run.",
+         `archive:PATH` for one on disk (`docker save`, an OCI layout). `command` replaces what it would run.",
     ),
     setting(
         "port",
@@ -81,14 +81,14 @@ pub(super) const APP: &[Setting] = &[
     setting(
         "network",
         Kind::Choice(&["none", "host"]),
-        Value("none"),
+        Otherwise("`none`"),
         "What a container sees of the network: nothing but its own requests, or all that the host sees. \
          With `host` a free port is chosen, which the server has to take from `PORT`.",
     ),
     setting(
         "scratch",
         Kind::Bytes,
-        Value("1GiB"),
+        Otherwise("1 GiB"),
         "What a container may write beside its mounts, in memory: it is gone with the runner.",
     ),
     setting(
