@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chownat, major, minor, mknodat};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Uid, chmodat, chownat, major, minor, mknodat};
 
 const ALWAYS: [&str; 6] =
     ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
@@ -86,6 +86,8 @@ fn make_node(node: &DeviceNode) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     mknodat(CWD, &node.path, node.kind, node.mode, node.device)?;
+    // What was asked for is cut by the mask of this process.
+    chmodat(CWD, &node.path, node.mode, AtFlags::empty())?;
     let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
-    Ok(chownat(CWD, &node.path, Some(uid), Some(gid), rustix::fs::AtFlags::empty())?)
+    Ok(chownat(CWD, &node.path, Some(uid), Some(gid), AtFlags::empty())?)
 }

@@ -57,6 +57,7 @@ impl Entrance {
     /// Gives up what the program may not do. The order matters: each step needs a right that a later one
     /// takes away.
     pub(crate) fn give_up_rights(&self) -> io::Result<()> {
+        leave_session_keyring();
         self.capabilities.bound()?;
         rustix::thread::set_thread_groups(&self.groups)?;
         rustix::thread::set_thread_gid(self.gid)?;
@@ -69,5 +70,16 @@ impl Entrance {
     /// The very last step: the program's own start must get by with what is left.
     pub(crate) fn filter(&self) -> io::Result<()> {
         if self.filter.is_empty() { Ok(()) } else { put_on(&self.filter) }
+    }
+}
+
+/// The kernel's keys of whoever started the node are not the program's, not even without the filter.
+fn leave_session_keyring() {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    #[expect(unsafe_code, reason = "keyrings have no safe interface")]
+    // SAFETY: a null name is what asks for a new keyring without one. A kernel without keys refuses, and has
+    // none to hide.
+    unsafe {
+        libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>());
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::fs::Mode;
 use rustix::process::{Pid, Signal};
 use rustix::thread::UnshareFlags;
 
@@ -67,7 +68,8 @@ fn make(preparation: &Preparation<'_>) -> Result<ResolvedUser, String> {
     go_through(preparation.doors);
     // Not in the way of what is aimed at the shim's own group.
     let _ = rustix::process::setsid();
-    rustix::process::umask(rustix::fs::Mode::empty());
+    // What is made for the container is root's, whatever the node's own habit.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     let mut flags =
         UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
     if spec.network == Network::None {

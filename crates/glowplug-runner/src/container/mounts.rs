@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 
 use rustix::mount::{
@@ -127,6 +128,7 @@ fn enter_root(spec: &ContainerSpec, scaffold: &Path) -> Result<(), String> {
     for dir in [&upper, &work, &root] {
         std::fs::create_dir(dir).map_err(|error| failed(dir, error))?;
     }
+    like_the_image(spec, &upper).map_err(|error| failed(&upper, error))?;
     let options = overlay_options(spec, &upper, &work)?;
     mount("overlay", &root, "overlay", MountFlags::NODEV | MountFlags::NOSUID, &*options)
         .map_err(|error| cannot("put the image's layers together", error))?;
@@ -138,6 +140,16 @@ fn enter_root(spec: &ContainerSpec, scaffold: &Path) -> Result<(), String> {
         rustix::process::chdir("/")
     };
     enter().map_err(|error| cannot("make the image's files the container's root", error))
+}
+
+/// The uppermost layer says whose `/` is and who may write to it, also where it is empty.
+fn like_the_image(spec: &ContainerSpec, upper: &Path) -> io::Result<()> {
+    // That a layer is missing is told when it is mounted.
+    let Some(image) = spec.root.lower.first().and_then(|dir| std::fs::metadata(dir).ok()) else {
+        return Ok(());
+    };
+    std::fs::set_permissions(upper, image.permissions())?;
+    std::os::unix::fs::chown(upper, Some(image.uid()), Some(image.gid()))
 }
 
 fn overlay_options(spec: &ContainerSpec, upper: &Path, work: &Path) -> Result<CString, String> {

@@ -221,3 +221,29 @@ async fn a_container_has_the_devices_it_is_given() {
     );
     leaves_nothing(&fixture).await;
 }
+
+#[tokio::test]
+async fn what_is_made_for_a_container_is_roots() {
+    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+    let mut spec = fixture.spec(1, Program::Serves);
+    let container = spec.container.as_mut().unwrap();
+    container.user = ContainerUser::Ids { uid: 65534, gid: 65534, groups: vec![] };
+    container.binds.push(Bind {
+        source: "/etc/hostname".into(),
+        target: "/made/for/it".into(),
+        writes: Writes::Refused,
+    });
+    // All that this user may write to, but for what is everybody's.
+    let script = "find / -xdev ! -type l -writable; find /dev /etc /made /work -writable ! -type l; \
+                  stat -c %a /dev/null /dev/shm";
+    spec.argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let mut said = said_by(&fixture, spec).await;
+    said.retain(|line| !line.starts_with("find: "));
+    said.sort_unstable();
+    assert_eq!(
+        said.join(" "),
+        "/dev/full /dev/mqueue /dev/null /dev/pts/ptmx /dev/random /dev/shm /dev/tty /dev/urandom \
+         /dev/zero /run/glowplug 1777 666"
+    );
+    leaves_nothing(&fixture).await;
+}
