@@ -18,6 +18,7 @@ use super::{Inner, RunnerState, Slot, watch};
 use crate::backend::{BackendError, Listen, RunnerAddress, RunnerSpec};
 use crate::cgroup::Bounds;
 use crate::container::{ContainerSpec, Network, SOCKET_DIR};
+use crate::proc_table::ProcessMark;
 use crate::protocol::{
     Identity, LaunchOrder, MARKER_VARIABLE, NAMESPACES_FILE, ORDER_BYTES_MAX, RECORD_FILE,
     RunnerRecord, SHIM_ERRORS_FILE, ToShim, encode, write_file,
@@ -50,11 +51,13 @@ impl Inner {
         let control = launched.control;
         let connection = control.set_nonblocking(true).and_then(|()| control.try_into());
         let connection = connection.map_err(|error| prepare_error(id, &error))?;
+        let pid = launched.shim.id().and_then(|pid| i32::try_from(pid).ok());
+        let mark = pid.and_then(ProcessMark::of);
         let shim = watch::reap(launched.shim);
         let (runner, watcher) =
             watch::Watcher::new(self, id, launched.record, RunnerState::Starting);
         self.runners().insert(id, Slot::Known(runner));
-        tokio::spawn(watcher.run(connection, Some(shim)));
+        tokio::spawn(watcher.run(connection, mark, Some(shim)));
         Ok(())
     }
 

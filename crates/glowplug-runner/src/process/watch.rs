@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use glowplug_core::RunnerId;
@@ -23,6 +24,7 @@ use super::layout::Ownership;
 use super::{CONTACT_PAUSE, CONTACT_TIMEOUT, Inner, Runner, RunnerState, adopt, logs};
 use crate::backend::{Exit, ExitCause, Notice};
 use crate::probe;
+use crate::proc_table::{ProcessMark, kill_if};
 use crate::protocol::{
     FromShim, MESSAGE_BYTES_MAX, PROCESSES_FILE, REPORTED_FILE, RunnerRecord, SHIM_ERRORS_FILE,
     ToShim,
@@ -32,6 +34,9 @@ use crate::protocol::{
 const COMMANDS_MAX: usize = 16;
 /// Readers that wait for the log to catch up; more of them read what is there.
 const LOG_READERS_MAX: usize = 256;
+/// A shim that is still starting its program hears nothing: files of an image may be slow to come. If it has
+/// not ended this long after it should have, it is killed, and its runner with it.
+const UNHEARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Of what a broken shim says, this much is passed on.
 const SHIM_ERROR_BYTES_MAX: usize = 2_000;
 
@@ -49,6 +54,8 @@ pub(super) struct Watcher {
     id: RunnerId,
     dir: PathBuf,
     record: Arc<RunnerRecord>,
+    /// Known if this backend has started it.
+    shim: Option<ProcessMark>,
     commands: mpsc::Receiver<Command>,
     state: Arc<watch::Sender<RunnerState>>,
 }
@@ -96,12 +103,18 @@ impl Watcher {
             state: Arc::clone(&state),
         };
         let dir = inner.layout.dir(id);
-        (runner, Self { inner: Arc::clone(inner), id, dir, record, commands, state })
+        (runner, Self { inner: Arc::clone(inner), id, dir, record, shim: None, commands, state })
     }
 
     /// Watches a runner that this backend has started.
-    pub(super) async fn run(self, connection: UnixStream, shim: Option<oneshot::Receiver<()>>) {
-        self.watch(framed(connection), shim, false).await;
+    pub(super) async fn run(
+        mut self,
+        connection: UnixStream,
+        shim: Option<ProcessMark>,
+        end: Option<oneshot::Receiver<()>>,
+    ) {
+        self.shim = shim;
+        self.watch(framed(connection), end, false).await;
     }
 
     /// Learns what the runner does now. `None` if it ended in this moment.
@@ -156,6 +169,7 @@ impl Watcher {
         let mut commands_open = true;
         // The shim answers in the order in which it is asked.
         let mut log_readers = VecDeque::new();
+        let mut give_up_at = None;
         loop {
             let is_starting = *self.state.borrow() == RunnerState::Starting;
             tokio::select! {
@@ -173,7 +187,10 @@ impl Watcher {
                     FromShim::Attached { .. } => {}
                 },
                 command = self.commands.recv(), if commands_open => match command {
-                    Some(Command::Tell(message)) => pass_on(connection, &message).await,
+                    Some(Command::Tell(message)) => {
+                        pass_on(connection, &message).await;
+                        give_up_at = time_to_end(&message).or(give_up_at);
+                    }
                     Some(Command::CatchUpLog(reader)) => {
                         if log_readers.len() < LOG_READERS_MAX {
                             pass_on(connection, &ToShim::CatchUpLog).await;
@@ -182,6 +199,13 @@ impl Watcher {
                     }
                     None => commands_open = false,
                 },
+                () = until(give_up_at), if give_up_at.is_some() && !is_spawned => {
+                    tracing::warn!(runner = %self.id, "the shim is stuck in its start and is killed");
+                    give_up_at = None;
+                    if let Some(shim) = self.shim {
+                        kill_if(shim.pid, || shim.is_alive());
+                    }
+                }
                 () = &mut probe, if is_starting && is_spawned => {
                     let became_ready = self.state.send_if_modified(|state| {
                         let is_starting = *state == RunnerState::Starting;
@@ -284,6 +308,22 @@ impl Attached {
             self.watcher.tell_ready().await;
         }
         self.watcher.watch(self.connection, None, true).await;
+    }
+}
+
+/// When a shim that was told this must have ended.
+fn time_to_end(message: &ToShim) -> Option<Instant> {
+    match message {
+        ToShim::Kill => Some(Instant::now() + UNHEARD_TIMEOUT),
+        ToShim::Stop { grace } => Instant::now().checked_add(grace.saturating_add(UNHEARD_TIMEOUT)),
+        _ => None,
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Nothing of a runner outlives it, however it or those above it end.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use glowplug_runner::conformance::{Fixture, Node, Program, eventually, leaves_nothing};
@@ -93,6 +94,24 @@ async fn a_shim_that_cannot_run_is_explained() {
     let node = Node::start_with(fixture.open_with_shim("/no/such/shim"));
     let refused = node.backend.ensure(&spec).await.unwrap_err();
     assert!(refused.to_string().contains("/no/such/shim"), "{refused}");
+    leaves_nothing(&fixture).await;
+}
+
+#[tokio::test]
+async fn a_shim_that_is_stuck_in_a_start_can_be_ended() {
+    let fixture = ProcessFixture::new();
+    let stuck = fixture.path().join("stuck");
+    std::fs::write(&stuck, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    std::fs::set_permissions(&stuck, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut node = Node::start_with(fixture.open_with_shim(stuck.to_str().unwrap()));
+    let modes = [StopMode::Kill, StopMode::Graceful { grace: Duration::from_millis(10) }];
+    for (number, mode) in (1..).zip(modes) {
+        let spec = fixture.spec(number, Program::Serves);
+        node.ensure(&spec).await;
+        node.backend.stop(spec.id, mode).await.unwrap();
+        assert_eq!(node.exited(spec.id).await.cause, ExitCause::Unknown);
+        node.backend.forget(spec.id).await.unwrap();
+    }
     leaves_nothing(&fixture).await;
 }
 
