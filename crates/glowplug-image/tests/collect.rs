@@ -108,7 +108,7 @@ async fn what_a_runner_uses_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pulls_and_collections_at_the_same_time_break_nothing() {
-    const ROUNDS: usize = 25;
+    const ROUNDS: usize = 12;
     let scene = Scene::new(6).await;
     let store = scene.store.clone();
     let (finished, mut is_finished) = tokio::sync::watch::channel(false);
@@ -121,8 +121,9 @@ async fn pulls_and_collections_at_the_same_time_break_nothing() {
     });
     for _ in 0..ROUNDS {
         scene.pull_all().await;
+        // Whatever was collected by then, nothing that stayed misses something.
         let findings = scene.store.check(Repair::No).unwrap();
-        assert!(findings.contents.is_empty(), "{findings:?}");
+        assert!(findings.is_clean(), "{findings:?}");
     }
     finished.send(true).unwrap();
     collecting.await.unwrap();

@@ -27,7 +27,7 @@ use self::support::root::{files, is_root};
 use self::support::{pull, puller, source};
 
 const NAME: &str = "a_killed_pull_leaves_only_whole_things";
-const DEATHS: u64 = 24;
+const DEATHS: u64 = 16;
 /// A process that nobody kills says more, unless the machine is busy.
 const LINES_MAX: u64 = 24;
 const LARGE: usize = 200_000;
