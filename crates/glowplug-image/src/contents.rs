@@ -40,6 +40,8 @@ struct Inner {
 pub struct Pins {
     contents: Contents,
     held: Vec<ContentId>,
+    /// Kept from one content to the next: fresh memory costs more than the copy into it.
+    buffer: Vec<u8>,
 }
 
 /// A content that was written.
@@ -75,7 +77,7 @@ impl Contents {
     }
 
     pub fn pins(&self) -> Pins {
-        Pins { contents: self.clone(), held: Vec::new() }
+        Pins { contents: self.clone(), held: Vec::new(), buffer: vec![0; COPY_BYTES] }
     }
 
     /// Every content with its size in bytes, in no order.
@@ -139,15 +141,14 @@ impl Pins {
     pub fn store(&mut self, mut content: impl Read) -> io::Result<Stored> {
         let mut file = self.contents.nameless()?;
         let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; COPY_BYTES];
         let mut bytes = 0;
         loop {
-            let read = content.read(&mut buffer)?;
+            let read = content.read(&mut self.buffer)?;
             if read == 0 {
                 break;
             }
-            hasher.update(&buffer[..read]);
-            file.write_all(&buffer[..read])?;
+            hasher.update(&self.buffer[..read]);
+            file.write_all(&self.buffer[..read])?;
             bytes += read as u64;
         }
         let id = ContentId::from(hasher.finalize());
