@@ -5,20 +5,23 @@ use tar::{Builder, EntryType, Header};
 use super::*;
 use crate::contents::Contents;
 
-/// What an archive of these entries unpacks to, with the pack, in a store of its own.
-fn unpack_with(archive: &[u8], limits: &Limits) -> Result<(Unpacked, Vec<u8>, Contents), Error> {
-    let folder = tempfile::tempdir().unwrap().keep();
-    let contents = Contents::open(&folder).unwrap();
-    let mut pack = Vec::new();
-    let unpacked = unpack(archive, &mut contents.pins(), &mut pack, limits);
-    let found = unpacked.map(|unpacked| (unpacked, pack, contents));
-    if found.is_err() {
-        fs::remove_dir_all(folder).unwrap();
-    }
-    found
+/// Contents that go with their folder.
+#[derive(Debug)]
+struct Stored {
+    contents: Contents,
+    _folder: tempfile::TempDir,
 }
 
-fn unpack_all(archive: &[u8]) -> (Unpacked, Vec<u8>, Contents) {
+/// What an archive of these entries unpacks to, with the pack, in a store of its own.
+fn unpack_with(archive: &[u8], limits: &Limits) -> Result<(Unpacked, Vec<u8>, Stored), Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let contents = Contents::open(folder.path()).unwrap();
+    let mut pack = Vec::new();
+    let unpacked = unpack(archive, &mut contents.pins(), &mut pack, limits);
+    unpacked.map(|unpacked| (unpacked, pack, Stored { contents, _folder: folder }))
+}
+
+fn unpack_all(archive: &[u8]) -> (Unpacked, Vec<u8>, Stored) {
     unpack_with(archive, &Limits::default()).unwrap()
 }
 
@@ -78,7 +81,7 @@ fn contents_go_where_their_size_says() {
         add_link(archive, EntryType::Link, "h", "./etc/a");
         add(archive, EntryType::Fifo, "pipe", b"");
     });
-    let (unpacked, pack, contents) = unpack_all(&archive);
+    let (unpacked, pack, Stored { contents, _folder }) = unpack_all(&archive);
     assert_eq!(pack, b"firstsecond");
     let id = ContentIdOf(&large()).id();
     let packed = |offset, bytes| EntryKind::File(Content::Packed(Slice { offset, bytes }));
