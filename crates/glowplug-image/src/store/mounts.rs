@@ -163,7 +163,14 @@ fn overlays() -> Result<Overlays> {
             continue;
         }
         let Ok(table) = fs::read_to_string(process.join("mountinfo")) else { continue };
-        found.extend(table.lines().filter(|line| line.contains(" - overlay ")).map(str::to_owned));
+        found.extend(table.lines().filter(|line| line.contains(" - overlay ")).map(as_written));
     }
     Ok(Overlays(found))
+}
+
+/// A line of a table of mounts without the form that the kernel gives to what would part its fields.
+fn as_written(line: &str) -> String {
+    const FORMS: [(&str, &str); 4] =
+        [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    FORMS.iter().fold(line.to_owned(), |line, (form, meant)| line.replace(form, meant))
 }
