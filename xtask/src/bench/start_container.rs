@@ -142,12 +142,12 @@ impl Scene {
                 self.until_it_accepts(program, port)
             }
             Starter::Crun => {
-                let program = self.crun.program().arg("--root").arg(self.folder.join("crun"));
-                self.in_bundle(program, &server, port)
+                let root = self.folder.join("crun");
+                self.in_bundle(|| self.crun.program().arg("--root").arg(&root), &server, port)
             }
             Starter::Runc => {
-                let program = self.runc.program().arg("--root").arg(self.folder.join("runc"));
-                self.in_bundle(program, &server, port)
+                let root = self.folder.join("runc");
+                self.in_bundle(|| self.runc.program().arg("--root").arg(&root), &server, port)
             }
             Starter::Podman => self.with_podman(&server, port),
             Starter::OwnNetwork => self.through_node(APPS[0]),
@@ -155,14 +155,23 @@ impl Scene {
         }
     }
 
-    fn in_bundle(&self, runtime: Program, server: &[String], port: u16) -> Result<f64> {
+    fn in_bundle(
+        &self,
+        runtime: impl Fn() -> Program,
+        server: &[String],
+        port: u16,
+    ) -> Result<f64> {
         let bundle = self.folder.join("bundle");
         fs::create_dir_all(&bundle)
             .with_context(|| format!("cannot create {}", bundle.display()))?;
         let config = bundle_config(&self.root, server).to_string();
         fs::write(bundle.join("config.json"), config).context("cannot write config.json")?;
         let name = format!("bench-{port}");
-        self.until_it_accepts(runtime.args(["run", "--bundle"]).arg(&bundle).arg(name), port)
+        let run = runtime().args(["run", "--bundle"]).arg(&bundle).arg(&name);
+        let took = self.until_it_accepts(run, port);
+        // A container outlives the command that runs it.
+        runtime().args(["delete", "--force"]).arg(&name).succeeds();
+        took
     }
 
     fn with_podman(&self, server: &[String], port: u16) -> Result<f64> {
