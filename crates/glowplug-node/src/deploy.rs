@@ -106,21 +106,25 @@ struct Described {
     code: String,
 }
 
+impl Described {
+    /// A program that says nothing about itself.
+    fn silent(launch: Launch, code: String) -> Self {
+        Self {
+            launch,
+            health: None,
+            scaling: Scaling::default(),
+            retry: Rules::default(),
+            start_timeout: Duration::ZERO,
+            machine_types: Vec::new(),
+            code,
+        }
+    }
+}
+
 fn command(app: &App, argv: Vec<String>) -> Described {
     let code = format!("{argv:?} in {}", app.config.cwd.display());
-    Described {
-        launch: Launch::Command(CommandLaunch {
-            argv,
-            cwd: app.config.cwd.clone(),
-            listen: app.config.listen.unwrap_or(Listen::Port),
-        }),
-        health: None,
-        scaling: Scaling::default(),
-        retry: Rules::default(),
-        start_timeout: Duration::ZERO,
-        machine_types: Vec::new(),
-        code,
-    }
+    let (cwd, listen) = (app.config.cwd.clone(), app.config.listen.unwrap_or(Listen::Port));
+    Described::silent(Launch::Command(CommandLaunch { argv, cwd, listen }), code)
 }
 
 /// For apps that have to be asked what they are.
@@ -174,15 +178,8 @@ async fn describe_image(
     app.preparing(format!("looking for {}", image.image));
     let found = shared.images.find(&image.image).await?;
     let code = format!("{} as {image:?}", found.digest);
-    Ok(Described {
-        launch: Launch::Image(Box::new(ImageLaunch { program: image.clone(), found })),
-        health: None,
-        scaling: Scaling::default(),
-        retry: Rules::default(),
-        start_timeout: Duration::ZERO,
-        machine_types: Vec::new(),
-        code,
-    })
+    let launch = ImageLaunch { program: image.clone(), found };
+    Ok(Described::silent(Launch::Image(Box::new(launch)), code))
 }
 
 /// Passes a preparation's progress on to whoever looks, until the returned end is dropped.

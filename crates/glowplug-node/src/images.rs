@@ -101,7 +101,10 @@ impl Images {
             Err(store::Error::ImageMissing { .. }) => Ok(None),
             mounted => {
                 let mounted = mounted?;
-                store.note_use(&digest, now)?;
+                // It only orders what is collected: a start does not fail for it.
+                if let Err(error) = store.note_use(&digest, now) {
+                    tracing::warn!("the use of an image is not noted: {}", chain(&error));
+                }
                 Ok(Some(mounted))
             }
         })
@@ -125,7 +128,10 @@ impl Images {
         let pulled = pulled.map_err(|error| chain(&error))?;
         let (store, name) = (puller.store().clone(), found.name.clone());
         let digest = pulled.digest.clone();
-        blocking(move || store.set_name(&name, &digest, now)).await?;
+        // Needed only where the registry cannot be asked at a later start of the node.
+        if let Err(problem) = blocking(move || store.set_name(&name, &digest, now)).await {
+            tracing::warn!("the name of an image is not noted: {problem}");
+        }
         Ok(pulled)
     }
 
