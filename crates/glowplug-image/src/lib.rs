@@ -17,6 +17,7 @@ mod pins;
 pub mod pull;
 pub mod source;
 pub mod store;
+pub mod touched;
 pub mod tree;
 
 pub use content::ContentId;

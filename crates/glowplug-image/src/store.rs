@@ -4,6 +4,7 @@
 //! contents/ab/cdef…   contents of large files, each once, for all images
 //! layers/HEX/         index (what the layer's archive holds) and pack (contents of its small files)
 //! images/HEX/         image.json and tree (an EROFS image of all layers together)
+//! touched/HEX         what starts of an image touched; outlives the image
 //! names.json          which image a name such as `example.com/a:1` means, and when it was last used
 //! mounts/HEX          where the tree of an image is mounted
 //! tmp/                what is not finished; emptied when the store is opened
@@ -27,7 +28,9 @@ mod durability;
 mod layers;
 mod mounts;
 mod names;
+mod sealed;
 mod sum;
+mod touched;
 
 use std::fs::{self, File};
 use std::io;
@@ -69,6 +72,8 @@ struct Inner {
     /// What unfinished images rely on.
     layers: PinTable<Digest>,
     names: names::Names,
+    /// Held while a list of touched files is replaced.
+    touched: Mutex<()>,
     /// Held over a collection or a repair.
     collecting: Mutex<()>,
     mounts: Mutex<mounts::Mounts>,
@@ -133,7 +138,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Store {
     /// Makes the folder if it is missing, and sweeps away what a killed process left unfinished.
     pub fn open(folder: &Path) -> Result<Self> {
-        for name in ["", "layers", "images", "mounts"] {
+        for name in ["", "layers", "images", "mounts", "touched"] {
             let path = folder.join(name);
             fs::create_dir_all(&path).map_err(|source| failed("make", &path, source))?;
         }
@@ -158,6 +163,7 @@ impl Store {
             durability,
             layers: PinTable::default(),
             names,
+            touched: Mutex::default(),
             collecting: Mutex::default(),
             mounts: Mutex::default(),
             _lock: lock,

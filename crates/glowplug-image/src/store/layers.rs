@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::sealed::{seal, unseal};
 use super::sum::{Sum, Summed};
 use super::{Error, Result, Store, failed, names_in};
 use crate::contents::Pins;
@@ -19,7 +20,6 @@ const INDEX_FILE: &str = "index";
 const PACK_FILE: &str = "pack";
 /// Changes with the form of the index; layers of another form are unpacked anew.
 const INDEX_MAGIC: &[u8] = b"glowplug layer 2";
-const HASH_BYTES: usize = 32;
 const PACK_BUFFER_BYTES: usize = 256 << 10;
 
 /// A layer that is complete.
@@ -91,7 +91,7 @@ impl Store {
             Err(error) => return Err(failed("read", &path, error)),
         };
         let damaged = || Error::LayerDamaged { layer: digest.clone() };
-        let (sum, entries) = decode(&index).ok_or_else(damaged)?;
+        let (sum, entries) = unseal(INDEX_MAGIC, &index).ok_or_else(damaged)?;
         let path = folder.join(PACK_FILE);
         let pack = File::open(&path).map_err(|source| failed("open", &path, source))?;
         Ok(Layer { entries, sum, pack })
@@ -134,7 +134,7 @@ impl NewLayer {
         let path = self.folder.path().join(INDEX_FILE);
         let written = self.pack.flush().and_then(|()| {
             let sum = self.pack.get_ref().sum();
-            fs::write(&path, encode(&sum, &unpacked.entries))
+            fs::write(&path, seal(INDEX_MAGIC, &(&sum, &unpacked.entries)))
         });
         written.map_err(|source| failed("write", &path, source))?;
         rename_into_place(self.folder, &self.place)
@@ -155,19 +155,4 @@ pub(super) fn rename_into_place(made: TempDir, place: &Path) -> Result<()> {
         Err(_) if place.exists() => Ok(()),
         Err(error) => Err(failed("make", place, error)),
     }
-}
-
-fn encode(sum: &Sum, entries: &[Entry]) -> Vec<u8> {
-    let body = postcard::to_allocvec(&(sum, entries)).expect("plain data has a form");
-    let mut index = INDEX_MAGIC.to_vec();
-    index.extend(blake3::hash(&body).as_bytes());
-    index.extend(body);
-    index
-}
-
-/// `None` unless it is whole.
-fn decode(index: &[u8]) -> Option<(Sum, Vec<Entry>)> {
-    let (hash, body) = index.strip_prefix(INDEX_MAGIC)?.split_at_checked(HASH_BYTES)?;
-    (blake3::hash(body).as_bytes() == hash).then_some(())?;
-    postcard::from_bytes(body).ok()
 }
