@@ -1,7 +1,7 @@
 //! What a layer of an image holds, entry by entry, in the order of its archive.
 
 pub(crate) mod archive;
-mod name;
+pub(crate) mod name;
 pub mod unpack;
 
 use serde::{Deserialize, Serialize};

@@ -17,6 +17,7 @@ mod pins;
 pub mod pull;
 pub mod source;
 pub mod store;
+pub mod toc;
 pub mod touched;
 pub mod tree;
 

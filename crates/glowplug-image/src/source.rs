@@ -6,10 +6,11 @@ mod manifest;
 pub mod registry;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt};
 
 use crate::config::ImageConfig;
 use crate::digest::Digest;
@@ -28,9 +29,34 @@ pub trait Source: Send + Sync + 'static {
         layer: &'a LayerDescriptor,
         from: u64,
     ) -> BoxFuture<'a, Result<Chunks, Error>>;
+
+    /// A part of the layer's bytes, as they are stored: nothing is verified yet. It is not longer than was asked
+    /// for; a connection that breaks may make it shorter.
+    fn range<'a>(
+        &'a self,
+        layer: &'a LayerDescriptor,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Chunks, Error>>;
 }
 
 pub type Chunks = BoxStream<'static, Result<Bytes, Error>>;
+
+/// Ends a stream after so many bytes.
+fn cut(chunks: Chunks, bytes: u64) -> Chunks {
+    let mut left = bytes;
+    let mut within = move |chunk: Result<Bytes, Error>| {
+        if left == 0 {
+            return std::future::ready(None);
+        }
+        let chunk = chunk.map(|mut chunk| {
+            chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            left -= chunk.len() as u64;
+            chunk
+        });
+        std::future::ready(Some(chunk))
+    };
+    chunks.scan((), move |(), chunk| within(chunk)).boxed()
+}
 
 /// What an image is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::unpack::Error;
 
 /// The kernel's own limit for a path.
-pub(super) const PATH_BYTES_MAX: usize = 4096;
+pub(crate) const PATH_BYTES_MAX: usize = 4096;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -11,7 +11,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const DRIVER: &[u8] = b".wh..wh.";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Name {
+pub(crate) enum Name {
     Plain(Vec<u8>),
     /// The path of what is gone.
     Whiteout(Vec<u8>),
@@ -22,7 +22,7 @@ pub(super) enum Name {
 /// Brings a name into the form of [`Entry::path`](super::Entry::path).
 ///
 /// Source: OCI image specification, "Image Layer Filesystem Changeset", Whiteouts.
-pub(super) fn read(name: &[u8]) -> Result<Name, Error> {
+pub(crate) fn read(name: &[u8]) -> Result<Name, Error> {
     let text = || String::from_utf8_lossy(name).into_owned();
     if name.len() > PATH_BYTES_MAX {
         return Err(Error::NameTooLong { path: text() });

@@ -141,29 +141,9 @@ impl<W: Write> Unpacking<'_, W> {
         member: &Member,
         archive: &mut Archive<R>,
     ) -> Result<EntryKind, Error> {
-        let device = |device: Special| match self.limits.devices {
-            Devices::Refused => Err(Error::Device { path: text(path) }),
-            Devices::Kept => Ok(EntryKind::Special(device)),
-        };
-        match member.kind {
-            Kind::Directory => Ok(EntryKind::Directory),
-            Kind::File => self.content(path, member.bytes, archive).map(EntryKind::File),
-            Kind::Symlink => Ok(EntryKind::Symlink { target: target(path, member)? }),
-            Kind::HardLink => match name::read(&target(path, member)?)? {
-                Name::Plain(target) => Ok(EntryKind::HardLink { target }),
-                _ => Err(Error::Outside { path: text(path) }),
-            },
-            Kind::Fifo => Ok(EntryKind::Special(Special::Fifo)),
-            // Overlayfs marks in this way what is gone. In an image's tree it would hide what is there.
-            Kind::CharacterDevice { major: 0, minor: 0 } => Ok(EntryKind::Whiteout),
-            Kind::CharacterDevice { major, minor } => {
-                device(Special::CharacterDevice { major, minor })
-            }
-            Kind::BlockDevice { major, minor } => device(Special::BlockDevice { major, minor }),
-            Kind::Other(other) => {
-                let kind = format!("member of type `{}`", other.escape_ascii());
-                Err(Error::Unsupported { path: text(path), kind })
-            }
+        match kind_without_content(path, member, self.limits.devices)? {
+            Some(kind) => Ok(kind),
+            None => self.content(path, member.bytes, archive).map(EntryKind::File),
         }
     }
 
@@ -200,6 +180,39 @@ impl<W: Write> Unpacking<'_, W> {
     }
 }
 
+/// What a member is, by the rules for all images, whoever describes it. `None`: a file.
+pub(crate) fn kind_without_content(
+    path: &[u8],
+    member: &Member,
+    devices: Devices,
+) -> Result<Option<EntryKind>, Error> {
+    let device = |device: Special| match devices {
+        Devices::Refused => Err(Error::Device { path: text(path) }),
+        Devices::Kept => Ok(EntryKind::Special(device)),
+    };
+    let kind = match member.kind {
+        Kind::File => return Ok(None),
+        Kind::Directory => EntryKind::Directory,
+        Kind::Symlink => EntryKind::Symlink { target: target(path, member)? },
+        Kind::HardLink => match name::read(&target(path, member)?)? {
+            Name::Plain(target) => EntryKind::HardLink { target },
+            _ => return Err(Error::Outside { path: text(path) }),
+        },
+        Kind::Fifo => EntryKind::Special(Special::Fifo),
+        // Overlayfs marks in this way what is gone. In an image's tree it would hide what is there.
+        Kind::CharacterDevice { major: 0, minor: 0 } => EntryKind::Whiteout,
+        Kind::CharacterDevice { major, minor } => {
+            device(Special::CharacterDevice { major, minor })?
+        }
+        Kind::BlockDevice { major, minor } => device(Special::BlockDevice { major, minor })?,
+        Kind::Other(other) => {
+            let kind = format!("member of type `{}`", other.escape_ascii());
+            return Err(Error::Unsupported { path: text(path), kind });
+        }
+    };
+    Ok(Some(kind))
+}
+
 fn archive_error(source: io::Error, limits: &Limits) -> Error {
     if source.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<TooLong>) {
         return Error::TooLarge { limit: limits.bytes_max };
@@ -218,7 +231,8 @@ fn target(path: &[u8], member: &Member) -> Result<Vec<u8>, Error> {
     Ok(target.clone())
 }
 
-fn meta(member: Member) -> io::Result<Meta> {
+/// What an image keeps of what is said about a member.
+pub(crate) fn meta(member: Member) -> io::Result<Meta> {
     let id =
         |id: u64| u32::try_from(id).map_err(|_| io::Error::other("an owner's number is too large"));
     let mut xattrs = member.xattrs;

@@ -5,6 +5,7 @@
 
 mod place;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -283,6 +284,17 @@ impl Source for Archive {
                 })
             });
             Ok(chunks.boxed())
+        })
+    }
+
+    fn range<'a>(
+        &'a self,
+        layer: &'a LayerDescriptor,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Chunks, Error>> {
+        Box::pin(async move {
+            let bytes = range.end.saturating_sub(range.start);
+            Ok(super::cut(self.layer(layer, range.start).await?, bytes))
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Plain HTTP is spoken to this machine only, unless the registry is named as insecure.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,7 +135,7 @@ impl Registry {
         if bytes > DOCUMENT_BYTES_MAX as u64 {
             return Err(too_long());
         }
-        let mut chunks = self.blob(digest, bytes, 0).await?;
+        let mut chunks = self.blob(digest, bytes, 0..bytes).await?;
         let mut document = Vec::new();
         while let Some(chunk) = chunks.try_next().await? {
             document.extend(chunk);
@@ -148,14 +149,23 @@ impl Registry {
         Ok(document)
     }
 
-    async fn blob(&self, digest: &Digest, bytes: u64, from: u64) -> Result<Chunks, Error> {
+    /// Of a blob of so many bytes.
+    async fn blob(&self, digest: &Digest, bytes: u64, range: Range<u64>) -> Result<Chunks, Error> {
+        let from = range.start;
+        // To the end nothing is said of it: what comes beyond the end is somebody's fault, and to be found.
+        let wanted = (range.end < bytes).then(|| range.end.saturating_sub(from));
+        if wanted == Some(0) {
+            return Ok(futures::stream::empty().boxed());
+        }
+
         let descriptor = OciDescriptor {
             digest: digest.to_string(),
             size: i64::try_from(bytes).unwrap_or(i64::MAX),
             ..OciDescriptor::default()
         };
         self.client.store_auth_if_needed(self.reference.resolve_registry(), &self.auth).await;
-        let pulled = self.client.pull_blob_stream_partial(&self.reference, &descriptor, from, None);
+        let pulled =
+            self.client.pull_blob_stream_partial(&self.reference, &descriptor, from, wanted);
         let stream = match pulled.await.map_err(|error| self.explain(&error))? {
             BlobResponse::Partial(stream) => stream.stream,
             BlobResponse::Full(stream) if from == 0 => stream.stream,
@@ -170,7 +180,11 @@ impl Registry {
             name: name.to_string(),
             problem: chain(&error),
         };
-        Ok(stream.map_err(unreachable).boxed())
+        let chunks = stream.map_err(unreachable).boxed();
+        Ok(match wanted {
+            Some(bytes) => super::cut(chunks, bytes),
+            None => chunks,
+        })
     }
 
     fn bad_manifest(&self, problem: String) -> Error {
@@ -227,7 +241,15 @@ impl Source for Registry {
         layer: &'a LayerDescriptor,
         from: u64,
     ) -> BoxFuture<'a, Result<Chunks, Error>> {
-        Box::pin(self.blob(&layer.digest, layer.bytes, from))
+        Box::pin(self.blob(&layer.digest, layer.bytes, from..layer.bytes))
+    }
+
+    fn range<'a>(
+        &'a self,
+        layer: &'a LayerDescriptor,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Chunks, Error>> {
+        Box::pin(self.blob(&layer.digest, layer.bytes, range))
     }
 }
 
