@@ -157,6 +157,24 @@ pub struct RunnerView {
     pub expires_at_micros: Option<u64>,
     /// The phases of its start so far, in order.
     pub phases: Vec<PhaseView>,
+    /// How far the pull of its image is, or what it took; absent where nothing was pulled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<PullView>,
+}
+
+/// A pull of an image, from its registry to this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullView {
+    /// Of the layers as the registry has them; what was here before counts as well.
+    pub bytes: u64,
+    /// 0 while it is not known.
+    pub total_bytes: u64,
+    /// Of `bytes`, what was here before.
+    pub known_bytes: u64,
+    pub layers: usize,
+    pub total_layers: usize,
+    /// What came over the network, over the whole time of the pull so far.
+    pub bytes_per_second: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

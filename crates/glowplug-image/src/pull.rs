@@ -103,7 +103,7 @@ pub enum Error {
     #[error("layer {layer} of {image} has {found} bytes or more, its manifest says {bytes}")]
     WrongSize { image: String, layer: Digest, bytes: u64, found: u64 },
     #[error(
-        "{image} needs about {needed} bytes, and the disk of the store has {free} to give: free some space, or lower `free_bytes_min`"
+        "{image} needs about {needed} bytes, and the disk of the store has {free} to give: free some space, or lower `disk_reserve` in [node.images]"
     )]
     NoRoom { image: String, needed: u64, free: u64 },
     #[error("the work on layer {layer} ended without a word")]

@@ -144,7 +144,7 @@ async fn api(
         (&Method::GET, ["runners"]) => {
             let ended = query.get("ended").is_some_and(|value| value == "true");
             let app = query.get("app").map(String::as_str);
-            let runners = shared.desk.read(|state, _| views::runners(state, app, ended));
+            let runners = shared.desk.read(|state, now| views::runners(state, now, app, ended));
             Ok(json(StatusCode::OK, &runners))
         }
         (_, ["runners", id, rest @ ..]) => {

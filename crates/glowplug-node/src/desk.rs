@@ -25,6 +25,7 @@ use glowplug_core::{
     AppId, CallerId, Engine, Event, HintId, Lease, RequestId, RunnerAddress, RunnerId, Timestamp,
 };
 use glowplug_gateway::host::{Admission, DirectArrival, Slot};
+use glowplug_image::pull::Progress as PullProgress;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::Clock;
@@ -284,6 +285,11 @@ impl Desk {
         state.finished(now, lease, Mode::Queued, &outcome);
         self.handle(&mut state, now, Event::Finished { lease, outcome }, &mut own);
         own.verdict.unwrap_or(Verdict::Void)
+    }
+
+    /// The runner waits for a pull, which tells here how far it is.
+    pub(crate) fn pulling(&self, runner: RunnerId, progress: watch::Receiver<PullProgress>) {
+        self.lock().records.pulling(runner, progress);
     }
 
     pub(crate) fn mark(&self, runner: RunnerId, marks: Vec<(String, Timestamp)>) {

@@ -1,6 +1,6 @@
 //! What a node tells whoever shows it.
 
-use glowplug_api::control::RunnerView;
+use glowplug_api::control::{PullView, RunnerView};
 
 /// What happens on a node, for a terminal to show.
 #[derive(Clone, Debug)]
@@ -17,6 +17,11 @@ pub enum NodeEvent {
     AppBroken {
         app: String,
         reason: String,
+    },
+    /// A start waits for an image.
+    ImagePulling {
+        image: String,
+        pull: PullView,
     },
     RunnerReady {
         view: Box<RunnerView>,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use glowplug_core::Timestamp;
 use glowplug_image::config::ImageConfig;
+use glowplug_image::layer::unpack;
 use glowplug_image::pull::{self, Options, ProgressSender, Puller};
 use glowplug_image::source::archive::Archive;
 use glowplug_image::source::credentials::Lookup;
@@ -18,7 +19,7 @@ use glowplug_image::store::{self, Image, Mounted};
 use glowplug_image::{Digest, Store};
 use tokio::sync::OnceCell;
 
-use crate::config::ImageName;
+use crate::config::{ImageName, ImagesConfig};
 use crate::runner_task::chain;
 
 /// What a compressed archive of an image may inflate to.
@@ -28,6 +29,7 @@ pub(crate) struct Images {
     folder: PathBuf,
     /// Opened by the first who needs it: a node without images has no store of them.
     puller: OnceCell<Puller>,
+    pulls: Options,
     registries: RegistryOptions,
 }
 
@@ -59,9 +61,28 @@ impl std::fmt::Debug for Found {
     }
 }
 
+impl Found {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl Images {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, puller: OnceCell::new(), registries: RegistryOptions::default() }
+    pub(crate) fn new(folder: PathBuf, config: &ImagesConfig) -> Self {
+        let pulls = Options {
+            bytes_per_second_max: config.bytes_per_second_max,
+            free_bytes_min: config.disk_reserve_bytes,
+            limits: unpack::Limits {
+                bytes_max: config.layer_bytes_max,
+                ..unpack::Limits::default()
+            },
+            ..Options::default()
+        };
+        let registries = RegistryOptions {
+            insecure: config.insecure_registries.clone(),
+            ..RegistryOptions::default()
+        };
+        Self { folder, puller: OnceCell::new(), pulls, registries }
     }
 
     /// Asks what the image is made of.
@@ -170,7 +191,7 @@ impl Images {
         let folder = self.folder.clone();
         let open = || blocking(move || Store::open(&folder));
         self.puller
-            .get_or_try_init(async || Ok(Puller::new(open().await?, Options::default())))
+            .get_or_try_init(async || Ok(Puller::new(open().await?, self.pulls.clone())))
             .await
     }
 

@@ -1,6 +1,7 @@
 //! From a decision to start to the program that is started.
 
 mod container;
+mod pulling;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +10,6 @@ use std::time::Duration;
 use glowplug_artifacts::ProgressSender;
 use glowplug_core::Event;
 use glowplug_gateway::host::AppProblem;
-use glowplug_image::pull::ProgressSender as PullProgress;
 use glowplug_image::store::Mounted;
 use glowplug_runner::{Limits, Listen, RunnerSpec};
 
@@ -79,7 +79,9 @@ async fn mounted(shared: &Arc<Shared>, start: &Start, found: &Found) -> Result<M
         return Ok(mounted);
     }
     shared.desk.report(Event::PullStarted { runner: start.runner });
-    shared.images.pull(found, &PullProgress::none(), shared.desk.now()).await?;
+    let progress = pulling::report(shared, start, found);
+    shared.images.pull(found, &progress, shared.desk.now()).await?;
+    drop(progress);
     let mounted = shared.images.mount(found, shared.desk.now()).await?;
     mounted.ok_or_else(|| "its image was removed as soon as it was pulled".to_owned())
 }

@@ -142,7 +142,10 @@ impl Node {
             scaling,
             webhooks,
             python,
-            images: Images::new(options.cache_dir.as_ref().unwrap_or(&data_dir).join("images")),
+            images: Images::new(
+                options.cache_dir.as_ref().unwrap_or(&data_dir).join("images"),
+                &config.node.images,
+            ),
             recorder,
         };
         let shared = share(config, opened);

@@ -13,6 +13,8 @@ use glowplug_core::event::Adopted;
 use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
 use glowplug_core::resources::Allocation;
 use glowplug_core::{AppId, Event, Lease, RequestId, RunnerId, Timestamp};
+use glowplug_image::pull::Progress as PullProgress;
+use tokio::sync::watch;
 
 /// Ended runners remembered.
 const ENDED_RUNNERS_MAX: usize = 1_000;
@@ -56,6 +58,8 @@ pub(crate) struct RunnerRecord {
     pub became_ready: bool,
     /// When its start failed or was cancelled.
     pub given_up: Option<Timestamp>,
+    /// How far the pull of its image is.
+    pub pull: Option<watch::Receiver<PullProgress>>,
     /// What the program itself told of its start, in order.
     pub marks: Vec<(String, Timestamp)>,
 }
@@ -301,6 +305,12 @@ impl Records {
         }
     }
 
+    pub(crate) fn pulling(&mut self, id: RunnerId, progress: watch::Receiver<PullProgress>) {
+        if let Some(record) = self.runners.get_mut(&id) {
+            record.pull = Some(progress);
+        }
+    }
+
     pub(crate) fn mark(&mut self, id: RunnerId, marks: Vec<(String, Timestamp)>) {
         if let Some(record) = self.runners.get_mut(&id) {
             record.marks = marks;
@@ -328,6 +338,7 @@ impl RunnerRecord {
             end_label: None,
             became_ready: false,
             given_up: None,
+            pull: None,
             marks: Vec::new(),
         }
     }

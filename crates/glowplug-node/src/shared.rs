@@ -91,7 +91,7 @@ impl Shared {
     }
 
     pub(crate) fn runner_view(&self, runner: RunnerId) -> Option<RunnerView> {
-        self.desk.read(|state, _| views::runner(state, runner))
+        self.desk.read(|state, now| views::runner(state, now, runner))
     }
 
     pub(crate) fn announce_ready(&self, runner: RunnerId) {

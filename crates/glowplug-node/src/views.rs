@@ -2,9 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use glowplug_api::control::{AppView, GpuView, NodeView, PhaseView, QueueView, RunnerView};
+use std::time::Duration;
+
+use glowplug_api::control::{
+    AppView, GpuView, NodeView, PhaseView, PullView, QueueView, RunnerView,
+};
 use glowplug_core::lifecycle::State as RunnerState;
 use glowplug_core::{RunnerId, Timestamp};
+use glowplug_image::pull::Progress;
 
 use crate::apps::{App, Status};
 use crate::desk::State;
@@ -12,11 +17,11 @@ use crate::records::RunnerRecord;
 use crate::settings;
 use crate::shared::Shared;
 
-pub(crate) fn runner(state: &State, id: RunnerId) -> Option<RunnerView> {
+pub(crate) fn runner(state: &State, now: Timestamp, id: RunnerId) -> Option<RunnerView> {
     let record = state.records.runner(id);
     let live = state.engine.runner(id);
     let mut view = match (record, &live) {
-        (Some(record), _) => from_record(id, record),
+        (Some(record), _) => from_record(now, id, record),
         (None, Some(live)) => {
             let mut view = empty(id, live.created);
             view.cause = live.cause.to_string();
@@ -42,7 +47,12 @@ pub(crate) fn runner(state: &State, id: RunnerId) -> Option<RunnerView> {
 }
 
 /// Runners by id: those that live, and with `ended` those that are remembered.
-pub(crate) fn runners(state: &State, app: Option<&str>, ended: bool) -> Vec<RunnerView> {
+pub(crate) fn runners(
+    state: &State,
+    now: Timestamp,
+    app: Option<&str>,
+    ended: bool,
+) -> Vec<RunnerView> {
     let mut ids: Vec<RunnerId> = state.engine.runners().map(|runner| runner.id).collect();
     if ended {
         ids.extend(state.records.runners().map(|(id, _)| *id));
@@ -50,7 +60,7 @@ pub(crate) fn runners(state: &State, app: Option<&str>, ended: bool) -> Vec<Runn
         ids.dedup();
     }
     ids.into_iter()
-        .filter_map(|id| runner(state, id))
+        .filter_map(|id| runner(state, now, id))
         .filter(|view| app.is_none_or(|app| view.app == app))
         .collect()
 }
@@ -73,10 +83,11 @@ fn empty(id: RunnerId, created: Timestamp) -> RunnerView {
         end_reason: None,
         expires_at_micros: None,
         phases: Vec::new(),
+        pull: None,
     }
 }
 
-fn from_record(id: RunnerId, record: &RunnerRecord) -> RunnerView {
+fn from_record(now: Timestamp, id: RunnerId, record: &RunnerRecord) -> RunnerView {
     RunnerView {
         app: record.app.clone(),
         revision: record.revision,
@@ -89,7 +100,27 @@ fn from_record(id: RunnerId, record: &RunnerRecord) -> RunnerView {
         ended_at_micros: record.ended.map(Timestamp::as_micros),
         end_reason: record.end_reason.clone(),
         phases: phases(record),
+        pull: record_pull(now, record),
         ..empty(id, record.created)
+    }
+}
+
+fn record_pull(now: Timestamp, record: &RunnerRecord) -> Option<PullView> {
+    let (progress, began) = (*record.pull.as_ref()?.borrow(), record.pull_started?);
+    Some(pull(progress, record.setup.or(record.ended).unwrap_or(now) - began))
+}
+
+/// A pull that has taken so long.
+pub(crate) fn pull(progress: Progress, took: Duration) -> PullView {
+    let received = progress.bytes.saturating_sub(progress.known_bytes);
+    let rate = u128::from(received) * 1_000_000 / took.as_micros().max(1);
+    PullView {
+        bytes: progress.bytes,
+        total_bytes: progress.total_bytes,
+        known_bytes: progress.known_bytes,
+        layers: progress.layers,
+        total_layers: progress.total_layers,
+        bytes_per_second: u64::try_from(rate).unwrap_or(u64::MAX),
     }
 }
 

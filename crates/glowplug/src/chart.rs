@@ -9,8 +9,9 @@
 
 use std::time::Duration;
 
-use glowplug_api::control::{PhaseView, RunnerView};
+use glowplug_api::control::{PhaseView, PullView, RunnerView};
 use glowplug_core::time::Pretty;
+use indicatif::HumanBytes;
 
 /// Columns of the widest bar.
 const BAR_COLUMNS: u64 = 40;
@@ -63,7 +64,26 @@ pub(crate) fn of_start(runner: &RunnerView, style: Style) -> String {
     let total = Pretty(Duration::from_micros(end - begin));
     let head = format!("{}  {total} from the decision to ready", runner.id);
     let bars = draw(begin, end, &runner.phases, style);
+    let head = match &runner.pull {
+        Some(pull) => format!("{head}\n  pulled {}", of_pull(pull)),
+        None => head,
+    };
     if bars.is_empty() { head } else { format!("{head}\n{bars}") }
+}
+
+/// `120 MiB of 477 MiB, 95 MiB/s`.
+pub(crate) fn of_pull(pull: &PullView) -> String {
+    let bytes = HumanBytes(pull.bytes);
+    let rate = HumanBytes(pull.bytes_per_second);
+    let total = match pull.total_bytes {
+        0 => String::new(),
+        total => format!(" of {}", HumanBytes(total)),
+    };
+    let known = match pull.known_bytes {
+        0 => String::new(),
+        known => format!(", {} of it was here", HumanBytes(known)),
+    };
+    format!("{bytes}{total}{known}, {rate}/s")
 }
 
 /// One line per phase. `setup/imported`, which lies within `setup`, is indented below it.
@@ -129,6 +149,7 @@ mod tests {
                     end_micros: end.map(|end| 1_000_000 + end),
                 })
                 .collect(),
+            pull: None,
         }
     }
 
@@ -152,6 +173,24 @@ mod tests {
         let chart = of_start(&start(), Style::Ascii);
         assert!(chart.is_ascii());
         insta::assert_snapshot!(chart);
+    }
+
+    #[test]
+    fn what_was_pulled_stands_above_the_bars() {
+        let pull = PullView {
+            bytes: 90 << 20,
+            total_bytes: 90 << 20,
+            known_bytes: 30 << 20,
+            layers: 3,
+            total_layers: 3,
+            bytes_per_second: 150 << 20,
+        };
+        let chart = of_start(&RunnerView { pull: Some(pull), ..start() }, Style::Ascii);
+        let line = chart.lines().nth(1);
+        let told = "  pulled 90.00 MiB of 90.00 MiB, 30.00 MiB of it was here, 150.00 MiB/s";
+        assert_eq!(line, Some(told));
+        let unknown = PullView { bytes: 1 << 20, ..PullView::default() };
+        assert_eq!(of_pull(&unknown), "1.00 MiB, 0 B/s");
     }
 
     #[test]

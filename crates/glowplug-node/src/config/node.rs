@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::database_url::DatabaseUrl;
 use super::document::Entry;
+use super::images::ImagesConfig;
 use super::layers::{Layers, Values, table};
 use super::machine::MachineTypeConfig;
 use super::network::Network;
@@ -41,6 +42,7 @@ pub struct NodeConfig {
     pub store: StoreConfig,
     pub webhooks: WebhooksConfig,
     pub files: FilesConfig,
+    pub images: ImagesConfig,
     pub realtime: RealtimeConfig,
 }
 
@@ -184,6 +186,7 @@ pub(super) fn read(
     let store = subsection("store", Section::Store);
     let webhooks = subsection("webhooks", Section::Webhooks);
     let files = subsection("files", Section::Files);
+    let images = subsection("images", Section::Images);
     let realtime = subsection("realtime", Section::Realtime);
     if let Some(machine) = node.text("default_machine") {
         let origin = node.origin("default_machine");
@@ -191,6 +194,7 @@ pub(super) fn read(
     }
     refuse_zeros(layers, Section::Limits, &limits);
     refuse_zeros(layers, Section::Realtime, &realtime);
+    super::images::check(layers, &images);
     check_recorder(layers, &recorder);
     check_schema(layers, &store);
     check_lease(layers, &store);
@@ -222,6 +226,7 @@ pub(super) fn read(
         store,
         webhooks,
         files,
+        images,
         realtime,
     };
     let config = data_dir.and_then(|data_dir| tables.combine(data_dir, ca_file));
@@ -239,6 +244,7 @@ struct Tables {
     store: Values,
     webhooks: Values,
     files: Values,
+    images: Values,
     realtime: Values,
 }
 
@@ -254,6 +260,7 @@ impl Tables {
             (Section::Store, self.store),
             (Section::Webhooks, self.webhooks),
             (Section::Files, self.files),
+            (Section::Images, self.images),
             (Section::Realtime, self.realtime),
         ];
         read.map(|(section, values)| (section.path().to_owned(), values)).into()
@@ -296,6 +303,7 @@ impl Tables {
             },
             webhooks: self.webhooks(ca_file)?,
             files: self.files()?,
+            images: ImagesConfig::read(&self.images)?,
             realtime: self.realtime()?,
         })
     }

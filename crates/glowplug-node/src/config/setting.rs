@@ -20,13 +20,14 @@ pub(super) enum Section {
     Store,
     Webhooks,
     Files,
+    Images,
     Realtime,
     MachineType,
     App,
 }
 
 impl Section {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Node,
         Self::Resources,
         Self::Contention,
@@ -36,6 +37,7 @@ impl Section {
         Self::Store,
         Self::Webhooks,
         Self::Files,
+        Self::Images,
         Self::Realtime,
         Self::MachineType,
         Self::App,
@@ -53,6 +55,7 @@ impl Section {
             Self::Store => "node.store",
             Self::Webhooks => "node.webhooks",
             Self::Files => "node.files",
+            Self::Images => "node.images",
             Self::Realtime => "node.realtime",
             Self::MachineType => "machine_types.NAME",
             Self::App => "apps.NAME",
@@ -70,6 +73,7 @@ impl Section {
             Self::Store => node::STORE,
             Self::Webhooks => node::WEBHOOKS,
             Self::Files => node::FILES,
+            Self::Images => node::IMAGES,
             Self::Realtime => node::REALTIME,
             Self::MachineType => app::MACHINE_TYPE,
             Self::App => app::APP,
@@ -88,6 +92,7 @@ impl Section {
                 ("store", Self::Store),
                 ("webhooks", Self::Webhooks),
                 ("files", Self::Files),
+                ("images", Self::Images),
                 ("realtime", Self::Realtime),
             ],
             _ => &[],
@@ -112,6 +117,10 @@ impl Section {
             Self::Store => "Where the queue, the settings and the keys are kept.",
             Self::Webhooks => "How callers are told that their queued requests are complete.",
             Self::Files => "Files that callers upload, kept below `files` in the data directory.",
+            Self::Images => {
+                "Container images, kept below `images` in the data directory, or in the cache directory where one \
+                 is named."
+            }
             Self::Realtime => "Websockets of callers: of `/realtime`, of apps' own, and of `/ws`.",
             Self::MachineType => {
                 "A named bundle of resources for one runner. A name that is built in keeps its \

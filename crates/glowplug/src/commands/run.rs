@@ -4,7 +4,7 @@ use std::io::{ErrorKind, IsTerminal};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use glowplug_api::control::RunnerView;
+use glowplug_api::control::{PullView, RunnerView};
 use glowplug_node::NodeEvent;
 use glowplug_node::config::{AppName, FlagSetting, FlagValue, Loaded, Origin};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -214,6 +214,11 @@ impl Screen {
                 self.progress(&text, fraction);
                 Ok(())
             }
+            NodeEvent::ImagePulling { image, pull } => {
+                let text = format!("pulling {image}: {}", chart::of_pull(&pull));
+                self.progress(&text, fraction(&pull));
+                Ok(())
+            }
             NodeEvent::AppPrepared { app } => {
                 self.finish_progress();
                 self.output.note(&format!("{app} is prepared"));
@@ -267,6 +272,11 @@ impl Screen {
             bar.finish_and_clear();
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for a bar on a screen")]
+fn fraction(pull: &PullView) -> Option<f32> {
+    (pull.total_bytes > 0).then(|| pull.bytes as f32 / pull.total_bytes as f32)
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ pub(crate) fn table(runners: &[RunnerView], output: Output) -> String {
             vec![
                 runner.id.clone(),
                 runner.app.clone(),
-                runner.state.clone(),
+                state(runner),
                 runner.machine_type.clone().unwrap_or_default(),
                 gpus.join(","),
                 runner.in_flight.to_string(),
@@ -130,6 +130,16 @@ pub(crate) fn table(runners: &[RunnerView], output: Output) -> String {
         "WHY",
     ];
     output.table(&header, rows, "no runners")
+}
+
+/// With how far its pull is, while it lasts.
+fn state(runner: &RunnerView) -> String {
+    match &runner.pull {
+        Some(pull) if runner.state == "DOCKER_PULL" && pull.total_bytes > 0 => {
+            format!("{} {} %", runner.state, pull.bytes * 100 / pull.total_bytes)
+        }
+        _ => runner.state.clone(),
+    }
 }
 
 async fn end(

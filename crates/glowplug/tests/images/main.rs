@@ -48,6 +48,31 @@ async fn an_image_is_pulled_once_and_served_until_nobody_wants_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_can_be_watched_and_held_back() {
+    let Some(server) = Server::new() else { return };
+    let image = server.push("app:1").await;
+    let node = Ground::start(&format!(
+        "[node.images]\nbytes_per_second_max = \"256KiB\"\n[apps.app]\nimage = \"{image}\"\n"
+    ));
+    let watched = eventually("the pull is seen half-way", SOON, || async {
+        let runners = node.get("/api/v1/runners?app=local/app").await;
+        let pull = &runners.get(0)?["pull"];
+        let (bytes, total) = (pull["bytes"].as_u64()?, pull["total_bytes"].as_u64()?);
+        (0 < bytes && bytes < total).then(|| runners[0].clone())
+    });
+    let (answer, watched) = tokio::join!(node.ask("app"), watched);
+    assert_eq!(answer, (200, "one\n".to_owned()));
+    assert_eq!(watched["state"], "DOCKER_PULL", "{watched}");
+    let pull = node.only_runner("app").await["pull"].take();
+    assert_eq!(pull["bytes"], pull["total_bytes"], "{pull}");
+    assert_eq!((&pull["layers"], &pull["known_bytes"]), (&Value::from(1), &Value::from(0)));
+    // A second's worth may come at once.
+    let (bytes, rate) =
+        (pull["bytes"].as_u64().unwrap(), pull["bytes_per_second"].as_u64().unwrap());
+    assert!(bytes > 512 << 10 && rate < 512 << 10, "{pull}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_outlives_a_killed_node() {
     let Some(server) = Server::new() else { return };
     let image = server.push("app:1").await;

@@ -259,6 +259,34 @@ pub(super) const FILES: &[Setting] = &[
     ),
 ];
 
+pub(super) const IMAGES: &[Setting] = &[
+    setting(
+        "disk_reserve",
+        Kind::Bytes,
+        Value("1GiB"),
+        "Left free on the disk of the images: a pull that would need it is refused, and the start that wanted \
+         the image fails.",
+    ),
+    setting(
+        "bytes_per_second_max",
+        Kind::Bytes,
+        Otherwise("as fast as they come"),
+        "What all pulls together may take of the network, on average.",
+    ),
+    setting(
+        "layer_bytes_max",
+        Kind::Bytes,
+        Value("256GiB"),
+        "What one layer may unpack to; a larger one is refused when it gets there.",
+    ),
+    setting(
+        "insecure_registries",
+        Kind::Names,
+        Otherwise("none"),
+        "Registries, as `host` or `host:port`, that are spoken to without TLS. Those on this machine always are.",
+    ),
+];
+
 pub(super) const REALTIME: &[Setting] = &[
     setting(
         "sockets_max",

@@ -1,0 +1,36 @@
+//! `[node.images]`: where images come from, and what they may take.
+
+use super::layers::{Layers, Values};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImagesConfig {
+    /// On the disk of the images.
+    pub disk_reserve_bytes: u64,
+    /// Of all pulls together. `None`: as fast as they come.
+    pub bytes_per_second_max: Option<u64>,
+    /// Of one layer, unpacked.
+    pub layer_bytes_max: u64,
+    /// As `host` or `host:port`.
+    pub insecure_registries: Vec<String>,
+}
+
+impl ImagesConfig {
+    /// `None` if a value that has a default could not be read, which was told already.
+    pub(super) fn read(images: &Values) -> Option<Self> {
+        Some(Self {
+            disk_reserve_bytes: images.bytes("disk_reserve")?,
+            bytes_per_second_max: images.bytes("bytes_per_second_max"),
+            layer_bytes_max: images.bytes("layer_bytes_max")?,
+            insecure_registries: images.list("insecure_registries").unwrap_or_default(),
+        })
+    }
+}
+
+pub(super) fn check(layers: &mut Layers, images: &Values) {
+    for key in ["bytes_per_second_max", "layer_bytes_max"] {
+        if images.bytes(key) == Some(0) {
+            let message = format!("`{key}` in [node.images] is 0; no image would ever be pulled");
+            layers.problem(images.origin(key), message, None);
+        }
+    }
+}
