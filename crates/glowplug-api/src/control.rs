@@ -25,6 +25,9 @@
 //! | `/api/v1/webhooks/{request_id}/retry` | POST | → [`WebhookView`] |
 //! | `/api/v1/images` | GET | → `[ImageView]` |
 //! | `/api/v1/images` | POST | [`ImagePullRequest`] → lines of JSON, each an [`ImagePullEvent`] |
+//! | `/api/v1/images/gc` | POST | [`ImageGcRequest`] → [`ImageGcView`] |
+//! | `/api/v1/images/fsck` | POST | [`ImageFsckRequest`] → lines of JSON, each an [`ImageFsckEvent`] |
+//! | `/api/v1/images/{digest}` | GET | → [`ImageDetailView`] |
 //! | `/api/v1/images/{digest}` | DELETE | → nothing (204) |
 //! | `/api/v1/trace` (`?since=24h`, `?app=a,b`) | GET | → a trace, as `glowplug plan` reads it |
 //! | `/api/v1/trace/status` | GET | → [`TraceStatusView`] |
@@ -34,7 +37,14 @@
 //! Times are microseconds since the Unix epoch, lengths of time are seconds as decimal numbers. An error
 //! answers with [`crate::ErrorBody`].
 
+mod images;
+
 use serde::{Deserialize, Serialize};
+
+pub use images::{
+    ImageDetailView, ImageFsckEvent, ImageFsckRequest, ImageFsckView, ImageGcRequest, ImageGcView,
+    ImageGoneView, ImageLayerView, ImagePullEvent, ImagePullRequest, ImageShareView, ImageView,
+};
 
 /// Who says how long idle runners are kept, and how many spare ones there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -409,41 +419,4 @@ pub struct KeyView {
     pub alias: String,
     pub scope: String,
     pub created_at_micros: u64,
-}
-
-/// An image that is on the node's disk.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ImageView {
-    /// Of its manifest for the node's platform.
-    pub digest: String,
-    /// Apps whose runners get it.
-    pub apps: Vec<String>,
-    pub layers: usize,
-    /// Of the layers as they were downloaded.
-    pub compressed_bytes: u64,
-    /// Of its files.
-    pub bytes: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImagePullRequest {
-    /// As in the config's `image`.
-    pub image: String,
-}
-
-/// How far a pull is. One event has an image or an error: with it the pull has ended.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ImagePullEvent {
-    /// Of the layers as they come, those that were here among them.
-    pub bytes: u64,
-    /// 0: not known yet.
-    pub total_bytes: u64,
-    pub layers: usize,
-    pub total_layers: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<ImageView>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
 }

@@ -162,6 +162,7 @@ impl Puller {
             config: resolved.config.clone(),
             layers: resolved.layers.iter().map(|layer| layer.digest.clone()).collect(),
             compressed_bytes: resolved.layers.iter().map(|layer| layer.bytes).sum(),
+            layer_bytes: resolved.layers.iter().map(|layer| layer.bytes).collect(),
             bytes: 0,
         };
         let image = self.publish(image).await?;

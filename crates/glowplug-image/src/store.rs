@@ -31,6 +31,7 @@ mod names;
 mod sealed;
 mod sum;
 mod touched;
+mod usage;
 
 use std::fs::{self, File};
 use std::io;
@@ -40,13 +41,14 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-pub use self::check::{Findings, Repair};
+pub use self::check::{Checked, Findings, Repair};
 pub use self::collect::Collected;
 use self::durability::Durability;
 pub use self::layers::{Layer, LayerPins, NewLayer};
 pub use self::mounts::Mounted;
 pub use self::names::Named;
 use self::sum::{Sum, Summed};
+pub use self::usage::{LayerUsage, SharedWith, Usage};
 use crate::config::ImageConfig;
 use crate::contents::Contents;
 use crate::digest::Digest;
@@ -90,6 +92,9 @@ pub struct Image {
     pub layers: Vec<Digest>,
     /// Of the layers as they came.
     pub compressed_bytes: u64,
+    /// Of each layer as it came. Empty for images that were pulled before this was noted.
+    #[serde(default)]
+    pub layer_bytes: Vec<u64>,
     /// Of all files that are in it; filled in by [`Store::publish`].
     pub bytes: u64,
 }

@@ -93,6 +93,42 @@ async fn the_least_used_images_make_room_for_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_would_go_is_what_goes() {
+    let scene = Scene::new(3).await;
+    let images = scene.pull_all().await;
+    let all = scene.store.bytes().unwrap();
+    let wanted = HashSet::from([images[0].digest.clone()]);
+    for budget_bytes in [all, all - 1, 0] {
+        let would = scene.store.would_collect(budget_bytes, &wanted).unwrap();
+        let before = scene.store.bytes().unwrap();
+        assert_eq!(scene.store.collect(budget_bytes, &wanted).unwrap(), would);
+        assert_eq!(scene.store.bytes().unwrap(), before - would.bytes);
+    }
+    assert_eq!(scene.store.images().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_images_share_counts_once() {
+    let scene = Scene::new(3).await;
+    let images = scene.pull_all().await;
+    let usage = scene.store.usage(&images[0].digest).unwrap();
+    let layers: Vec<_> =
+        usage.layers.iter().map(|layer| (layer.files, layer.other_images)).collect();
+    assert_eq!(layers, [(2, 2), (2, 0)]);
+    let compressed: Vec<_> =
+        scene.packed[0].layers.iter().map(|layer| Some(layer.bytes.len() as u64)).collect();
+    let noted: Vec<_> = usage.layers.iter().map(|layer| layer.compressed_bytes).collect();
+    assert_eq!(noted, compressed);
+    // The base is in all of them, and one large file more in every second.
+    let shared: Vec<_> = usage.shared.iter().map(|shared| &shared.image).collect();
+    assert_eq!(shared, [&images[2].digest, &images[1].digest]);
+    assert_eq!(usage.shared[0].bytes - usage.shared[1].bytes, LARGE as u64);
+    let wanted = images[1..].iter().map(|image| image.digest.clone()).collect();
+    assert_eq!(scene.store.would_collect(0, &wanted).unwrap().bytes, usage.own_bytes);
+    assert!(usage.disk_bytes > usage.own_bytes + 2 * LARGE as u64 - 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_runner_uses_stays() {
     if !is_root() {
         return;

@@ -29,7 +29,14 @@ fn add_layer(store: &Store, number: u8, files: &[(&str, &[u8])]) {
 fn image(number: u8, layers: &[u8]) -> Image {
     let layers = layers.iter().copied().map(digest).collect();
     let config = ImageConfig { cmd: vec!["/bin/app".to_owned()], ..ImageConfig::default() };
-    Image { digest: digest(number), config, layers, compressed_bytes: 1, bytes: 0 }
+    Image {
+        digest: digest(number),
+        config,
+        layers,
+        compressed_bytes: 1,
+        layer_bytes: Vec::new(),
+        bytes: 0,
+    }
 }
 
 #[test]

@@ -4,9 +4,12 @@
 //! get: a tag that moves is taken up at the next start of the node. Where the registry cannot be asked, the
 //! image that the name meant last is taken, if it is still here.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use glowplug_api::control::{ImageFsckView, ImageGcRequest, ImageGcView};
 use glowplug_core::Timestamp;
 use glowplug_image::config::ImageConfig;
 use glowplug_image::layer::unpack;
@@ -15,15 +18,21 @@ use glowplug_image::source::archive::Archive;
 use glowplug_image::source::credentials::Lookup;
 use glowplug_image::source::registry::{Options as RegistryOptions, Registry};
 use glowplug_image::source::{self, Resolved, Source};
-use glowplug_image::store::{self, Image, Mounted};
+use glowplug_image::store::{self, Checked, Image, Mounted};
 use glowplug_image::{Digest, Store};
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 
+use crate::apps::Launch;
 use crate::config::{ImageName, ImagesConfig};
+use crate::image_views;
 use crate::runner_task::chain;
+use crate::shared::Shared;
 
 /// What a compressed archive of an image may inflate to.
 const ARCHIVE_BYTES_MAX: u64 = 512 << 30;
+/// Between two looks whether images take more than their budget, where nothing is pulled: runners end, and leave
+/// images that may go.
+const COLLECT_INTERVAL: Duration = Duration::from_mins(10);
 
 pub(crate) struct Images {
     folder: PathBuf,
@@ -31,6 +40,9 @@ pub(crate) struct Images {
     puller: OnceCell<Puller>,
     pulls: Options,
     registries: RegistryOptions,
+    /// What they may take of the disk. `None`: all of it.
+    budget_bytes: Option<u64>,
+    pulled: Notify,
 }
 
 /// An image as it was when its app was deployed.
@@ -82,7 +94,14 @@ impl Images {
             insecure: config.insecure_registries.clone(),
             ..RegistryOptions::default()
         };
-        Self { folder, puller: OnceCell::new(), pulls, registries }
+        Self {
+            folder,
+            puller: OnceCell::new(),
+            pulls,
+            registries,
+            budget_bytes: config.budget_bytes,
+            pulled: Notify::new(),
+        }
     }
 
     /// Asks what the image is made of.
@@ -150,9 +169,15 @@ impl Images {
         let (store, name) = (puller.store().clone(), found.name.clone());
         let digest = pulled.digest.clone();
         // Needed only where the registry cannot be asked at a later start of the node.
-        if let Err(problem) = blocking(move || store.set_name(&name, &digest, now)).await {
+        let noted = move || {
+            store.set_name(&name, &digest, now)?;
+            // What was just pulled is not what was used longest ago.
+            store.note_use(&digest, now)
+        };
+        if let Err(problem) = blocking(noted).await {
             tracing::warn!("the name of an image is not noted: {problem}");
         }
+        self.pulled.notify_one();
         Ok(pulled)
     }
 
@@ -176,6 +201,36 @@ impl Images {
             store::Error::InUse { .. } => RemoveError::InUse,
             other => RemoveError::Failed(chain(&other)),
         })
+    }
+
+    /// The store, if there is one.
+    pub(crate) async fn store(&self) -> Result<Option<Store>, String> {
+        if !self.folder.exists() {
+            return Ok(None);
+        }
+        Ok(Some(self.puller().await?.store().clone()))
+    }
+
+    /// Removes what nothing wants, as far as it takes; `None`: there is no store.
+    pub(crate) async fn collect(
+        &self,
+        request: ImageGcRequest,
+        wanted: HashSet<Digest>,
+    ) -> Result<Option<ImageGcView>, String> {
+        let Some(store) = self.store().await? else { return Ok(None) };
+        let budget_bytes = self.budget_bytes;
+        let collect = move || image_views::collect(&store, request, budget_bytes, wanted);
+        blocking(collect).await.map(Some)
+    }
+
+    /// Reads everything and compares it with its checksums; `None`: there is no store.
+    pub(crate) async fn check(
+        &self,
+        repair: bool,
+        mut tell: impl FnMut(Checked) + Send + 'static,
+    ) -> Result<Option<ImageFsckView>, String> {
+        let Some(store) = self.store().await? else { return Ok(None) };
+        blocking(move || image_views::check(&store, repair, &mut tell)).await.map(Some)
     }
 
     /// Leaves no mount behind but those that runners use.
@@ -213,6 +268,54 @@ impl Images {
         };
         let opened = tokio::task::spawn_blocking(open).await.map_err(|error| error.to_string())?;
         opened.map_err(|error| error.to_string())
+    }
+}
+
+/// The images that runners of deployed apps will want.
+pub(crate) fn wanted(shared: &Shared) -> HashSet<Digest> {
+    let deployed = shared.apps.all().filter_map(|app| app.deployed());
+    let digest = |launch: &Launch| match launch {
+        Launch::Image(launch) => Some(launch.found.digest.clone()),
+        _ => None,
+    };
+    deployed.filter_map(|deployed| digest(&deployed.launch)).collect()
+}
+
+/// Keeps the images within their budget: after each pull, and now and then.
+pub(crate) async fn keep_budget(shared: Arc<Shared>) {
+    let images = &shared.images;
+    let Some(budget_bytes) = images.budget_bytes else { return };
+    loop {
+        let request = ImageGcRequest::default();
+        match images.collect(request, wanted(&shared)).await {
+            Ok(Some(gone)) => tell(&gone, budget_bytes),
+            Ok(None) => {}
+            Err(problem) => tracing::warn!("images over their budget cannot be removed: {problem}"),
+        }
+        // Whichever comes first; both mean the same.
+        let _ = tokio::time::timeout(COLLECT_INTERVAL, images.pulled.notified()).await;
+    }
+}
+
+fn tell(gone: &ImageGcView, budget_bytes: u64) {
+    for image in &gone.images {
+        let names = image.names.join(", ");
+        tracing::info!(
+            image = image.digest,
+            names,
+            "an image went, since all take more than `budget` in [node.images]"
+        );
+    }
+    let (bytes, left_bytes) = (gone.bytes, gone.left_bytes);
+    if bytes > 0 {
+        tracing::info!(bytes, left_bytes, budget_bytes, "images made room");
+    }
+    if left_bytes > budget_bytes {
+        tracing::warn!(
+            left_bytes,
+            budget_bytes,
+            "images take more than `budget` in [node.images], and all of them are wanted by apps or in use"
+        );
     }
 }
 

@@ -12,6 +12,7 @@ mod events;
 mod executor;
 mod files;
 mod host;
+pub mod image_views;
 mod images;
 mod interest;
 mod journal;
@@ -36,4 +37,4 @@ mod webhooks;
 mod why;
 
 pub use events::NodeEvent;
-pub use node::{Node, NodeOptions, capacity};
+pub use node::{IMAGES_DIR, Node, NodeOptions, capacity, is_running};

@@ -40,7 +40,7 @@ use crate::recorder::tape::Recording;
 use crate::shared::Shared;
 use crate::webhooks::Webhooks;
 use crate::{
-    control, deploy, files, journal, queue, recorder, runner_task, scale, store, webhooks,
+    control, deploy, files, images, journal, queue, recorder, runner_task, scale, store, webhooks,
 };
 
 /// Events of the node that a slow listener may fall behind by before it misses some.
@@ -49,6 +49,11 @@ const EVENTS_MAX: usize = 256;
 const SHUTDOWN_LOOK: Duration = Duration::from_millis(10);
 /// For runners to go after they were killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// In the data directory, held by the node that uses it.
+const LOCK_FILE: &str = "lock";
+
+/// Where images are, below the folder of caches: the data directory, unless an option of the node says otherwise.
+pub const IMAGES_DIR: &str = "images";
 
 /// What of a node its config does not say.
 #[derive(Clone)]
@@ -130,6 +135,7 @@ impl Node {
         let metrics = Arc::new(Metrics::new());
         let files = &config.node.files;
         let files = NodeFiles::open(&data_dir, files, &*store, clock, metrics.clone()).await?;
+        let images_dir = options.cache_dir.as_ref().unwrap_or(&data_dir).join(IMAGES_DIR);
         let opened = Opened {
             boot,
             ephemeral,
@@ -142,10 +148,7 @@ impl Node {
             scaling,
             webhooks,
             python,
-            images: Images::new(
-                options.cache_dir.as_ref().unwrap_or(&data_dir).join("images"),
-                &config.node.images,
-            ),
+            images: Images::new(images_dir, &config.node.images),
             recorder,
         };
         let shared = share(config, opened);
@@ -159,6 +162,7 @@ impl Node {
         tasks.spawn(until(cancelled.clone(), wake_engine(shared.clone())));
         tasks.spawn(until(cancelled.clone(), queue::purge(shared.clone())));
         tasks.spawn(until(cancelled.clone(), files::sweep(shared.clone())));
+        tasks.spawn(until(cancelled.clone(), images::keep_budget(shared.clone())));
         tasks.spawn(until(cancelled.clone(), queue::look_after(shared.clone())));
         tasks.spawn(until(cancelled.clone(), queue::follow_changes(shared.clone())));
         tasks.spawn(until(cancelled.clone(), shared.webhooks.clone().run()));
@@ -269,9 +273,18 @@ fn make_dir(path: &Path) -> anyhow::Result<()> {
     })
 }
 
+/// Whether a node uses the data directory now.
+pub fn is_running(data_dir: &Path) -> bool {
+    match File::open(data_dir.join(LOCK_FILE)) {
+        Ok(file) => matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)),
+        // What cannot be looked at may well be in use.
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
 /// Makes sure that no other node uses the data directory.
 fn lock(data_dir: &Path) -> anyhow::Result<Option<File>> {
-    let path = data_dir.join("lock");
+    let path = data_dir.join(LOCK_FILE);
     let file =
         File::create(&path).with_context(|| format!("cannot write to {}", data_dir.display()))?;
     match file.try_lock() {

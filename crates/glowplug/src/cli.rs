@@ -68,7 +68,7 @@ enum Command {
     /// List runners, read their logs, stop them
     #[command(subcommand)]
     Runners(commands::runners::Command),
-    /// Pull images ahead of time, see which are here, remove them
+    /// Pull images ahead of time, see which are here and what is in them, make room
     #[command(subcommand)]
     Image(commands::image::Command),
     /// Look at queued requests, cancel them, move them, copy them
@@ -131,6 +131,11 @@ impl Context {
 
     fn file_choice(&self) -> FileChoice {
         self.global.config.clone().map_or(FileChoice::Search, FileChoice::Named)
+    }
+
+    /// Whether `--server` or its variable names a node.
+    pub(crate) fn names_server(&self) -> bool {
+        self.global.server.is_some()
     }
 
     /// A client of the node that `--server` names, or else of the one the config describes.

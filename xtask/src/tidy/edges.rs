@@ -44,6 +44,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "glowplug-artifacts",
             "glowplug-core",
             "glowplug-gateway",
+            "glowplug-image",
             "glowplug-node",
             "glowplug-runner",
             "glowplug-sim",

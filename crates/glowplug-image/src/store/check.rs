@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
@@ -38,6 +39,28 @@ pub struct Findings {
     pub contents_read: usize,
 }
 
+/// How far a check is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Of contents, packs and trees that were read.
+    pub bytes: u64,
+    /// About what there is to read.
+    pub total_bytes: u64,
+}
+
+/// Counts what was read, and tells.
+struct Tally<'t> {
+    checked: Checked,
+    tell: &'t mut dyn FnMut(Checked),
+}
+
+impl Tally<'_> {
+    fn read(&mut self, bytes: u64) {
+        self.checked.bytes += bytes;
+        (self.tell)(self.checked);
+    }
+}
+
 impl Findings {
     pub fn is_clean(&self) -> bool {
         self.contents.is_empty() && self.layers.is_empty() && self.images.is_empty()
@@ -47,14 +70,23 @@ impl Findings {
 impl Store {
     /// Reads everything and compares it with its checksums. As slow as the disk.
     pub fn check(&self, repair: Repair) -> Result<Findings> {
-        self.check_since(SystemTime::UNIX_EPOCH, repair)
+        self.check_and_tell(repair, &mut |_| {})
+    }
+
+    /// As [`check`](Self::check); `tell` hears how far it is, after every file.
+    pub fn check_and_tell(
+        &self,
+        repair: Repair,
+        tell: &mut dyn FnMut(Checked),
+    ) -> Result<Findings> {
+        self.check_since(SystemTime::UNIX_EPOCH, repair, tell)
     }
 
     /// Called when a store is opened, before anything else is done with it.
     pub(super) fn check_after_a_power_cut(&self) -> Result<()> {
         let Some(since) = self.inner.durability.doubtful_since()? else { return Ok(()) };
         let since = since.checked_sub(CLOCK_SLACK).unwrap_or(SystemTime::UNIX_EPOCH);
-        let findings = self.check_since(since, Repair::Yes)?;
+        let findings = self.check_since(since, Repair::Yes, &mut |_| {})?;
         if !findings.is_clean() {
             tracing::warn!(
                 images = findings.images.len(),
@@ -67,22 +99,35 @@ impl Store {
     }
 
     /// Contents that were last written before `since` are taken to be whole.
-    fn check_since(&self, since: SystemTime, repair: Repair) -> Result<Findings> {
+    fn check_since(
+        &self,
+        since: SystemTime,
+        repair: Repair,
+        tell: &mut dyn FnMut(Checked),
+    ) -> Result<Findings> {
         let _turn = self.inner.collecting.lock().unwrap_or_else(PoisonError::into_inner);
         // A pull that goes on may have found a layer before it is removed here.
         let _layers = self.inner.layers.collect();
         let _contents = self.contents().collect();
         let mut findings = Findings::default();
-        let contents = self.check_contents(since, &mut findings)?;
+        let (layer_names, image_names) =
+            (self.layer_names()?, names_in(&self.inner.folder.join("images"))?);
+        let packs = layer_names.iter().map(|layer| file_bytes(&self.pack_path(layer)));
+        let trees = image_names.iter().map(|image| self.tree_bytes(image));
+        let total_bytes = packs.chain(trees).sum();
+        let mut tally = Tally { checked: Checked { bytes: 0, total_bytes }, tell };
+        let contents = self.check_contents(since, &mut findings, &mut tally)?;
         let mut layers = BTreeSet::new();
-        for digest in self.layer_names()? {
+        for digest in layer_names {
+            tally.read(file_bytes(&self.pack_path(&digest)));
             if self.is_layer_intact(&digest, &contents)? {
                 layers.insert(digest);
             } else {
                 findings.layers.insert(digest);
             }
         }
-        for digest in names_in(&self.inner.folder.join("images"))? {
+        for digest in image_names {
+            tally.read(self.tree_bytes(&digest));
             if !self.is_image_intact(&digest, &layers)? {
                 findings.images.insert(digest);
             }
@@ -98,11 +143,14 @@ impl Store {
         &self,
         since: SystemTime,
         findings: &mut Findings,
+        tally: &mut Tally<'_>,
     ) -> Result<BTreeSet<ContentId>> {
         let folder = self.contents().folder();
         let listed = self.contents().list().map_err(|source| failed("list", folder, source))?;
+        tally.checked.total_bytes += listed.iter().map(|(_, bytes)| bytes).sum::<u64>();
         let mut intact = BTreeSet::new();
-        for (id, _) in listed {
+        for (id, bytes) in listed {
+            tally.read(bytes);
             let path = self.contents().path(&id);
             let written = fs::metadata(&path).and_then(|content| content.modified());
             let is_intact = match written {
@@ -183,4 +231,9 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// 0 where there is none.
+fn file_bytes(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |file| file.len())
 }

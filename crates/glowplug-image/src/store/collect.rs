@@ -26,28 +26,28 @@ pub struct Collected {
 
 /// What a store holds, and who needs what.
 #[derive(Clone, Debug, Default)]
-struct Holding {
-    images: BTreeMap<Digest, HeldImage>,
-    layers: BTreeMap<Digest, HeldLayer>,
+pub(super) struct Holding {
+    pub(super) images: BTreeMap<Digest, HeldImage>,
+    pub(super) layers: BTreeMap<Digest, HeldLayer>,
     /// With their sizes in bytes.
-    contents: BTreeMap<ContentId, u64>,
+    pub(super) contents: BTreeMap<ContentId, u64>,
 }
 
 #[derive(Clone, Debug)]
-struct HeldImage {
+pub(super) struct HeldImage {
     /// Of its file tree.
-    bytes: u64,
+    pub(super) bytes: u64,
     last_use: Option<Timestamp>,
     /// In use or wanted.
     is_kept: bool,
-    layers: Vec<Digest>,
+    pub(super) layers: Vec<Digest>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct HeldLayer {
+pub(super) struct HeldLayer {
     /// Of its index and pack.
-    bytes: u64,
-    contents: Vec<ContentId>,
+    pub(super) bytes: u64,
+    pub(super) contents: Vec<ContentId>,
 }
 
 impl Holding {
@@ -183,6 +183,27 @@ impl Store {
         Ok(collected)
     }
 
+    /// What [`collect`](Self::collect) would remove if it were called now. Nothing is changed.
+    pub fn would_collect(&self, budget_bytes: u64, wanted: &HashSet<Digest>) -> Result<Collected> {
+        let _turn = self.inner.collecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holding = self.holding(wanted)?;
+        let mut collected =
+            Collected { images: holding.images_to_remove(budget_bytes), ..Collected::default() };
+        for image in &collected.images {
+            collected.bytes += holding.images.remove(image).map_or(0, |image| image.bytes);
+        }
+        for layer in holding.orphaned_layers() {
+            collected.layers += 1;
+            collected.bytes += holding.layers.remove(&layer).map_or(0, |layer| layer.bytes);
+        }
+        for content in holding.orphaned_contents() {
+            let bytes = holding.contents.remove(&content).unwrap_or(0);
+            collected.contents += usize::from(bytes > 0);
+            collected.bytes += bytes;
+        }
+        Ok(collected)
+    }
+
     /// What all of it takes on the disk.
     pub fn bytes(&self) -> Result<u64> {
         let holding = self.holding(&HashSet::new())?;
@@ -208,7 +229,7 @@ impl Store {
 
     /// In this order: whatever a later step finds was needed, or pinned, when an earlier one looked. A collection
     /// has begun.
-    fn holding(&self, wanted: &HashSet<Digest>) -> Result<Holding> {
+    pub(super) fn holding(&self, wanted: &HashSet<Digest>) -> Result<Holding> {
         let contents = self.contents().list();
         let contents =
             contents.map_err(|source| failed("list", self.contents().folder(), source))?;
@@ -249,7 +270,7 @@ impl Store {
         Ok(HeldLayer { bytes, contents: layer.entries.iter().filter_map(shared).collect() })
     }
 
-    fn tree_bytes(&self, image: &Digest) -> u64 {
+    pub(super) fn tree_bytes(&self, image: &Digest) -> u64 {
         let tree = self.image_folder(image).join(super::TREE_FILE);
         fs::metadata(tree).map_or(0, |tree| tree.len())
     }

@@ -118,8 +118,11 @@ impl Store {
 
     /// Whether the pack is what the index says.
     pub(super) fn is_pack_intact(&self, digest: &Digest, layer: &Layer) -> bool {
-        let pack = self.layer_folder(digest).join(PACK_FILE);
-        Sum::of_file(&pack).is_ok_and(|sum| sum == layer.sum)
+        Sum::of_file(&self.pack_path(digest)).is_ok_and(|sum| sum == layer.sum)
+    }
+
+    pub(super) fn pack_path(&self, digest: &Digest) -> PathBuf {
+        self.layer_folder(digest).join(PACK_FILE)
     }
 
     pub(super) fn layer_folder(&self, digest: &Digest) -> PathBuf {

@@ -4,6 +4,8 @@ use super::layers::{Layers, Values};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImagesConfig {
+    /// What they may take of the disk. `None`: no image goes by itself.
+    pub budget_bytes: Option<u64>,
     /// On the disk of the images.
     pub disk_reserve_bytes: u64,
     /// Of all pulls together. `None`: as fast as they come.
@@ -18,6 +20,7 @@ impl ImagesConfig {
     /// `None` if a value that has a default could not be read, which was told already.
     pub(super) fn read(images: &Values) -> Option<Self> {
         Some(Self {
+            budget_bytes: images.bytes("budget"),
             disk_reserve_bytes: images.bytes("disk_reserve")?,
             bytes_per_second_max: images.bytes("bytes_per_second_max"),
             layer_bytes_max: images.bytes("layer_bytes_max")?,

@@ -53,10 +53,23 @@ impl Server {
 
     /// Puts an image there that serves `/index.html` and `/cgi-bin/look`.
     pub(crate) async fn push(&self, image: &str) -> String {
+        self.push_with(image, &[]).await
+    }
+
+    /// As [`push`](Self::push), with a layer more that has these bytes as `/model`.
+    pub(crate) async fn push_with(&self, image: &str, model: &[u8]) -> String {
         let name = self.name(image);
         let reference: Reference = name.parse().unwrap();
         let config = ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() };
-        let layer = ImageLayer::oci_v1_gzip(gzip(&self.archive()), None);
+        let mut layers = vec![ImageLayer::oci_v1_gzip(gzip(&self.archive()), None)];
+        if !model.is_empty() {
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(model.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, "model", model).unwrap();
+            layers.push(ImageLayer::oci_v1_gzip(gzip(&builder.into_inner().unwrap()), None));
+        }
         let about = json!({
             "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
             "os": "linux",
@@ -71,7 +84,7 @@ impl Server {
         });
         let about = Config::oci_v1(about.to_string().into_bytes(), None);
         let client = Client::new(config);
-        client.push(&reference, &[layer], about, &RegistryAuth::Anonymous, None).await.unwrap();
+        client.push(&reference, &layers, about, &RegistryAuth::Anonymous, None).await.unwrap();
         name
     }
 
@@ -164,6 +177,21 @@ impl Ground {
             (self.get(&path).await == json!([])).then_some(())
         })
         .await;
+    }
+
+    /// What a command of the real binary says on the node's data directory, as JSON, and its exit code.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> (i32, Value) {
+        let config = self.served.folder().join("glowplug.toml");
+        #[expect(clippy::disallowed_methods, reason = "the test is about the program")]
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_glowplug"));
+        command.arg("--json").arg("--config").arg(config).args(arguments);
+        command.env("GLOWPLUG_DATA_DIR", self.served.data_dir());
+        command.env("GLOWPLUG_LISTEN", self.served.address().to_string());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        let value = serde_json::from_str(&said).unwrap_or_else(|_| Value::String(told.to_string()));
+        (output.status.code().unwrap(), value)
     }
 
     /// What is mounted below the node's folder.

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 mod ground;
+mod keeping;
 
 use std::fs;
 use std::time::Duration;

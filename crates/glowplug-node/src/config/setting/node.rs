@@ -261,6 +261,13 @@ pub(super) const FILES: &[Setting] = &[
 
 pub(super) const IMAGES: &[Setting] = &[
     setting(
+        "budget",
+        Kind::Bytes,
+        Otherwise("no image is removed by itself"),
+        "What images may take of the disk. Beyond it those that no app wants and no runner uses go, the least \
+         used first.",
+    ),
+    setting(
         "disk_reserve",
         Kind::Bytes,
         Value("1GiB"),
