@@ -15,8 +15,14 @@ use crate::command;
 use crate::node::Build;
 use crate::repository;
 
+mod bundle;
+mod contained;
 mod decide;
+mod engines;
+mod first_answer;
 mod images;
+mod layout;
+mod link;
 mod peer;
 mod policies;
 mod pull;
@@ -25,6 +31,7 @@ mod record;
 mod sim;
 mod start_container;
 mod start_overhead;
+mod table;
 mod warm_path;
 mod wrk;
 
@@ -38,6 +45,9 @@ pub(crate) struct Args {
     /// Three rounds instead of five
     #[arg(long)]
     quick: bool,
+    /// Of `pull`, only the rows that have this in their names
+    #[arg(long, value_name = "WORDS")]
+    only: Option<String>,
     /// Measure the release build that is there, even if it is not current
     #[arg(long)]
     no_build: bool,
@@ -54,11 +64,11 @@ enum Name {
     Decide,
     /// What a start costs beyond the program's own time
     StartOverhead,
-    /// What a container's start costs beyond its program's own time, beside crun, runc and podman
+    /// What a container's start costs beyond its program's own time, beside crun, runc, podman and docker
     StartContainer,
     /// Durable submits and whole jobs, beside PostgreSQL, Redis, Celery and RQ
     Queue,
-    /// A whole image from a registry, pulled and unpacked, beside podman, skopeo and umoci
+    /// A whole image from a registry, pulled and unpacked, beside podman, docker, skopeo and umoci
     Pull,
     /// Events that the simulator gets through, and its memory
     Sim,
@@ -130,8 +140,14 @@ struct Measured {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if matches!(args.name, Name::Pull | Name::StartContainer) {
+        contained::enter()?;
+    }
     command::end_all_on_signal()?;
     let rounds = if args.quick { ROUNDS_QUICK } else { ROUNDS };
+    if args.only.is_some() && !matches!(args.name, Name::Pull) {
+        bail!("`--only` is for `pull`");
+    }
     if !matches!(args.name, Name::Policies) && !args.rest.is_empty() {
         bail!("`{}` is nothing that this bench knows", args.rest.join(" "));
     }
@@ -148,13 +164,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             (start_container::NAME, start_container::measure(&program()?, rounds)?)
         }
         Name::Queue => (queue::NAME, queue::measure(&program()?, rounds)?),
-        Name::Pull => (pull::NAME, pull::measure(&program()?, rounds)?),
+        Name::Pull => {
+            let only = args.only.as_deref();
+            (pull::NAME, pull::measure(&program()?, rounds, args.quick, only)?)
+        }
         Name::Sim => (sim::NAME, sim::measure(rounds, args.quick)?),
         Name::Policies => (policies::NAME, policies::measure(&args.rest)?),
     };
     for case in &measured.cases {
         println!("{}", serde_json::to_string(case).context("cannot write a result as JSON")?);
     }
+    eprintln!("\n{}\n", table::table(&measured.cases));
     record::keep(name, rounds, args.quick, &load_before, &measured)
 }
 

@@ -109,6 +109,12 @@ impl Program {
             .with_context(|| format!("`{}` wrote something that is no text", self.shown()))
     }
 
+    /// Goes on as that program. Comes back with the reason if it cannot.
+    pub(crate) fn replace_this(mut self) -> anyhow::Error {
+        let problem = self.command.stdin(Stdio::inherit()).exec();
+        anyhow::Error::new(problem).context(self.cannot_start())
+    }
+
     /// Whether it can be run and succeeds; its output is thrown away.
     pub(crate) fn succeeds(mut self) -> bool {
         let quiet = self.command.stdout(Stdio::null()).stderr(Stdio::null());

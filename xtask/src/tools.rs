@@ -226,7 +226,7 @@ fn registry() -> Result<PathBuf> {
 }
 
 /// Debian's: what a system has as `busybox` may need libraries.
-fn busybox() -> Result<PathBuf> {
+pub(crate) fn busybox() -> Result<PathBuf> {
     Ok(debian(&["busybox-static"])?.join("bin/busybox"))
 }
 

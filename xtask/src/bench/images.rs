@@ -1,33 +1,61 @@
-//! A registry of a bench's own with an image made of this machine's files, and the programs that pull from it.
+//! A registry of a bench's own, and images made of this machine's files.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 
+use super::layout::Layout;
 use super::peer::Peer;
+use super::start_overhead::free_port;
 use crate::command::{Program, Running};
 use crate::repository;
 use crate::stopwatch;
+use crate::tools;
 
-/// What the image holds: about as much as an image with a machine-learning library.
-const FILES: &str = "/usr/lib";
-pub(super) const IMAGE: &str = "bench:1";
+/// Where the files of big images are taken from, in this order, until there are enough.
+const SOURCES: [&str; 3] = ["usr/lib", "usr/share", "usr/bin"];
+/// What a start reads: about as much as one that loads a large library.
+const TOUCHED_BYTES: u64 = 50_000_000;
+/// Of the files, as long as that lasts.
+const TOUCHED_EVERY: usize = 16;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 /// Pulls take any image: the peers' own rule where none is configured is to take none.
 const POLICY: &str = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+/// What a big image runs: reads a part of itself, as a program with large libraries does, and then serves.
+const START: &str = "/bin/busybox xargs /bin/busybox cat < /touched > /dev/null\n\
+    exec /bin/busybox httpd -f -p \"$PORT\" -h /www\n";
 
 /// A registry on loopback that ends with this value.
 #[derive(Debug)]
 pub(super) struct Registry {
     running: Running,
-    port: u16,
+    pub(super) port: u16,
     /// A file with [`POLICY`].
     pub(super) policy: PathBuf,
     skopeo: Peer,
+}
+
+/// An image that is made once and kept.
+#[derive(Debug)]
+pub(super) struct Image {
+    layout: PathBuf,
+    /// As registries name it, without theirs: `one-layer:1`.
+    pub(super) name: String,
+    pub(super) sizes: Sizes,
+}
+
+/// Bytes of an image, and of what its program reads before it serves.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Sizes {
+    pub(super) stored: u64,
+    pub(super) unpacked: u64,
+    pub(super) touched: u64,
 }
 
 impl Registry {
@@ -38,7 +66,8 @@ impl Registry {
         let (config, policy) = (folder.join("registry.yml"), folder.join("policy.json"));
         let data = folder.join("registry");
         let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
+            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \
+             rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",
             data.display()
         );
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
@@ -53,22 +82,19 @@ impl Registry {
         Ok(Self { running, port, policy, skopeo })
     }
 
-    /// The image as its registry names it.
-    pub(super) fn image(&self) -> String {
-        format!("127.0.0.1:{}/{IMAGE}", self.port)
-    }
-
-    /// Puts the image there. Making it takes a minute, so it is kept between runs.
-    pub(super) fn push(&self) -> Result<()> {
-        self.copy(&image()?, &self.image())
+    /// Puts an image there.
+    pub(super) fn push(&self, image: &Image) -> Result<()> {
+        self.copy(&image.layout, &image.at(self.port))
     }
 
     /// Puts an image of the folder `root` there, and gives its name. `scratch` is for what is made on the way.
     pub(super) fn push_folder(&self, scratch: &Path, root: &Path, name: &str) -> Result<String> {
-        let layout = scratch.join("layout");
-        layout_of(&layout, root, "/")?;
+        let place = scratch.join(format!("layout-{}", name.replace(':', "-")));
+        let mut layout = Layout::create(&place)?;
+        layout.add_layer(|tar| tar.arg("--directory").arg(root).arg("."))?;
+        layout.finish(&["/bin/busybox"])?;
         let pushed = format!("127.0.0.1:{}/{name}", self.port);
-        self.copy(&layout, &pushed)?;
+        self.copy(&place, &pushed)?;
         Ok(pushed)
     }
 
@@ -79,76 +105,159 @@ impl Registry {
         let program = program.arg(format!("oci:{}:1", layout.display()));
         program.arg(format!("docker://{to}")).stdout_to_stderr().run()
     }
+}
 
-    pub(super) fn skopeo(&self) -> &Peer {
-        &self.skopeo
+impl Image {
+    /// An image with about `unpacked` bytes of this machine's files in `layers` layers of the same size, from
+    /// an earlier bench or made now.
+    pub(super) fn made(name: &str, unpacked: u64, layers: usize) -> Result<Self> {
+        let megabytes = unpacked / 1_000_000;
+        let place = repository::target().join("bench-images").join(format!("{name}-{megabytes}"));
+        let (layout, done) = (place.join("layout"), place.join("sizes.json"));
+        let named = |sizes| Self { layout: layout.clone(), name: format!("{name}:1"), sizes };
+        if let Ok(text) = fs::read_to_string(&done) {
+            let sizes = serde_json::from_str(&text);
+            return Ok(named(sizes.with_context(|| format!("cannot read {}", done.display()))?));
+        }
+        eprintln!("making the image {name} of {megabytes} MB of files, once");
+        // Left by a bench that was interrupted.
+        let _ = fs::remove_dir_all(&place);
+        fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
+        let sizes = make(&place, &layout, unpacked, layers)?;
+        let text = serde_json::to_string(&sizes).context("cannot write sizes as JSON")?;
+        fs::write(&done, text).with_context(|| format!("cannot write {}", done.display()))?;
+        Ok(named(sizes))
+    }
+
+    /// Its name at the registry on this port of loopback, to which all engines speak plain HTTP.
+    pub(super) fn at(&self, port: u16) -> String {
+        format!("127.0.0.1:{port}/{}", self.name)
     }
 }
 
-/// An OCI layout with one image of one layer, compressed with gzip as images in registries are.
-fn image() -> Result<PathBuf> {
-    let place = repository::target().join("bench-image");
-    let (layout, done) = (place.join("layout"), place.join("complete"));
-    if done.is_file() {
-        return Ok(layout);
+/// A file or folder below `/`, and its bytes.
+struct Found {
+    path: String,
+    bytes: u64,
+}
+
+fn make(place: &Path, layout: &Path, unpacked: u64, layers: usize) -> Result<Sizes> {
+    let found = machine_files(unpacked)?;
+    let mut sizes =
+        Sizes { unpacked: found.iter().map(|file| file.bytes).sum(), ..Sizes::default() };
+    let extra = place.join("extra");
+    sizes.touched = write_program(&extra, &found)?;
+    let mut image = Layout::create(layout)?;
+    let share = sizes.unpacked / u64::try_from(layers).context("too many layers")? + 1;
+    let mut rest = &found[..];
+    for number in 1..=layers {
+        let mut bytes = 0;
+        let whole = rest.iter().take_while(|file| {
+            bytes += file.bytes;
+            bytes <= share || number == layers
+        });
+        let (these, others) = rest.split_at(whole.count());
+        let list = write_list(place, these)?;
+        image.add_layer(|tar| {
+            let tar = tar.args(["--directory", "/", "--no-recursion", "--null", "--files-from"]);
+            let tar = tar.arg(&list);
+            if number == layers {
+                tar.args(["--recursion", "--directory"]).arg(&extra).arg(".")
+            } else {
+                tar
+            }
+        })?;
+        rest = others;
     }
-    eprintln!("making an image of {FILES}: about a minute, once");
-    let _ = fs::remove_dir_all(&place);
-    fs::create_dir_all(&place).with_context(|| format!("cannot create {}", place.display()))?;
-    layout_of(&layout, Path::new(FILES), FILES)?;
-    fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
-    Ok(layout)
+    sizes.stored = image.finish(&["/bin/busybox", "sh", "/start"])?;
+    Ok(sizes)
 }
 
-/// An OCI layout of one image, tagged `1`, that has the files of `from` at `to`.
-fn layout_of(layout: &Path, from: &Path, to: &str) -> Result<()> {
-    let umoci = Peer::find("umoci", "umoci", "usr/bin/umoci")?;
-    let tagged = format!("{}:1", layout.display());
-    umoci.program().args(["init", "--layout"]).arg(layout).capture()?;
-    umoci.program().args(["new", "--image"]).arg(&tagged).capture()?;
-    umoci.program().args(["insert", "--image"]).arg(&tagged).arg(from).arg(to).capture()?;
-    Ok(())
-}
-
-/// The bytes of the image's layers as they are stored.
-pub(super) fn stored_bytes() -> Result<u64> {
-    let blobs = image()?.join("blobs/sha256");
-    let listed =
-        fs::read_dir(&blobs).with_context(|| format!("cannot list {}", blobs.display()))?;
-    let sizes = listed.map(|blob| Ok(blob?.metadata()?.len()));
-    let sizes: std::io::Result<Vec<u64>> = sizes.collect();
-    let sizes = sizes.with_context(|| format!("cannot look into {}", blobs.display()))?;
-    Ok(sizes.into_iter().sum())
-}
-
-fn free_port() -> Result<u16> {
-    let listener =
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot find a free port")?;
-    Ok(listener.local_addr().context("cannot find a free port")?.port())
-}
-
-/// Containers and images need root on every machine that has no user namespaces set up for them.
-pub(super) fn must_be_root() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("this bench mounts file systems: run it as root");
+/// Files, links and folders of this machine in the order of their names, up to so many bytes.
+fn machine_files(bytes_wanted: u64) -> Result<Vec<Found>> {
+    let kinds = ["-xdev", "(", "-type", "f", "-o", "-type", "l", "-o", "-type", "d", ")"];
+    let mut found = Vec::new();
+    let mut bytes = 0;
+    for source in SOURCES {
+        let listed = Program::new("find").arg(source).args(kinds);
+        // Names with a line break in them would need more care than they are worth.
+        let listed = listed.args(["-size", "-2097152k", "-printf", "%y %s %p\\n"]).dir("/");
+        let listed = listed.capture()?;
+        let mut files: Vec<Found> = listed.lines().filter_map(parse).collect();
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        for file in files {
+            if bytes >= bytes_wanted {
+                return Ok(found);
+            }
+            bytes += file.bytes;
+            found.push(file);
+        }
     }
-    Ok(())
+    if bytes < bytes_wanted / 2 {
+        bail!(
+            "this machine has {bytes} bytes of programs, and the image is to hold {bytes_wanted}"
+        );
+    }
+    Ok(found)
 }
 
-/// Gives this process mounts of its own: what it changes of them nobody else sees.
-pub(super) fn leave_mount_namespace() -> Result<()> {
-    use rustix::mount::{MountPropagationFlags, mount_change};
-    use rustix::thread::UnshareFlags;
-    #[expect(unsafe_code, reason = "leaving a namespace has no safe interface")]
-    // SAFETY: only the table of mounts is left behind, no table of descriptors.
-    let left = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) };
-    left.context("cannot leave the machine's mounts")?;
-    let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", flags).context("cannot make mounts private")
+/// A line of find: kind, size and path. Only files count as bytes.
+fn parse(line: &str) -> Option<Found> {
+    let (kind, rest) = line.split_once(' ')?;
+    let (bytes, path) = rest.split_once(' ')?;
+    let bytes = if kind == "f" { bytes.parse().ok()? } else { 0 };
+    Some(Found { path: path.to_owned(), bytes })
+}
+
+fn write_list(place: &Path, files: &[Found]) -> Result<PathBuf> {
+    let list = place.join("list");
+    let text: String = files.iter().flat_map(|file| [&*file.path, "\0"]).collect();
+    fs::write(&list, text).with_context(|| format!("cannot write {}", list.display()))?;
+    Ok(list)
+}
+
+/// What the image runs, and the list of what that reads. The bytes of it.
+fn write_program(extra: &Path, files: &[Found]) -> Result<u64> {
+    for name in ["bin", "www", "proc", "dev", "sys", "tmp"] {
+        let folder = extra.join(name);
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    fs::copy(tools::busybox()?, extra.join("bin/busybox")).context("cannot copy busybox")?;
+    fs::write(extra.join("start"), START).context("cannot write the image's program")?;
+    fs::write(extra.join("www/index.html"), "served\n").context("cannot write an answer")?;
+    let mut list = fs::File::create(extra.join("touched")).context("cannot write a list")?;
+    let mut touched = 0;
+    let plain = |file: &&Found| file.bytes > 0 && !file.path.contains([' ', '\'', '"', '\\']);
+    for file in files.iter().filter(plain).step_by(TOUCHED_EVERY) {
+        if touched + file.bytes <= TOUCHED_BYTES {
+            writeln!(list, "/{}", file.path).context("cannot write a list")?;
+            touched += file.bytes;
+        }
+    }
+    Ok(touched)
 }
 
 /// A version as the program itself tells it.
 pub(super) fn version(name: &str, program: Program) -> (String, String) {
     let said = program.arg("--version").capture().unwrap_or_default();
     (name.to_owned(), said.lines().next().unwrap_or("unknown").to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_count_as_bytes() {
+        let check = |line, expected: Option<(&str, u64)>| {
+            let found = parse(line);
+            assert_eq!(found.as_ref().map(|file| (&*file.path, file.bytes)), expected, "{line}");
+        };
+        check("f 12 usr/lib/a b", Some(("usr/lib/a b", 12)));
+        check("d 4096 usr/lib", Some(("usr/lib", 0)));
+        check("l 7 usr/lib/c", Some(("usr/lib/c", 0)));
+        check("f x usr/lib/c", None);
+        check("", None);
+    }
 }

@@ -1,8 +1,10 @@
-//! A whole image from a registry on loopback, pulled and unpacked, beside the programs that do the same.
+//! Whole images from a registry on loopback, pulled and unpacked, beside the programs that do the same, with
+//! and without a network link of 1 Gbit/s and 20 ms between.
 //!
 //! Each round pulls into empty stores, one program after the other. Ours is a node that was just started with
 //! an empty data directory, asked over its API: from the request until the image could be mounted. The peers
-//! are done when their command ends.
+//! are done when their command ends. The last rows are of what people wait for: the first answer of an image
+//! of which a start needs a part, ours from the start of `glowplug run`, theirs from the start of the pull.
 
 use std::fs;
 use std::path::Path;
@@ -10,155 +12,302 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::images::{self, Registry};
+use super::contained::{remove_folder, remove_groups};
+use super::engines::{self, Engine, or_skipped};
+use super::first_answer;
+use super::images::{self, Image, Registry};
+use super::link::Link;
 use super::peer::Peer;
 use super::{Better, Case, Measured, fresh_folder, median};
-use crate::command::Program;
 use crate::node::Node;
 use crate::stopwatch::Stopwatch;
 
 pub(super) const NAME: &str = "pull";
-/// How many times faster than the peer a whole pull is to be.
-const GOAL: f64 = 3.0;
+/// How many times faster than podman a whole pull is to be, and a lazy start's first answer than that of all.
+const GOAL_PULL: f64 = 3.0;
+const GOAL_ANSWER: f64 = 5.0;
+/// Files of the images: these become 600 MB with gzip. A quick bench makes do with a fifth.
+const UNPACKED_BYTES: u64 = 1_600_000_000;
+const UNPACKED_BYTES_QUICK: u64 = 320_000_000;
+const LAZY_UNPACKED_BYTES: u64 = 1_000_000_000;
+const LAYERS: usize = 6;
+/// The lazy rows are of large images, so a quick bench does them once.
+const LAZY_ROUNDS_QUICK: usize = 1;
 
-/// Seconds of one round.
-#[derive(Debug)]
-struct Round {
-    ours: f64,
-    podman: f64,
-    umoci: f64,
+/// What is pulled, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Row {
+    case: &'static str,
+    what: What,
+    way: Way,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    OneLayer,
+    SeveralLayers,
+    FirstAnswer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Loopback,
+    Link,
+}
+
+const ROWS: [Row; 6] = [
+    Row { case: "one layer", what: What::OneLayer, way: Way::Loopback },
+    Row { case: "six layers", what: What::SeveralLayers, way: Way::Loopback },
+    Row { case: "one layer, 1 Gbit/s and 20 ms", what: What::OneLayer, way: Way::Link },
+    Row { case: "six layers, 1 Gbit/s and 20 ms", what: What::SeveralLayers, way: Way::Link },
+    Row { case: "first answer of 1 GB", what: What::FirstAnswer, way: Way::Loopback },
+    Row {
+        case: "first answer of 1 GB, 1 Gbit/s and 20 ms",
+        what: What::FirstAnswer,
+        way: Way::Link,
+    },
+];
+
+/// Seconds of each round, by who pulled; ours first.
+type Times = Vec<(String, Vec<f64>)>;
 
 struct Scene<'a> {
     glowplug: &'a Path,
     folder: &'a Path,
+    engines: Vec<Box<dyn Engine>>,
+    umoci: Option<Umoci<'a>>,
     registry: Registry,
-    podman: Peer,
-    umoci: Peer,
+    link: Link,
 }
 
-pub(super) fn measure(program: &Path, rounds: usize) -> Result<Measured> {
-    images::must_be_root()?;
+/// skopeo and umoci, one after the other.
+struct Umoci<'a> {
+    folder: &'a Path,
+    policy: &'a Path,
+    copier: Peer,
+    unpacker: Peer,
+}
+
+pub(super) fn measure(
+    program: &Path,
+    rounds: usize,
+    quick: bool,
+    only: Option<&str>,
+) -> Result<Measured> {
+    let rows: Vec<Row> =
+        ROWS.into_iter().filter(|row| only.is_none_or(|word| row.case.contains(word))).collect();
+    if rows.is_empty() {
+        bail!("no row has `{}` in its name", only.unwrap_or_default());
+    }
+    let seen = Link::measure()?;
+    eprintln!(
+        "the link has a round trip of {:.1} ms and {:.0} Mbit/s",
+        seen.round_trip_millis, seen.megabits_per_second
+    );
     let folder = fresh_folder(NAME)?;
+    let measured = in_folder(program, &folder, &rows, (rounds, quick));
+    remove_folder(&folder)?;
+    remove_groups();
+    let mut measured = measured?;
+    let link = [
+        ("round trip of the link ms", seen.round_trip_millis),
+        ("rate of the link Mbit/s", seen.megabits_per_second),
+    ];
+    measured.rounds.extend(link.map(|(what, value)| (what.to_owned(), vec![value])));
+    Ok(measured)
+}
+
+fn in_folder(
+    program: &Path,
+    folder: &Path,
+    rows: &[Row],
+    (rounds, quick): (usize, bool),
+) -> Result<Measured> {
+    let registry = Registry::start(folder)?;
+    let policy = registry.policy.clone();
     let scene = Scene {
         glowplug: program,
-        folder: &folder,
-        registry: Registry::start(&folder)?,
-        podman: Peer::find("podman", "podman", "usr/bin/podman")?,
-        umoci: Peer::find("umoci", "umoci", "usr/bin/umoci")?,
+        folder,
+        engines: engines::found(folder, &policy),
+        umoci: or_skipped("skopeo and umoci", Umoci::find(folder, &policy)),
+        link: Link::to(registry.port)?,
+        registry,
     };
-    scene.registry.push()?;
-    #[expect(clippy::cast_precision_loss, reason = "a size for people")]
-    let megabytes = images::stored_bytes()? as f64 / 1e6;
-    eprintln!("the image has {megabytes:.0} MB as it is stored");
-    let mut done = Vec::with_capacity(rounds);
-    for number in 1..=rounds {
-        let round = scene.round()?;
-        eprintln!(
-            "round {number}: glowplug {:.2} s, podman {:.2} s, skopeo and umoci {:.2} s",
-            round.ours, round.podman, round.umoci
-        );
-        done.push(round);
+    let mut measured = Measured { cases: Vec::new(), rounds: Vec::new(), versions: Vec::new() };
+    let mut made: Vec<(What, Image)> = Vec::new();
+    for row in rows {
+        if !made.iter().any(|(what, _)| *what == row.what) {
+            let image = scene.push(row.what, quick)?;
+            #[expect(clippy::cast_precision_loss, reason = "sizes for people")]
+            let megabytes = [image.sizes.stored, image.sizes.unpacked, image.sizes.touched]
+                .map(|bytes| bytes as f64 / 1e6);
+            eprintln!(
+                "{}: {:.0} MB as it is stored, {:.0} MB unpacked, of which a start reads {:.0} MB",
+                image.name, megabytes[0], megabytes[1], megabytes[2]
+            );
+            let what = format!("{}: MB stored, unpacked, read by a start", image.name);
+            measured.rounds.push((what, megabytes.to_vec()));
+            made.push((row.what, image));
+        }
+        let Some((_, image)) = made.iter().find(|(what, _)| *what == row.what) else { continue };
+        let lazy = row.what == What::FirstAnswer;
+        let times =
+            scene.row(row, image, if lazy && quick { LAZY_ROUNDS_QUICK } else { rounds })?;
+        measured.cases.extend(cases(row, &times));
+        let named = times.into_iter().map(|(who, all)| (format!("{}: {who} s", row.case), all));
+        measured.rounds.extend(named);
     }
-    let column = |of: fn(&Round) -> f64| done.iter().map(of).collect::<Vec<f64>>();
-    let (ours, podman, umoci) =
-        (column(|round| round.ours), column(|round| round.podman), column(|round| round.umoci));
-    let case = |case, peer: &str, seconds: &[f64]| {
-        Case::new((NAME, case), median(&ours), (peer, median(seconds)), "s", Better::Lower, GOAL)
+    measured.versions = scene.engines.iter().map(|engine| engine.version()).collect();
+    measured.versions.extend(scene.umoci.iter().flat_map(Umoci::versions));
+    Ok(measured)
+}
+
+/// Ours beside each of the others.
+fn cases(row: &Row, times: &Times) -> Vec<Case> {
+    let Some(((_, ours), peers)) = times.split_first() else { return Vec::new() };
+    let case = |(name, seconds): &(String, Vec<f64>)| {
+        let goal = match row.what {
+            What::FirstAnswer => Some(GOAL_ANSWER),
+            _ => name.starts_with("podman").then_some(GOAL_PULL),
+        };
+        let peer = (&**name, median(seconds));
+        Case::new((NAME, row.case), median(ours), peer, "s", Better::Lower, goal)
     };
-    let cases = vec![
-        case("whole pull beside podman", "podman pull", &podman),
-        case("whole pull beside umoci", "skopeo copy and umoci unpack", &umoci),
-    ];
-    let versions = vec![
-        images::version("podman", scene.podman.program()),
-        images::version("umoci", scene.umoci.program()),
-        images::version("skopeo", scene.registry.skopeo().program()),
-    ];
-    let rounds = vec![
-        ("image MB".to_owned(), vec![megabytes]),
-        ("glowplug s".to_owned(), ours),
-        ("podman s".to_owned(), podman),
-        ("skopeo and umoci s".to_owned(), umoci),
-    ];
-    Ok(Measured { cases, rounds, versions })
+    peers.iter().filter(|(_, seconds)| !seconds.is_empty()).map(case).collect()
 }
 
 impl Scene<'_> {
-    fn round(&self) -> Result<Round> {
-        Ok(Round { ours: self.ours()?, podman: self.podman()?, umoci: self.umoci()? })
+    fn push(&self, what: What, quick: bool) -> Result<Image> {
+        let bytes = if quick { UNPACKED_BYTES_QUICK } else { UNPACKED_BYTES };
+        let image = match what {
+            What::OneLayer => Image::made("one-layer", bytes, 1)?,
+            What::SeveralLayers => Image::made("six-layers", bytes, LAYERS)?,
+            What::FirstAnswer => Image::made("large", LAZY_UNPACKED_BYTES, 1)?,
+        };
+        self.registry.push(&image)?;
+        Ok(image)
     }
 
-    fn ours(&self) -> Result<f64> {
-        self.in_empty("glowplug", |folder| {
-            let node = Node::start(self.glowplug, folder, "")?;
-            let watch = Stopwatch::start();
-            let answer =
-                node.post("/api/v1/images", &json!({"image": self.registry.image()}).to_string())?;
-            let took = watch.elapsed().as_secs_f64();
-            let events = answer.lines().map(serde_json::from_str::<Value>);
-            let events = events
-                .collect::<Result<Vec<_>, _>>()
-                .context("cannot read the answer to a pull")?;
-            if !events.iter().any(|event| event["image"].is_object()) {
-                bail!("the node did not pull: {}", events.last().unwrap_or(&Value::Null));
+    fn row(&self, row: &Row, image: &Image, rounds: usize) -> Result<Times> {
+        let image = image.at(match row.way {
+            Way::Loopback => self.registry.port,
+            Way::Link => self.link.port,
+        });
+        let answer = row.what == What::FirstAnswer;
+        let engines = self.engines.iter().map(|engine| {
+            format!("{} pull{}", engine.name(), if answer { " and run" } else { "" })
+        });
+        let umoci = self.umoci.iter().filter(|_| !answer);
+        let names = ["glowplug".to_owned()].into_iter().chain(engines);
+        let names = names.chain(umoci.map(|_| "skopeo and umoci".to_owned()));
+        let mut times: Times = names.map(|name| (name, Vec::new())).collect();
+        for number in 0..rounds {
+            // Who is first changes, so that none always finds the quieter disk.
+            for turn in 0..times.len() {
+                let who = (turn + number) % times.len();
+                let took = self.pull(who, &image, answer).with_context(|| times[who].0.clone())?;
+                eprintln!(
+                    "round {} of {rounds}: {}: {} {took:.2} s",
+                    number + 1,
+                    row.case,
+                    times[who].0
+                );
+                times[who].1.push(took);
             }
-            Ok(took)
-        })
+        }
+        Ok(times)
     }
 
-    fn podman(&self) -> Result<f64> {
-        self.in_empty("podman", |folder| {
-            let program = self.podman.program();
-            let program = program.arg("--root").arg(folder.join("root"));
-            let program = program.arg("--runroot").arg(folder.join("run"));
-            let program =
-                program.args(["--cgroup-manager=cgroupfs", "--events-backend=file", "pull"]);
-            let program = program.args(["--quiet", "--tls-verify=false", "--signature-policy"]);
-            timed(program.arg(&self.registry.policy).arg(self.registry.image()))
-        })
-    }
-
-    fn umoci(&self) -> Result<f64> {
-        self.in_empty("umoci", |folder| {
-            let layout = folder.join("layout");
-            let copy = self.registry.skopeo().program().arg("--policy").arg(&self.registry.policy);
-            let copy = copy.args(["copy", "--quiet", "--src-tls-verify=false"]);
-            let copy = copy.arg(format!("docker://{}", self.registry.image()));
-            let copied = timed(copy.arg(format!("oci:{}:1", layout.display())))?;
-            let unpack = self.umoci.program().args(["unpack", "--image"]);
-            let unpack = unpack.arg(format!("{}:1", layout.display())).arg(folder.join("bundle"));
-            Ok(copied + timed(unpack)?)
-        })
-    }
-
-    /// In a folder that is empty at first and gone afterwards, so that nobody's writes wait for another's.
-    fn in_empty(&self, name: &str, work: impl FnOnce(&Path) -> Result<f64>) -> Result<f64> {
-        let folder = self.folder.join(name);
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
-        let took = work(&folder)?;
-        unmount_below(&folder)?;
-        fs::remove_dir_all(&folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
+    /// Seconds of a pull, or until the first answer, in a store that is empty before and after.
+    fn pull(&self, who: usize, image: &str, answer: bool) -> Result<f64> {
+        let home = self.folder.join("pull");
+        let took = match who.checked_sub(1) {
+            None if answer => first_answer::ours(self.glowplug, &home, image),
+            None => ours(self.glowplug, &home, image),
+            Some(place) => match (self.engines.get(place), &self.umoci) {
+                (Some(engine), _) if answer => first_answer::of(&**engine, self.folder, image),
+                (Some(engine), _) => timed(|| engine.pull(image)),
+                (None, Some(umoci)) => timed(|| umoci.pull(image)),
+                (None, None) => bail!("there is nobody left to pull"),
+            },
+        }?;
+        match who.checked_sub(1).and_then(|place| self.engines.get(place)) {
+            Some(engine) => engine.empty()?,
+            None => remove_folder(&home)?,
+        }
         rustix::fs::sync();
         Ok(took)
     }
 }
 
-fn timed(program: Program) -> Result<f64> {
+fn ours(program: &Path, home: &Path, image: &str) -> Result<f64> {
+    fs::create_dir_all(home).with_context(|| format!("cannot create {}", home.display()))?;
+    let node = Node::start(program, home, "[node]\nlog_level = \"warn\"\n")?;
+    let mut answer = String::new();
+    let took = timed(|| {
+        answer = node.post("/api/v1/images", &json!({"image": image}).to_string())?;
+        Ok(())
+    })?;
+    let events: Result<Vec<Value>, _> = answer.lines().map(serde_json::from_str).collect();
+    let events = events.context("cannot read the answer to a pull")?;
+    if !events.iter().any(|event| event["image"].is_object()) {
+        bail!("the node did not pull: {}", events.last().unwrap_or(&Value::Null));
+    }
+    Ok(took)
+}
+
+impl<'a> Umoci<'a> {
+    fn find(folder: &'a Path, policy: &'a Path) -> Result<Self> {
+        let copier = Peer::find("skopeo", "skopeo", "usr/bin/skopeo")?;
+        let unpacker = Peer::find("umoci", "umoci", "usr/bin/umoci")?;
+        Ok(Self { folder, policy, copier, unpacker })
+    }
+
+    fn pull(&self, image: &str) -> Result<()> {
+        let home = self.folder.join("pull");
+        fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
+        let tagged = format!("{}:1", home.join("layout").display());
+        let copy = self.copier.program().arg("--policy").arg(self.policy);
+        let copy = copy.args(["copy", "--quiet", "--src-tls-verify=false"]);
+        let copy = copy.arg(format!("docker://{image}")).arg(format!("oci:{tagged}"));
+        copy.capture()?;
+        let unpack = self.unpacker.program().args(["unpack", "--image"]).arg(tagged);
+        unpack.arg(home.join("bundle")).capture().map(drop)
+    }
+
+    fn versions(&self) -> [(String, String); 2] {
+        let version = |name, peer: &Peer| images::version(name, peer.program());
+        [version("skopeo", &self.copier), version("umoci", &self.unpacker)]
+    }
+}
+
+fn timed(work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let watch = Stopwatch::start();
-    program.capture()?;
+    work()?;
     Ok(watch.elapsed().as_secs_f64())
 }
 
-/// Some programs leave a mount behind.
-fn unmount_below(folder: &Path) -> Result<()> {
-    let table = fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
-    let places = table.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
-    let below: Vec<&Path> = places.filter(|place| place.starts_with(folder)).collect();
-    for place in below.into_iter().rev() {
-        Program::new("umount").arg(place).run()?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_is_beside_all_that_have_pulled() {
+        let times = |peers: &[(&str, f64)]| -> Times {
+            let all = [("glowplug", 2.0)].into_iter().chain(peers.iter().copied());
+            all.map(|(name, seconds)| (name.to_owned(), vec![seconds])).collect()
+        };
+        let check = |row: usize, peers: &[(&str, f64)], expected: &[(f64, Option<bool>)]| {
+            let cases = cases(&ROWS[row], &times(peers));
+            let seen: Vec<_> = cases.iter().map(|case| (case.ratio, case.met)).collect();
+            assert_eq!(seen, expected);
+        };
+        check(0, &[], &[]);
+        check(0, &[("podman pull", 8.0), ("docker pull", 4.0)], &[(4.0, Some(true)), (2.0, None)]);
+        check(
+            4,
+            &[("podman pull and run", 8.0), ("docker pull and run", 12.0)],
+            &[(4.0, Some(false)), (6.0, Some(true))],
+        );
     }
-    Ok(())
 }
