@@ -121,8 +121,20 @@ pub enum Notice {
     Spawned { runner: RunnerId, at: Timestamp },
     /// The socket accepts and the health path, if any, answered 2xx.
     Ready { runner: RunnerId, at: Timestamp, address: RunnerAddress },
+    /// What a program whose start was to be recorded has opened until it was ready. Comes after `Ready`, or
+    /// not at all.
+    Touched { runner: RunnerId, files: TouchedFiles },
     /// Nothing of the runner is left: no process, no cgroup, no socket. Exactly once per runner.
     Exited { runner: RunnerId, at: Timestamp, exit: Exit },
+}
+
+/// The files of its image that a program has opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TouchedFiles {
+    /// Relative to the root, in the order of first use, each once.
+    pub paths: Vec<Vec<u8>>,
+    /// Whether there were no more.
+    pub is_complete: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,6 +24,7 @@ pub use self::restarting::*;
 pub use self::starting::*;
 use crate::backend::{
     Backend, Exit, Listen, Notice, ObservedRunner, RunnerAddress, RunnerSpec, StopMode,
+    TouchedFiles,
 };
 
 /// For everything that a test waits for. Generous, since a test that passes waits for less.
@@ -153,6 +154,13 @@ impl Node {
         }
     }
 
+    pub async fn touched(&mut self, id: RunnerId) -> TouchedFiles {
+        match self.next(id).await {
+            Notice::Touched { files, .. } => files,
+            other => panic!("{id} should have been recorded: {other:?}"),
+        }
+    }
+
     pub async fn exited(&mut self, id: RunnerId) -> Exit {
         match self.next(id).await {
             Notice::Exited { exit, .. } => exit,
@@ -165,7 +173,7 @@ impl Node {
         match self.next(id).await {
             Notice::Ready { .. } => self.exited(id).await,
             Notice::Exited { exit, .. } => exit,
-            other @ Notice::Spawned { .. } => panic!("{id} should have ended: {other:?}"),
+            other => panic!("{id} should have ended: {other:?}"),
         }
     }
 
@@ -197,6 +205,7 @@ fn subject(notice: &Notice) -> RunnerId {
     match notice {
         Notice::Spawned { runner, .. }
         | Notice::Ready { runner, .. }
+        | Notice::Touched { runner, .. }
         | Notice::Exited { runner, .. } => *runner,
     }
 }

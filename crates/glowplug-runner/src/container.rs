@@ -37,7 +37,7 @@ pub use self::capabilities::Capabilities;
 pub(crate) use self::devices::allowed as allowed_devices;
 pub(crate) use self::enter::Entrance;
 pub use self::spec::{
-    Bind, ContainerSpec, ContainerUser, Network, Root, Scratch, SystemCalls, Writes,
+    Bind, ContainerSpec, ContainerUser, Network, Recording, Root, Scratch, SystemCalls, Writes,
 };
 use crate::protocol::Identity;
 

@@ -15,10 +15,11 @@ pub mod shim;
 
 pub use backend::{
     Backend, BackendError, Clock, Exit, ExitCause, Limits, Listen, LogLine, LogStream, Notice,
-    ObservedRunner, ObservedState, RunnerAddress, RunnerSpec, StopMode,
+    ObservedRunner, ObservedState, RunnerAddress, RunnerSpec, StopMode, TouchedFiles,
 };
 pub use container::{
-    Bind, Capabilities, ContainerSpec, ContainerUser, Network, Root, Scratch, SystemCalls, Writes,
+    Bind, Capabilities, ContainerSpec, ContainerUser, Network, Recording, Root, Scratch,
+    SystemCalls, Writes,
 };
 pub use fake::{
     FAKE_LINE_BYTES_MAX, FAKE_LOG_BYTES_MAX, FakeBackend, FakeBehaviour, FakeStop, FakeWorld,

@@ -40,6 +40,8 @@ pub(crate) const REPORTED_FILE: &str = "reported";
 pub(crate) const SHIM_ERRORS_FILE: &str = "shim-errors";
 /// Names the namespaces of a container.
 pub(crate) const NAMESPACES_FILE: &str = "namespaces";
+/// What a recorded start has opened: paths, each with a zero byte behind it.
+pub(crate) const OPENED_FILE: &str = "opened";
 pub(crate) const LOG_FILE: &str = "log";
 /// The part of the log before [`LOG_FILE`], replaced at each rotation.
 pub(crate) const OLDER_LOG_FILE: &str = "log.older";
@@ -128,6 +130,10 @@ pub(crate) enum FromShim {
     Spawned,
     /// What the program had written when the node asked is in the log file now. One answer for each question.
     LogCaughtUp,
+    /// What the program has opened until it was ready is in [`OPENED_FILE`].
+    Recorded {
+        is_complete: bool,
+    },
     /// The last message: nothing of the runner is left but the shim, which ends now.
     Exited(ExitCause),
 }
@@ -181,6 +187,11 @@ pub(crate) fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
 
 /// Writes `content` to `dir/name`, readable by this user only; a reader never sees a part of it.
 pub(crate) fn write_file(dir: &Path, name: &str, content: &impl Serialize) -> io::Result<()> {
+    write_bytes(dir, name, &serde_json::to_vec(content)?)
+}
+
+/// Likewise, as it is.
+pub(crate) fn write_bytes(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
     let mut file = std::fs::OpenOptions::new()
         .write(true)
@@ -188,7 +199,7 @@ pub(crate) fn write_file(dir: &Path, name: &str, content: &impl Serialize) -> io
         .truncate(true)
         .mode(0o600)
         .open(&temporary)?;
-    file.write_all(&serde_json::to_vec(content)?)?;
+    file.write_all(content)?;
     std::fs::rename(temporary, dir.join(name))
 }
 

@@ -17,6 +17,7 @@ mod launch;
 mod log_file;
 mod peers;
 mod signals;
+mod touched;
 
 use std::ffi::OsString;
 use std::io;
@@ -35,12 +36,13 @@ use rustix::time::{ClockId, clock_gettime};
 use self::log_file::{LineCutter, LogFile};
 use self::peers::{PEERS_MAX, Peer};
 use self::signals::Signals;
+use self::touched::Recorder;
 use crate::backend::{ExitCause, LogStream};
 use crate::cgroup::RunnerGroups;
 use crate::proc_table::{ProcessMark, descendants, own_children};
 use crate::protocol::{
-    EXIT_FILE, ExitRecord, FromShim, LaunchOrder, PROCESSES_FILE, ProcessesRecord, ToShim,
-    write_file,
+    EXIT_FILE, ExitRecord, FromShim, LaunchOrder, OPENED_FILE, PROCESSES_FILE, ProcessesRecord,
+    ToShim, write_bytes, write_file,
 };
 
 /// Read from one output at a time, so that no output starves the rest.
@@ -101,6 +103,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
         peers: vec![peer],
         listener: None,
         outputs: Vec::new(),
+        recorder: None,
         program: None,
         ready: false,
         stop: Stop::NotAsked,
@@ -110,6 +113,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
     match started {
         Ok(program) => {
             shim.program = Some(program.pid);
+            shim.record(program.recorder);
             shim.outputs = vec![
                 Output::new(LogStream::Stdout, program.stdout),
                 Output::new(LogStream::Stderr, program.stderr),
@@ -144,6 +148,7 @@ struct Shim {
     peers: Vec<Peer>,
     listener: Option<UnixListener>,
     outputs: Vec<Output>,
+    recorder: Option<Recorder>,
     /// Not reaped before the end, so that its pid and its group's stay its own.
     program: Option<Pid>,
     ready: bool,
@@ -201,6 +206,7 @@ enum Source {
     Listener,
     Peer(usize),
     Output(usize),
+    Recorder,
 }
 
 impl Shim {
@@ -239,6 +245,7 @@ impl Shim {
                     Source::Output(index) => {
                         self.outputs[index].read(&mut self.log, self.order.log_caps.line_bytes_max);
                     }
+                    Source::Recorder => self.take_recorded(),
                 }
             }
             for index in gone.into_iter().rev() {
@@ -264,6 +271,10 @@ impl Shim {
                 fds.push(PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN));
                 sources.push(Source::Output(index));
             }
+        }
+        if let Some(recorder) = &self.recorder {
+            fds.push(PollFd::new(recorder, PollFlags::IN));
+            sources.push(Source::Recorder);
         }
         // After the peers, so that a node that takes over is told what the one before it has said last.
         if let Some(listener) = &self.listener {
@@ -329,7 +340,10 @@ impl Shim {
         match message {
             // Only ever the first message, which is read elsewhere.
             ToShim::Launch(_) => {}
-            ToShim::Ready => self.ready = true,
+            ToShim::Ready => {
+                self.ready = true;
+                self.end_recording();
+            }
             ToShim::Stop { grace } => self.begin_stop(*grace),
             ToShim::Kill => self.kill_now(),
             ToShim::CatchUpLog => self.catch_up_log(peer),
@@ -347,6 +361,38 @@ impl Shim {
         self.log.flush();
         // That a peer is gone is found out when it is read from.
         let _ = self.peers[peer].send(&FromShim::LogCaughtUp);
+    }
+
+    fn record(&mut self, started: Option<io::Result<Recorder>>) {
+        match started {
+            Some(Ok(recorder)) => self.recorder = Some(recorder),
+            Some(Err(error)) => {
+                self.log.say(&format!("which files this start opens is not recorded: {error}"));
+            }
+            None => {}
+        }
+    }
+
+    fn take_recorded(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.read();
+            if recorder.is_broken() {
+                self.recorder = None;
+                self.log
+                    .say("which files this start opens is recorded no longer: they are refused");
+            }
+        }
+    }
+
+    /// A recording that cannot be written down is made again at another start.
+    fn end_recording(&mut self) {
+        let Some(recorder) = self.recorder.take() else { return };
+        let opened = recorder.finish();
+        let bytes: Vec<u8> =
+            opened.paths.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
+        if write_bytes(&self.dir, OPENED_FILE, &bytes).is_ok() {
+            self.broadcast(&FromShim::Recorded { is_complete: opened.is_complete });
+        }
     }
 
     /// A second stop can bring the kill forward, never put it off.

@@ -4,12 +4,15 @@
 //! ends every engine, daemon and container below it, and takes every mount back. What namespaces do not hold
 //! are the control groups that engines make: all of them are below one of the bench's own.
 
+use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 use rustix::thread::UnshareFlags;
 
 use crate::command::Program;
@@ -18,6 +21,8 @@ use crate::command::Program;
 pub(super) const GROUP: &str = "glowplug-bench";
 /// Set for the bench that has namespaces of its own.
 const INSIDE: &str = "GLOWPLUG_BENCH_INSIDE";
+/// A place with a short name, in memory and of this bench alone: podman takes no other for what runs.
+pub(super) const IN_MEMORY: &str = "/mnt";
 const HIERARCHIES: &str = "/sys/fs/cgroup";
 /// Groups below groups: engines make three levels.
 const GROUP_DEPTH_MAX: usize = 8;
@@ -31,7 +36,7 @@ pub(super) fn enter() -> Result<()> {
     }
     if std::env::var_os(INSIDE).is_some() {
         remove_groups();
-        return Ok(());
+        return keep_to_memory();
     }
     let this = std::env::current_exe().context("cannot find the program of this bench")?;
     let inside = Program::new("unshare")
@@ -41,6 +46,20 @@ pub(super) fn enter() -> Result<()> {
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1");
     Err(inside.replace_this())
+}
+
+/// Whatever engines leave in [`IN_MEMORY`] and in `/run` is gone with the mounts of this bench.
+fn keep_to_memory() -> Result<()> {
+    mount(c"tmpfs", IN_MEMORY, c"tmpfs", MountFlags::empty(), None)
+        .with_context(|| format!("cannot mount memory on {IN_MEMORY}"))?;
+    for name in ["upper", "work"] {
+        fs::create_dir(Path::new(IN_MEMORY).join(name)).context("cannot write to memory")?;
+    }
+    let options =
+        CString::new(format!("lowerdir=/run,upperdir={IN_MEMORY}/upper,workdir={IN_MEMORY}/work"));
+    let options = options.context("cannot name a place in memory")?;
+    mount(c"overlay", c"/run", c"overlay", MountFlags::empty(), &*options)
+        .context("cannot keep writes to /run in memory")
 }
 
 /// Removes the control groups of the engines, as far as nothing is in them.

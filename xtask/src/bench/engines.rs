@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::contained::{GROUP, remove_folder};
+use super::contained::{GROUP, IN_MEMORY, remove_folder};
 use super::images;
 use super::peer::Peer;
 use crate::command::{Program, Running, on_path};
@@ -68,9 +68,13 @@ impl Podman {
         Ok(found)
     }
 
+    fn runs() -> PathBuf {
+        Path::new(IN_MEMORY).join("podman")
+    }
+
     fn program(&self) -> Program {
         let program = self.peer.program().arg("--root").arg(self.home.join("root"));
-        let program = program.arg("--runroot").arg(self.home.join("run"));
+        let program = program.arg("--runroot").arg(Self::runs());
         let program = program.args(["--cgroup-manager=cgroupfs", "--events-backend=file"]);
         program.arg("--runtime").arg(&self.runc.path)
     }
@@ -100,6 +104,7 @@ impl Engine for Podman {
     }
 
     fn empty(&self) -> Result<()> {
+        remove_folder(&Self::runs())?;
         remove_folder(&self.home)
     }
 

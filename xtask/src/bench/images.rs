@@ -19,10 +19,9 @@ use crate::tools;
 
 /// Where the files of big images are taken from, in this order, until there are enough.
 const SOURCES: [&str; 3] = ["usr/lib", "usr/share", "usr/bin"];
-/// What a start reads: about as much as one that loads a large library.
-const TOUCHED_BYTES: u64 = 50_000_000;
-/// Of the files, as long as that lasts.
-const TOUCHED_EVERY: usize = 16;
+/// Of an image's bytes a start reads one of so many, all over the image, in files that are not huge.
+const TOUCHED_ONE_OF: u64 = 20;
+const TOUCHED_FILE_BYTES_MAX: u64 = 4_000_000;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 /// Pulls take any image: the peers' own rule where none is configured is to take none.
@@ -227,10 +226,13 @@ fn write_program(extra: &Path, files: &[Found]) -> Result<u64> {
     fs::write(extra.join("start"), START).context("cannot write the image's program")?;
     fs::write(extra.join("www/index.html"), "served\n").context("cannot write an answer")?;
     let mut list = fs::File::create(extra.join("touched")).context("cannot write a list")?;
-    let mut touched = 0;
-    let plain = |file: &&Found| file.bytes > 0 && !file.path.contains([' ', '\'', '"', '\\']);
-    for file in files.iter().filter(plain).step_by(TOUCHED_EVERY) {
-        if touched + file.bytes <= TOUCHED_BYTES {
+    let (mut passed, mut touched) = (0, 0);
+    // The program that is handed the list takes names apart at these.
+    let is_plain = |file: &Found| !file.path.contains([' ', '\'', '"', '\\']);
+    for file in files.iter().filter(|file| file.bytes > 0) {
+        passed += file.bytes;
+        let is_due = touched < passed / TOUCHED_ONE_OF;
+        if is_due && file.bytes <= TOUCHED_FILE_BYTES_MAX && is_plain(file) {
             writeln!(list, "/{}", file.path).context("cannot write a list")?;
             touched += file.bytes;
         }

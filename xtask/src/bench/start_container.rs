@@ -97,10 +97,13 @@ impl Scene {
         for number in 1..=rounds {
             let mut of_round = vec![Vec::new(); done.len()];
             for start in 0..STARTS_PER_ROUND {
-                for ((starter, _), times) in done.iter().zip(&mut of_round) {
+                // Who is first changes, so that none always comes after the same one's clearing up.
+                for turn in 0..done.len() {
+                    let who = (turn + start) % done.len();
+                    let starter = done[who].0;
                     let slow = matches!(starter, Starter::Engine(_));
                     if !slow || start < ENGINE_STARTS_PER_ROUND {
-                        times.push(self.start(*starter)?);
+                        of_round[who].push(self.start(starter)?);
                     }
                 }
             }

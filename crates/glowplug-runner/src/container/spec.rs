@@ -34,6 +34,14 @@ pub struct ContainerSpec {
     pub capabilities: Capabilities,
     /// Sent where a plain process gets SIGTERM.
     pub stop_signal: i32,
+    pub recording: Recording,
+}
+
+/// Whether the files that the program opens are told ([`Notice::Touched`](crate::Notice)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Recording {
+    Off,
+    UntilReady,
 }
 
 /// Where a container's files come from.
@@ -120,6 +128,7 @@ impl ContainerSpec {
             system_calls: SystemCalls::Filtered,
             capabilities: Capabilities::default(),
             stop_signal: libc::SIGTERM,
+            recording: Recording::Off,
         }
     }
 }

@@ -22,12 +22,12 @@ use tokio_util::codec::{Framed, LinesCodec};
 
 use super::layout::Ownership;
 use super::{CONTACT_PAUSE, CONTACT_TIMEOUT, Inner, Runner, RunnerState, adopt, logs};
-use crate::backend::{Exit, ExitCause, Notice};
+use crate::backend::{Exit, ExitCause, Notice, TouchedFiles};
 use crate::probe;
 use crate::proc_table::{ProcessMark, kill_if};
 use crate::protocol::{
-    FromShim, MESSAGE_BYTES_MAX, PROCESSES_FILE, REPORTED_FILE, RunnerRecord, SHIM_ERRORS_FILE,
-    ToShim,
+    FromShim, MESSAGE_BYTES_MAX, OPENED_FILE, PROCESSES_FILE, REPORTED_FILE, RunnerRecord,
+    SHIM_ERRORS_FILE, ToShim,
 };
 
 /// Commands that wait for the watcher, which hands them on at once.
@@ -184,6 +184,7 @@ impl Watcher {
                         let reader: Option<oneshot::Sender<()>> = log_readers.pop_front();
                         let _ = reader.map(|reader| reader.send(()));
                     }
+                    FromShim::Recorded { is_complete } => self.tell_touched(is_complete).await,
                     FromShim::Attached { .. } => {}
                 },
                 command = self.commands.recv(), if commands_open => match command {
@@ -221,6 +222,20 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// A list that cannot be read is as good as none.
+    async fn tell_touched(&self, is_complete: bool) {
+        let path = self.dir.join(OPENED_FILE);
+        let reading = tokio::task::spawn_blocking(move || {
+            let bytes = std::fs::read(&path);
+            let _ = std::fs::remove_file(&path);
+            bytes
+        });
+        let Ok(Ok(bytes)) = reading.await else { return };
+        let paths = bytes.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        let files = TouchedFiles { paths: paths.map(<[u8]>::to_vec).collect(), is_complete };
+        self.tell(Notice::Touched { runner: self.id, files }).await;
     }
 
     /// The shim was killed: its lock comes free when the kernel has cleared it away.

@@ -12,8 +12,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use super::signals;
+use super::touched::Recorder;
 use crate::cgroup::{RunnerGroups, go_through};
-use crate::container::{ContainerSpec, Entrance, Preparation, Sandbox};
+use crate::container::{ContainerSpec, Entrance, Preparation, Recording, Sandbox};
 use crate::protocol::{Identity, LaunchOrder, NAMESPACES_FILE};
 
 /// A program that has been started, and what it writes.
@@ -21,6 +22,8 @@ pub(super) struct Program {
     pub(super) pid: Pid,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
+    /// `None`: not wanted. An error: not possible.
+    pub(super) recorder: Option<io::Result<Recorder>>,
 }
 
 /// Starts it, or says why that is not possible, in words for the app's owner. `dir` is the runner's.
@@ -35,6 +38,8 @@ pub(super) fn start(
     let doors = groups.doors().map_err(|error| format!("cannot keep its groups open: {error}"))?;
     let container = order.container.as_ref();
     let entrance = container.map(|spec| prepare(spec, order, dir, &doors)).transpose()?;
+    let recorder =
+        entrance.as_ref().zip(container).and_then(|(entrance, spec)| record(entrance, spec));
     let user = entrance.as_ref().map(|entrance| &entrance.sandbox().user);
     let identity = user.map(|user| &user.identity).or(order.identity.as_ref());
     let (stdout, stdout_writer) = output_pipe(identity)?;
@@ -63,7 +68,13 @@ pub(super) fn start(
     let child = command.spawn().map_err(|error| explain(order, &error))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| "the kernel gave the program no usable pid".to_owned())?;
-    Ok(Program { pid, stdout, stderr })
+    Ok(Program { pid, stdout, stderr, recorder })
+}
+
+/// Before the program is there, so that it is the first to be seen.
+fn record(entrance: &Entrance, spec: &ContainerSpec) -> Option<io::Result<Recorder>> {
+    let is_wanted = spec.recording == Recording::UntilReady;
+    is_wanted.then(|| Recorder::start(entrance.sandbox().init(), &spec.root.lower))
 }
 
 /// Makes the container, and writes down where it is.

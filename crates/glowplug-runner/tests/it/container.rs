@@ -3,6 +3,7 @@
 mod escape;
 mod limits;
 mod overhead;
+mod touched;
 mod world;
 
 use crate::process::fixture::ProcessFixture;
