@@ -19,6 +19,7 @@ use glowplug_image::source::credentials::Lookup;
 use glowplug_image::source::registry::{Options as RegistryOptions, Registry};
 use glowplug_image::source::{self, Resolved, Source};
 use glowplug_image::store::{self, Checked, Image, Mounted};
+use glowplug_image::touched::Touched;
 use glowplug_image::{Digest, Store};
 use tokio::sync::{Notify, OnceCell};
 
@@ -27,6 +28,7 @@ use crate::config::{ImageName, ImagesConfig};
 use crate::image_views;
 use crate::runner_task::chain;
 use crate::shared::Shared;
+use crate::touched::Recordings;
 
 /// What a compressed archive of an image may inflate to.
 const ARCHIVE_BYTES_MAX: u64 = 512 << 30;
@@ -43,6 +45,7 @@ pub(crate) struct Images {
     /// What they may take of the disk. `None`: all of it.
     budget_bytes: Option<u64>,
     pulled: Notify,
+    pub(crate) recordings: Recordings,
 }
 
 /// An image as it was when its app was deployed.
@@ -101,6 +104,7 @@ impl Images {
             registries,
             budget_bytes: config.budget_bytes,
             pulled: Notify::new(),
+            recordings: Recordings::default(),
         }
     }
 
@@ -179,6 +183,28 @@ impl Images {
         }
         self.pulled.notify_one();
         Ok(pulled)
+    }
+
+    /// What the last recorded start of an app touched.
+    pub(crate) async fn touched_by(
+        &self,
+        image: &Digest,
+        app: &str,
+    ) -> Result<Option<Touched>, String> {
+        let (store, image, app) =
+            (self.puller().await?.store().clone(), image.clone(), app.to_owned());
+        blocking(move || store.touched_by(&image, &app)).await
+    }
+
+    pub(crate) async fn note_touched(
+        &self,
+        image: &Digest,
+        app: &str,
+        touched: Touched,
+    ) -> Result<(), String> {
+        let (store, image, app) =
+            (self.puller().await?.store().clone(), image.clone(), app.to_owned());
+        blocking(move || store.note_touched(&image, &app, touched)).await
     }
 
     /// Every image that is here.

@@ -66,7 +66,10 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
         }
         Launch::Image(launch) => {
             let mounted = mounted(shared, start, &launch.found).await?;
-            container::describe(&mut spec, app, launch, &mounted)?;
+            let of = (&launch.found.digest, app.name());
+            let now = shared.desk.now();
+            let recording = shared.images.begin_recording(start.runner, of, now).await;
+            container::describe(&mut spec, app, launch, &mounted, recording)?;
             image = Some(mounted);
         }
     }

@@ -32,6 +32,7 @@ mod scale;
 mod settings;
 mod shared;
 pub mod store;
+mod touched;
 mod views;
 mod webhooks;
 mod why;

@@ -170,6 +170,13 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
                 shared.desk.ready(runner, address);
                 shared.announce_ready(runner);
             }
+            Notice::Touched { runner, files } => {
+                // Written to the disk, which no other report is to wait for.
+                let (keeper, now) = (shared.clone(), shared.desk.now());
+                shared.tasks.spawn(async move {
+                    keeper.images.end_recording(runner, files, now).await;
+                });
+            }
             Notice::Exited { runner, exit, .. } => {
                 if let Some(address) = shared.desk.address(runner) {
                     shared.forwarder.forget(&address);

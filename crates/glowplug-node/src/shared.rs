@@ -107,6 +107,7 @@ impl Shared {
             self.announce(NodeEvent::RunnerEnded { view: Box::new(view) });
         }
         self.queue.runner_ended(runner);
+        self.images.forget_recording(runner);
         let oldest = {
             let mut logs = self.ended_logs.lock().unwrap_or_else(PoisonError::into_inner);
             logs.push_back(runner);

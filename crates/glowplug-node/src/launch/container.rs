@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use glowplug_image::config::ImageConfig;
 use glowplug_image::store::Mounted;
-use glowplug_runner::{ContainerSpec, ContainerUser, Listen, Network, RunnerSpec};
+use glowplug_runner::{ContainerSpec, ContainerUser, Listen, Network, Recording, RunnerSpec};
 
 use crate::apps::{App, ImageLaunch};
 use crate::config::{ContainerNetwork, ImageProgram};
@@ -29,6 +29,7 @@ pub(super) fn describe(
     app: &App,
     launch: &ImageLaunch,
     mounted: &Mounted,
+    recording: Recording,
 ) -> Result<(), String> {
     let (program, image) = (&launch.program, &launch.found.config);
     spec.argv = argv(program, image)?;
@@ -45,6 +46,7 @@ pub(super) fn describe(
     container.root.writable_bytes = program.scratch_bytes;
     container.hostname = spec.id.to_string();
     container.port = program.port.or_else(|| image.port()).unwrap_or(ContainerSpec::PORT);
+    container.recording = recording;
     container.stop_signal = stop_signal(&image.stop_signal)?;
     container.network = match program.network {
         ContainerNetwork::None => Network::None,

@@ -1,6 +1,7 @@
 //! Which files of its image a program opens until it is ready.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use glowplug_runner::conformance::{Node, get, leaves_nothing};
 use glowplug_runner::{Recording, RunnerSpec, TouchedFiles};
@@ -91,8 +92,7 @@ async fn a_recording_leaves_no_file_open() {
     let shim = fixture.shims()[0];
     assert!(recorded_files(shim).iter().any(|file| file.contains("fanotify")), "it goes on");
     let program = fixture.processes(Some(spec.id))[0];
-    let go = || std::fs::write(format!("/proc/{program}/root/go"), "");
-    go().unwrap();
+    std::fs::write(Path::new(&format!("/proc/{program}/root")).join("go"), "").unwrap();
     node.ready(spec.id).await;
     assert_eq!(node.touched(spec.id).await.paths.len(), 3);
     assert_eq!(recorded_files(shim), [""; 0]);
