@@ -20,6 +20,8 @@ use rustix::io::Errno;
 use crate::ContentId;
 use crate::pins::{Collection, PinTable};
 
+/// In the folder of a store.
+pub(crate) const FOLDER: &str = "contents";
 /// Read and hashed at once.
 const COPY_BYTES: usize = 256 << 10;
 

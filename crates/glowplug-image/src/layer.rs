@@ -55,6 +55,11 @@ pub enum Content {
         id: ContentId,
         bytes: u64,
     },
+    /// With the filler of an image that is started before it is here. Never in the index of a layer.
+    Late {
+        number: u32,
+        bytes: u64,
+    },
 }
 
 impl Content {
@@ -62,7 +67,7 @@ impl Content {
         match self {
             Self::Empty => 0,
             Self::Packed(slice) => slice.bytes as u64,
-            Self::Shared { bytes, .. } => *bytes,
+            Self::Shared { bytes, .. } | Self::Late { bytes, .. } => *bytes,
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod contents;
 mod digest;
 pub mod erofs;
 pub mod layer;
+pub mod lazy;
 mod pins;
 pub mod pull;
 pub mod source;

@@ -13,7 +13,7 @@
 //!
 //! **Limits.** `Options`: layers at once, bytes per second, what a layer may inflate to, free space.
 
-mod flow;
+pub(crate) mod flow;
 mod layer;
 mod pace;
 mod progress;
@@ -203,7 +203,7 @@ impl Puller {
     }
 
     /// One layer, pulled by whoever comes first.
-    async fn layer(
+    pub(crate) async fn layer(
         &self,
         source: &Arc<dyn Source>,
         layer: &LayerDescriptor,

@@ -7,10 +7,12 @@ pub mod registry;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
+use serde::{Deserialize, Serialize};
 
 use crate::config::ImageConfig;
 use crate::digest::Digest;
@@ -37,6 +39,34 @@ pub trait Source: Send + Sync + 'static {
         layer: &'a LayerDescriptor,
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<Chunks, Error>>;
+
+    /// `None`: no other process can have it.
+    fn recipe(&self) -> Option<Recipe> {
+        None
+    }
+}
+
+/// How another process comes to the same source. Holds credentials: it is handed over, never written down.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Recipe {
+    reference: String,
+    credentials: credentials::Credentials,
+    options: registry::Options,
+}
+
+impl std::fmt::Debug for Recipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recipe").field("reference", &self.reference).finish_non_exhaustive()
+    }
+}
+
+impl Recipe {
+    pub fn open(self) -> Result<Arc<dyn Source>, Error> {
+        let reference = self.reference.parse().map_err(|error: oci_client::ParseError| {
+            Error::Unreadable { name: self.reference.clone(), problem: error.to_string() }
+        })?;
+        Ok(Arc::new(registry::Registry::new(reference, self.credentials, &self.options)?))
+    }
 }
 
 pub type Chunks = BoxStream<'static, Result<Bytes, Error>>;
@@ -68,7 +98,7 @@ pub struct Resolved {
     pub layers: Vec<LayerDescriptor>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerDescriptor {
     pub digest: Digest,
     /// As it is stored.
@@ -77,7 +107,7 @@ pub struct LayerDescriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Compression {
     None,
     Gzip,

@@ -7,6 +7,7 @@
 //! touched/HEX         what starts of an image touched; outlives the image
 //! names.json          which image a name such as `example.com/a:1` means, and when it was last used
 //! mounts/HEX          where the tree of an image is mounted
+//! late/               images that are started before they are here, see [`lazy`](crate::lazy)
 //! tmp/                what is not finished; emptied when the store is opened
 //! lock                held by the process that owns the store
 //! ```
@@ -25,10 +26,11 @@
 mod check;
 mod collect;
 mod durability;
+mod late;
 mod layers;
 mod mounts;
 mod names;
-mod sealed;
+pub(crate) mod sealed;
 mod sum;
 mod touched;
 mod usage;
@@ -44,13 +46,15 @@ use serde::{Deserialize, Serialize};
 pub use self::check::{Checked, Findings, Repair};
 pub use self::collect::Collected;
 use self::durability::Durability;
+pub(crate) use self::late::LayerPacks;
 pub use self::layers::{Layer, LayerPins, NewLayer};
 pub use self::mounts::Mounted;
+pub(crate) use self::mounts::is_under_an_overlay;
 pub use self::names::Named;
 use self::sum::{Sum, Summed};
 pub use self::usage::{LayerUsage, SharedWith, Usage};
 use crate::config::ImageConfig;
-use crate::contents::Contents;
+use crate::contents::{self, Contents};
 use crate::digest::Digest;
 use crate::erofs;
 use crate::pins::PinTable;
@@ -143,7 +147,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Store {
     /// Makes the folder if it is missing, and sweeps away what a killed process left unfinished.
     pub fn open(folder: &Path) -> Result<Self> {
-        for name in ["", "layers", "images", "mounts", "touched"] {
+        for name in ["", "layers", "images", "mounts", "touched", late::FOLDER] {
             let path = folder.join(name);
             fs::create_dir_all(&path).map_err(|source| failed("make", &path, source))?;
         }
@@ -157,7 +161,7 @@ impl Store {
             _ => {}
         }
         fs::create_dir(&unfinished).map_err(|source| failed("make", &unfinished, source))?;
-        let contents = folder.join("contents");
+        let contents = folder.join(contents::FOLDER);
         let contents =
             Contents::open(&contents).map_err(|source| failed("open", &contents, source))?;
         let durability = Durability::new(&folder);
@@ -175,12 +179,17 @@ impl Store {
         };
         let store = Self { inner: Arc::new(inner) };
         store.check_after_a_power_cut()?;
+        store.sweep_late(None)?;
         Ok(store)
     }
 
     /// A folder on the store's disk for what is not kept: emptied when the store is opened.
     pub fn scratch(&self) -> PathBuf {
         self.unfinished()
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.inner.folder
     }
 
     pub fn contents(&self) -> &Contents {

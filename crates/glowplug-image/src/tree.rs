@@ -247,6 +247,15 @@ impl Tree {
         self.walk().map(bytes).sum()
     }
 
+    /// Puts other contents in the place of some.
+    pub fn replace_contents(&mut self, other: impl Fn(Content) -> Content) {
+        for node in &mut self.nodes {
+            if let NodeKind::File(content) = &mut node.kind {
+                *content = other(*content);
+            }
+        }
+    }
+
     /// How many names each node has; directories count themselves, their entry and their children's `..`.
     pub fn link_counts(&self) -> HashMap<NodeId, u32> {
         let mut counts = HashMap::from([(NodeId::ROOT, 2)]);

@@ -1,7 +1,6 @@
 //! Extended attributes, in the place after an inode.
 
 use super::Error;
-use crate::ContentId;
 
 /// What the count in an inode can say.
 pub(super) const BYTES_MAX: usize = HEADER_BYTES + (u16::MAX as usize - 1) * UNIT;
@@ -27,10 +26,7 @@ pub(super) struct Attributes {
 }
 
 impl Attributes {
-    pub(super) fn of(
-        xattrs: &[(Vec<u8>, Vec<u8>)],
-        redirect: Option<ContentId>,
-    ) -> Result<Self, Error> {
+    pub(super) fn of(xattrs: &[(Vec<u8>, Vec<u8>)], redirect: Option<&str>) -> Result<Self, Error> {
         let mut attributes = Self::default();
         for (name, value) in xattrs {
             if name.starts_with(OVERLAY_PREFIX) {
@@ -38,10 +34,10 @@ impl Attributes {
             }
             attributes.push(name, value)?;
         }
-        if let Some(content) = redirect {
+        if let Some(path) = redirect {
             // Source: Documentation/filesystems/overlayfs.rst, "Data-only lower layers".
             attributes.push(b"trusted.overlay.metacopy", b"")?;
-            let path = format!("/{}", content.relative_path());
+            let path = format!("/{path}");
             attributes.push(b"trusted.overlay.redirect", path.as_bytes())?;
         }
         if attributes.bytes.len() > BYTES_MAX {

@@ -127,10 +127,16 @@ fn plan(
         }
         NodeKind::Symlink(target) => (Body::Link(target), None),
         NodeKind::File(Content::Packed(slice)) => (Body::Packed(*slice), None),
-        NodeKind::File(Content::Shared { id, bytes }) => (Body::Nothing, Some((*id, *bytes))),
+        NodeKind::File(Content::Shared { id, bytes }) => {
+            (Body::Nothing, Some((id.relative_path(), *bytes)))
+        }
+        NodeKind::File(Content::Late { number, bytes }) => {
+            (Body::Nothing, Some((crate::lazy::relative_path(*number), *bytes)))
+        }
         NodeKind::File(Content::Empty) | NodeKind::Special(_) => (Body::Nothing, None),
     };
-    let attributes = Attributes::of(&tree.node(node).meta.xattrs, elsewhere.map(|(id, _)| id))?;
+    let redirect = elsewhere.as_ref().map(|(path, _)| path.as_str());
+    let attributes = Attributes::of(&tree.node(node).meta.xattrs, redirect)?;
     let header = INODE_BYTES + attributes.as_bytes().len() as u64;
     let (place, position) = match elsewhere {
         Some((_, bytes)) => (absent(bytes)?, place_header(end)),

@@ -6,28 +6,28 @@ use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 
 /// Chunks of the network that wait to be inflated; a few megabytes.
-pub(super) const CHUNKS_MAX: usize = 64;
+pub(crate) const CHUNKS_MAX: usize = 64;
 /// Inflated blocks that wait to be unpacked.
-pub(super) const BLOCKS_MAX: usize = 16;
-pub(super) const BLOCK_BYTES: usize = 256 << 10;
+pub(crate) const BLOCKS_MAX: usize = 16;
+pub(crate) const BLOCK_BYTES: usize = 256 << 10;
 
 /// The reading end. The queue's end is the end of the data only if the sender said so: one that was dropped
 /// half-way must not look like a short file.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub(crate) struct Flow {
     receiver: mpsc::Receiver<Part>,
     current: Bytes,
     is_complete: bool,
 }
 
 #[derive(Debug)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Bytes(Bytes),
     End,
 }
 
 impl Flow {
-    pub(super) fn new(parts_max: usize) -> (mpsc::Sender<Part>, Self) {
+    pub(crate) fn new(parts_max: usize) -> (mpsc::Sender<Part>, Self) {
         let (sender, receiver) = mpsc::channel(parts_max);
         (sender, Self { receiver, current: Bytes::new(), is_complete: false })
     }

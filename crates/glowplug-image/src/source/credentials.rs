@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 
@@ -14,7 +14,7 @@ const DOCKER_HUB: &str = "docker.io";
 /// The name under which Docker files its own hub.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Credentials {
     Anonymous,
     Basic { user: String, password: String },

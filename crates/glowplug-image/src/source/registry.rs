@@ -14,10 +14,11 @@ use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
 use oci_client::manifest::OciDescriptor;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
+use serde::{Deserialize, Serialize};
 
 use super::credentials::Credentials;
 use super::manifest::{self, ImageManifest, Manifest, Platform};
-use super::{Chunks, Error, LayerDescriptor, Resolved, Source};
+use super::{Chunks, Error, LayerDescriptor, Recipe, Resolved, Source};
 use crate::digest::Digest;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,7 +31,7 @@ const MANIFEST_KINDS: [&str; 4] = [
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// Registries, as `host` or `host:port`, that are spoken to without TLS although they are not on this machine.
     pub insecure: Vec<String>,
@@ -50,6 +51,7 @@ pub struct Registry {
     client: Client,
     reference: Reference,
     auth: RegistryAuth,
+    recipe: Recipe,
 }
 
 impl std::fmt::Debug for Registry {
@@ -77,12 +79,17 @@ impl Registry {
         let name = reference.to_string();
         let client = Client::try_from(config)
             .map_err(|error| Error::Unreadable { name, problem: error.to_string() })?;
+        let recipe = Recipe {
+            reference: reference.whole(),
+            credentials: credentials.clone(),
+            options: options.clone(),
+        };
         let auth = match credentials {
             Credentials::Anonymous => RegistryAuth::Anonymous,
             Credentials::Basic { user, password } => RegistryAuth::Basic(user, password),
             Credentials::Token(token) => RegistryAuth::Bearer(token),
         };
-        Ok(Self { client, reference, auth })
+        Ok(Self { client, reference, auth, recipe })
     }
 
     async fn resolve_now(&self) -> Result<Resolved, Error> {
@@ -250,6 +257,10 @@ impl Source for Registry {
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<Chunks, Error>> {
         Box::pin(self.blob(&layer.digest, layer.bytes, range))
+    }
+
+    fn recipe(&self) -> Option<Recipe> {
+        Some(self.recipe.clone())
     }
 }
 

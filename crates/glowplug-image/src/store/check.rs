@@ -182,6 +182,8 @@ impl Store {
             Err(_) => return Ok(false),
         };
         let is_there = |content: &Content| match content {
+            // In the index of a layer it is nonsense.
+            Content::Late { .. } => false,
             Content::Shared { id, .. } => contents.contains(id),
             Content::Packed(_) | Content::Empty => true,
         };

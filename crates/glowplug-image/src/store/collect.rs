@@ -167,7 +167,8 @@ impl Store {
             collected.bytes += holding.images.remove(&image).map_or(0, |image| image.bytes);
             collected.images.push(image);
         }
-        for layer in holding.orphaned_layers() {
+        let late = self.late_layers()?;
+        for layer in holding.orphaned_layers().into_iter().filter(|layer| !late.contains(layer)) {
             if self.remove_layer_unless_pinned(&layer)? {
                 collected.layers += 1;
                 collected.bytes += holding.layers.remove(&layer).map_or(0, |layer| layer.bytes);

@@ -16,6 +16,7 @@ use crate::erofs;
 use crate::layer::Entry;
 use crate::layer::unpack::Unpacked;
 
+const FOLDER: &str = "layers";
 const INDEX_FILE: &str = "index";
 const PACK_FILE: &str = "pack";
 /// Changes with the form of the index; layers of another form are unpacked anew.
@@ -61,7 +62,7 @@ pub(super) struct Packs<'a>(pub(super) &'a [Layer]);
 
 impl erofs::Packs for Packs<'_> {
     fn read(&self, layer: u32, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.0[layer as usize].pack.read_exact_at(into, offset)
+        self.0[layer as usize].read_pack(offset, into)
     }
 }
 
@@ -81,20 +82,7 @@ impl Store {
     }
 
     pub fn layer(&self, digest: &Digest) -> Result<Layer> {
-        let folder = self.layer_folder(digest);
-        let path = folder.join(INDEX_FILE);
-        let index = match fs::read(&path) {
-            Ok(index) => index,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::LayerMissing { layer: digest.clone() });
-            }
-            Err(error) => return Err(failed("read", &path, error)),
-        };
-        let damaged = || Error::LayerDamaged { layer: digest.clone() };
-        let (sum, entries) = unseal(INDEX_MAGIC, &index).ok_or_else(damaged)?;
-        let path = folder.join(PACK_FILE);
-        let pack = File::open(&path).map_err(|source| failed("open", &path, source))?;
-        Ok(Layer { entries, sum, pack })
+        Layer::open(&self.inner.folder, digest)
     }
 
     /// Begins to write a layer.
@@ -126,7 +114,31 @@ impl Store {
     }
 
     pub(super) fn layer_folder(&self, digest: &Digest) -> PathBuf {
-        self.inner.folder.join("layers").join(digest.hex())
+        self.inner.folder.join(FOLDER).join(digest.hex())
+    }
+}
+
+impl Layer {
+    /// Needs no store that is open: whoever has a layer pinned otherwise may read it.
+    pub(crate) fn open(store: &Path, digest: &Digest) -> Result<Self> {
+        let folder = store.join(FOLDER).join(digest.hex());
+        let path = folder.join(INDEX_FILE);
+        let index = match fs::read(&path) {
+            Ok(index) => index,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::LayerMissing { layer: digest.clone() });
+            }
+            Err(error) => return Err(failed("read", &path, error)),
+        };
+        let damaged = || Error::LayerDamaged { layer: digest.clone() };
+        let (sum, entries) = unseal(INDEX_MAGIC, &index).ok_or_else(damaged)?;
+        let path = folder.join(PACK_FILE);
+        let pack = File::open(&path).map_err(|source| failed("open", &path, source))?;
+        Ok(Self { entries, sum, pack })
+    }
+
+    pub(crate) fn read_pack(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.pack.read_exact_at(into, offset)
     }
 }
 

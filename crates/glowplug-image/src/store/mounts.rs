@@ -1,7 +1,7 @@
 //! Where the trees of images are mounted: once for all runners, and for as long as the image is here.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::digest::Digest;
 /// What `statfs` says of an EROFS.
 const EROFS_MAGIC: i64 = 0xE0F5_E1E2;
 
-/// The two lower layers of a runner's root: `lowerdir=TREE::CONTENTS,metacopy=on,redirect_dir=on`. While it is
+/// The lower layers of a runner's root: `lowerdir=TREE::CONTENTS[::LATE],metacopy=on,redirect_dir=on`. While it is
 /// held the image is not removed; once the root is mounted, the kernel knows that the image is in use.
 #[derive(Debug)]
 pub struct Mounted {
@@ -23,11 +23,36 @@ pub struct Mounted {
     pub tree: PathBuf,
     /// The contents of large files: a data-only layer.
     pub contents: PathBuf,
+    /// The contents that come when they are read: another data-only layer, below the other one.
+    pub late: Option<PathBuf>,
+    pub(super) hold: Hold,
+}
+
+/// What keeps the image in its place.
+#[derive(Debug)]
+pub(super) enum Hold {
+    Image(#[expect(dead_code, reason = "it is held, not looked at")] Start),
+    Late { folder: PathBuf, _users: File },
+}
+
+/// One that is counted in [`Mounts`].
+#[derive(Debug)]
+pub(super) struct Start {
     image: Digest,
     store: Store,
 }
 
-impl Drop for Mounted {
+impl Mounted {
+    /// Of a late image.
+    pub(crate) fn late_folder(&self) -> Option<&Path> {
+        match &self.hold {
+            Hold::Image(_) => None,
+            Hold::Late { folder, .. } => Some(folder),
+        }
+    }
+}
+
+impl Drop for Start {
     fn drop(&mut self) {
         let mut mounts = self.store.mounts();
         if let Some(starts) = mounts.starts.get_mut(&self.image) {
@@ -68,7 +93,8 @@ impl Store {
         }
         *mounts.starts.entry(digest.clone()).or_default() += 1;
         let contents = self.contents().folder().to_owned();
-        Ok(Mounted { tree, contents, image: digest.clone(), store: self.clone() })
+        let start = Start { image: digest.clone(), store: self.clone() };
+        Ok(Mounted { tree, contents, late: None, hold: Hold::Image(start) })
     }
 
     /// Fails where a runner uses the image, or is about to.
@@ -138,6 +164,11 @@ fn is_mounted(folder: &Path) -> Result<bool> {
     let statfs = rustix::fs::statfs(folder);
     let statfs = statfs.map_err(|error| failed("look at", folder, error.into()))?;
     Ok(statfs.f_type == EROFS_MAGIC)
+}
+
+/// Whether a runner has a tree as the uppermost of its layers.
+pub(crate) fn is_under_an_overlay(tree: &Path) -> Result<bool> {
+    Ok(overlays()?.have(tree))
 }
 
 /// The lines of all overlays that there are.

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 const HASH_BYTES: usize = 32;
 
 /// `magic` names the form: it changes with it.
-pub(super) fn seal<T: Serialize>(magic: &[u8], value: &T) -> Vec<u8> {
+pub(crate) fn seal<T: Serialize>(magic: &[u8], value: &T) -> Vec<u8> {
     let body = postcard::to_allocvec(value).expect("plain data has a form");
     let mut sealed = magic.to_vec();
     sealed.extend(blake3::hash(&body).as_bytes());
@@ -15,7 +15,7 @@ pub(super) fn seal<T: Serialize>(magic: &[u8], value: &T) -> Vec<u8> {
 }
 
 /// `None` unless it is whole and of this form.
-pub(super) fn unseal<T: DeserializeOwned>(magic: &[u8], sealed: &[u8]) -> Option<T> {
+pub(crate) fn unseal<T: DeserializeOwned>(magic: &[u8], sealed: &[u8]) -> Option<T> {
     let (hash, body) = sealed.strip_prefix(magic)?.split_at_checked(HASH_BYTES)?;
     (blake3::hash(body).as_bytes() == hash).then_some(())?;
     postcard::from_bytes(body).ok()

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -86,6 +87,11 @@ impl Faulty {
         format!("{}/test:{tag}", self.address)
     }
 
+    /// From here on.
+    pub(crate) fn behave(&self, manners: Manners) {
+        *self.state.manners.lock().unwrap() = manners;
+    }
+
     /// What was asked for of this blob.
     pub(crate) fn asked(&self, blob: &Blob) -> Vec<Asked> {
         let asked = self.state.asked.lock().unwrap();
@@ -107,7 +113,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
 /// One request, then the connection ends.
 async fn answer(stream: TcpStream, state: &State) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
-    let (mut path, mut from) = (String::new(), 0);
+    let (mut path, mut from, mut end) = (String::new(), 0, usize::MAX);
     loop {
         let mut line = String::new();
         if stream.read_line(&mut line).await? <= 2 {
@@ -117,8 +123,9 @@ async fn answer(stream: TcpStream, state: &State) -> std::io::Result<()> {
         match words.as_slice() {
             [_, target, "HTTP/1.1"] => (*target).clone_into(&mut path),
             [name, range] if name.eq_ignore_ascii_case("range:") => {
-                let first = range.trim_start_matches("bytes=").split('-').next();
-                from = first.unwrap().parse().unwrap();
+                let (first, last) = range.trim_start_matches("bytes=").split_once('-').unwrap();
+                from = first.parse().unwrap();
+                end = last.parse().map_or(usize::MAX, |last: usize| last + 1);
             }
             _ => {}
         }
@@ -128,7 +135,7 @@ async fn answer(stream: TcpStream, state: &State) -> std::io::Result<()> {
         return head(&mut stream, status, 0).await;
     };
     let manners = Reply::choose(&mut state.manners.lock().unwrap(), &path, blob);
-    manners.send(&mut stream, state, path, blob, from).await
+    manners.send(&mut stream, state, path, blob, from..end).await
 }
 
 async fn head(
@@ -164,18 +171,23 @@ impl Reply {
         state: &State,
         path: String,
         blob: &Blob,
-        from: usize,
+        wanted: Range<usize>,
     ) -> std::io::Result<()> {
+        let from = wanted.start;
         let mut asked = Asked { path, from, sent: 0 };
         if let Some(Fault::Status(status)) = self.fault {
             state.asked.lock().unwrap().push(asked);
             return head(stream, status, 0).await;
         }
-        let (status, body): (_, Bytes) = if self.no_ranges || from == 0 {
-            ("200 OK", blob.bytes.clone())
-        } else {
-            ("206 Partial Content", blob.bytes.slice(from.min(blob.bytes.len())..))
-        };
+        let (status, body): (_, Bytes) =
+            if self.no_ranges || (from == 0 && wanted.end == usize::MAX) {
+                ("200 OK", blob.bytes.clone())
+            } else {
+                (
+                    "206 Partial Content",
+                    blob.bytes.slice(from.min(blob.bytes.len())..wanted.end.min(blob.bytes.len())),
+                )
+            };
         let sent = match self.fault {
             Some(Fault::CutAfter(bytes) | Fault::StallAfter(bytes)) => {
                 body.slice(..bytes.min(body.len()))

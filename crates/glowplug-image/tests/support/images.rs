@@ -24,19 +24,24 @@ pub(crate) struct Blob {
     pub(crate) digest: Digest,
     /// What others say its size is.
     pub(crate) size: usize,
+    /// Of its descriptor.
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 impl Blob {
     pub(crate) fn new(kind: &'static str, bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { kind, digest: Digest::of(&bytes), size: bytes.len(), bytes }
+        let annotations = BTreeMap::new();
+        Self { kind, digest: Digest::of(&bytes), size: bytes.len(), bytes, annotations }
     }
 
     /// Of the plain archive; a layer that is damaged on purpose has any.
     fn diff_id(&self) -> Digest {
         let mut plain = Vec::new();
         let read = match self.kind.rsplit('+').next() {
-            Some("gzip") => flate2::read::GzDecoder::new(&self.bytes[..]).read_to_end(&mut plain),
+            Some("gzip") => {
+                flate2::read::MultiGzDecoder::new(&self.bytes[..]).read_to_end(&mut plain)
+            }
             Some("zstd") => zstd::Decoder::new(&self.bytes[..]).unwrap().read_to_end(&mut plain),
             _ => (&self.bytes[..]).read_to_end(&mut plain),
         };
@@ -45,7 +50,12 @@ impl Blob {
     }
 
     fn descriptor(&self) -> serde_json::Value {
-        json!({"mediaType": self.kind, "digest": self.digest.as_str(), "size": self.size})
+        json!({
+            "mediaType": self.kind,
+            "digest": self.digest.as_str(),
+            "size": self.size,
+            "annotations": self.annotations,
+        })
     }
 }
 

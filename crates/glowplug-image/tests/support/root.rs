@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use glowplug_image::Store;
-use glowplug_image::store::Image;
+use glowplug_image::store::{Image, Mounted};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// Nobody else can mount. Says so.
@@ -22,6 +22,15 @@ pub(crate) fn is_root() -> bool {
 /// The root of a runner of the image, with a tmpfs above it, for as long as `look` takes.
 pub(crate) fn with_root<T>(store: &Store, image: &Image, look: impl FnOnce(&Path) -> T) -> T {
     let mounted = store.mount(&image.digest).unwrap();
+    let tree = mounted.tree.clone();
+    let seen = with_layers(mounted, look);
+    // The store would keep it, and with it the folder that the test wants to remove.
+    unmount(&tree, UnmountFlags::empty()).unwrap();
+    seen
+}
+
+/// As [`with_root`], for layers that are mounted.
+pub(crate) fn with_layers<T>(mounted: Mounted, look: impl FnOnce(&Path) -> T) -> T {
     let scratch = tempfile::tempdir().unwrap();
     let upper = scratch.path().join("upper");
     fs::create_dir(&upper).unwrap();
@@ -29,8 +38,9 @@ pub(crate) fn with_root<T>(store: &Store, image: &Image, look: impl FnOnce(&Path
     for name in ["u", "w", "root"] {
         fs::create_dir(upper.join(name)).unwrap();
     }
+    let late = mounted.late.as_ref().map_or(String::new(), |late| format!("::{}", late.display()));
     let options = format!(
-        "lowerdir={}::{},upperdir={up}/u,workdir={up}/w,metacopy=on,redirect_dir=on",
+        "lowerdir={}::{}{late},upperdir={up}/u,workdir={up}/w,metacopy=on,redirect_dir=on",
         mounted.tree.display(),
         mounted.contents.display(),
         up = upper.display()
@@ -39,23 +49,23 @@ pub(crate) fn with_root<T>(store: &Store, image: &Image, look: impl FnOnce(&Path
     fs::create_dir(&root).unwrap();
     let options = CString::new(options).unwrap();
     mount("overlay", &root, "overlay", MountFlags::empty(), &*options).unwrap();
-    let tree = mounted.tree.clone();
     drop(mounted);
     let seen = look(&root);
     unmount(&root, UnmountFlags::empty()).unwrap();
     unmount(&upper, UnmountFlags::empty()).unwrap();
-    // The store would keep it, and with it the folder that the test wants to remove.
-    unmount(&tree, UnmountFlags::empty()).unwrap();
     seen
 }
 
 /// Every regular file of an image with its content, as a runner sees it.
 pub(crate) fn files(store: &Store, image: &Image) -> BTreeMap<String, Vec<u8>> {
-    with_root(store, image, |root| {
-        let mut found = BTreeMap::new();
-        collect(root, root, &mut found);
-        found
-    })
+    with_root(store, image, all)
+}
+
+/// Every regular file below a root with its content.
+pub(crate) fn all(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    collect(root, root, &mut found);
+    found
 }
 
 fn collect(root: &Path, folder: &Path, found: &mut BTreeMap<String, Vec<u8>>) {

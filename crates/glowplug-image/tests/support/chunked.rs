@@ -1,0 +1,161 @@
+//! Layers with tables of contents, in both formats.
+
+use std::io::Write;
+
+use glowplug_image::Digest;
+use glowplug_image::toc::Format;
+use serde_json::{Value, json};
+
+use super::images::{Blob, Files};
+
+const KIND_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+const KIND_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
+const CHECKSUM: &str = "io.github.containers.zstd-chunked.manifest-checksum";
+const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
+const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
+/// What a file is cut into.
+pub(crate) const CHUNK_BYTES: usize = 100_000;
+const ALL_MODIFIED: u64 = 1_700_000_000;
+const ALL_MODIFIED_TEXT: &str = "2023-11-14T22:13:20Z";
+
+/// A layer of these files; a name that ends in a slash is a folder, one with `->` a symbolic link, one with `=` a
+/// hard link.
+pub(crate) fn layer(format: Format, files: &Files<'_>) -> Blob {
+    let mut writer = Writer { format, out: Vec::new(), pending: Vec::new(), entries: Vec::new() };
+    for (name, content) in files {
+        writer.member(name, content);
+    }
+    writer.finish()
+}
+
+struct Writer {
+    format: Format,
+    out: Vec<u8>,
+    /// Plain bytes that go into the next stream that is no file's.
+    pending: Vec<u8>,
+    entries: Vec<Value>,
+}
+
+impl Writer {
+    fn member(&mut self, name: &str, content: &[u8]) {
+        let mut header = tar::Header::new_gnu();
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(ALL_MODIFIED);
+        header.set_mode(0o755);
+        let mut entry = json!({"mode": 0o755, "uid": 0, "gid": 0, "modtime": ALL_MODIFIED_TEXT});
+        let (name, kind) = match (name.split_once("->"), name.split_once('=')) {
+            (Some((name, target)), _) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_link_name(target).unwrap();
+                entry["linkName"] = json!(target);
+                (name, "symlink")
+            }
+            (_, Some((name, target))) => {
+                header.set_entry_type(tar::EntryType::Link);
+                header.set_link_name(target).unwrap();
+                entry["linkName"] = json!(target);
+                (name, "hardlink")
+            }
+            _ if name.ends_with('/') => {
+                header.set_entry_type(tar::EntryType::Directory);
+                (name, "dir")
+            }
+            _ => (name, "reg"),
+        };
+        header.set_path(name).unwrap();
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        self.pending.extend(header.as_bytes());
+        entry["type"] = json!(kind);
+        entry["name"] = json!(name);
+        if kind == "reg" && !content.is_empty() {
+            self.content(name, content, entry);
+        } else {
+            self.entries.push(entry);
+        }
+    }
+
+    fn content(&mut self, name: &str, content: &[u8], mut entry: Value) {
+        self.flush();
+        entry["size"] = json!(content.len());
+        entry["digest"] = json!(Digest::of(content).as_str());
+        let first = self.entries.len();
+        for (number, chunk) in (0..).zip(content.chunks(CHUNK_BYTES)) {
+            let mut entry =
+                if number == 0 { entry.clone() } else { json!({"type": "chunk", "name": name}) };
+            entry["offset"] = json!(self.out.len());
+            entry["chunkOffset"] = json!(number * CHUNK_BYTES);
+            let is_last = (number + 1) * CHUNK_BYTES >= content.len();
+            let is_open = is_last && self.format == Format::Estargz;
+            entry["chunkSize"] = json!(if is_open { 0 } else { chunk.len() });
+            entry["chunkDigest"] = json!(Digest::of(chunk).as_str());
+            self.stream(chunk);
+            self.entries.push(entry);
+        }
+        if self.format == Format::ZstdChunked {
+            self.entries[first]["endOffset"] = json!(self.out.len());
+        }
+        self.pending.resize(content.len().next_multiple_of(512) - content.len(), 0);
+    }
+
+    fn flush(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        self.stream(&pending);
+    }
+
+    fn stream(&mut self, bytes: &[u8]) {
+        let stream = match self.format {
+            Format::ZstdChunked => zstd::encode_all(bytes, 3).unwrap(),
+            Format::Estargz => super::images::gzip(bytes),
+        };
+        self.out.extend(stream);
+    }
+
+    fn finish(mut self) -> Blob {
+        let table = json!({"version": 1, "entries": self.entries}).to_string();
+        match self.format {
+            Format::ZstdChunked => self.finish_zstd(&table),
+            Format::Estargz => self.finish_gzip(&table),
+        }
+    }
+
+    fn finish_zstd(&mut self, table: &str) -> Blob {
+        self.pending.resize(self.pending.len() + 1024, 0);
+        self.flush();
+        let stored = zstd::encode_all(table.as_bytes(), 3).unwrap();
+        self.out.extend(SKIPPABLE);
+        self.out.extend(u32::try_from(stored.len()).unwrap().to_le_bytes());
+        let position = format!("{}:{}:{}:1", self.out.len(), stored.len(), table.len());
+        let checksum = Digest::of(&stored).to_string();
+        self.out.extend(stored);
+        let mut blob = Blob::new(KIND_ZSTD, std::mem::take(&mut self.out));
+        blob.annotations.insert(POSITION.to_owned(), position);
+        blob.annotations.insert(CHECKSUM.to_owned(), checksum);
+        blob
+    }
+
+    fn finish_gzip(&mut self, table: &str) -> Blob {
+        self.flush();
+        let offset = self.out.len();
+        let mut header = tar::Header::new_gnu();
+        header.set_path("stargz.index.json").unwrap();
+        header.set_size(table.len() as u64);
+        header.set_mode(0o444);
+        header.set_cksum();
+        self.pending.extend(header.as_bytes());
+        self.pending.extend(table.as_bytes());
+        self.pending.resize(self.pending.len().next_multiple_of(512) + 1024, 0);
+        self.flush();
+        let mut extra = b"SG\x16\0".to_vec();
+        write!(extra, "{offset:016x}STARGZ").unwrap();
+        let footer = flate2::GzBuilder::new().extra(extra);
+        let footer = footer.write(Vec::new(), flate2::Compression::none()).finish().unwrap();
+        assert_eq!(footer.len(), 51);
+        self.out.extend(footer);
+        let mut blob = Blob::new(KIND_GZIP, std::mem::take(&mut self.out));
+        blob.annotations.insert(TOC_DIGEST.to_owned(), Digest::of(table.as_bytes()).to_string());
+        blob
+    }
+}
