@@ -30,6 +30,13 @@ use self::support::{pull, puller, source};
 
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
+const EIO: i32 = 5;
+
+/// Why a file cannot be read.
+fn problem(path: &Path) -> Option<i32> {
+    fs::read(path).err().map(|error| error.raw_os_error().unwrap())
+}
+
 struct Scene {
     puller: Puller,
     lazy: Lazy,
@@ -242,7 +249,8 @@ async fn what_is_touched_for_the_most_part_is_pulled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_comes_back_in_time_is_waited_for() {
     let Some(scene) = Scene::new() else { return };
-    let content = noise(1, 1 << 20);
+    // Larger than what comes along behind a chunk.
+    let content = noise(1, 5 << 20);
     let (registry, _) = faulty(&[("a", &content), ("b", &content)]).await;
     let mounted = scene.late(&registry.name("1")).await;
     let faults = vec![
@@ -258,8 +266,7 @@ async fn a_registry_that_comes_back_in_time_is_waited_for() {
     let faults = vec![Fault::Status("503 Service Unavailable"); 100_000];
     registry.behave(Manners { faults, ..Manners::default() });
     with(mounted, move |root| {
-        let error = fs::read(root.join("b")).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(5), "{error}");
+        assert_eq!(problem(&root.join("b")), Some(EIO));
         registry.behave(Manners::default());
         assert!(fs::read(root.join("b")).unwrap() == content);
     })
@@ -282,8 +289,7 @@ async fn a_chunk_that_is_not_what_its_digest_says_is_never_read() {
     let mounted = scene.late(&registry.name("1")).await;
     with(mounted, move |root| {
         for _ in 0..2 {
-            let error = fs::read(root.join("bad")).unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(5), "{error}");
+            assert_eq!(problem(&root.join("bad")), Some(EIO));
         }
         assert!(fs::read(root.join("good")).unwrap() == good);
     })
@@ -299,9 +305,12 @@ async fn a_killed_filler_is_cleaned_up_after() {
     let name = registry.name("1");
     let mounted = scene.late(&name).await;
     let folder = scene.late_folders().remove(0);
-    kill_filler(&folder);
-    let wanted = content.clone();
-    with(mounted, |root| fs::read(root.join("a")).unwrap_err()).await;
+    let (wanted, filler) = (content.clone(), folder.clone());
+    with(mounted, move |root| {
+        kill_filler(&filler);
+        assert!(problem(&root.join("a")).is_some());
+    })
+    .await;
     let mounted = scene.late(&name).await;
     assert!(!folder.exists());
     with(mounted, move |root| assert!(fs::read(root.join("a")).unwrap() == wanted)).await;
