@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,8 @@ use crate::repository;
 const UV_VERSION: &str = "0.13.9";
 const REQUIREMENTS: &str = "xtask/clients/requirements.txt";
 const PACKAGES: &str = "xtask/clients/package.json";
+/// What containers are also tested with.
+const RUNTIMES: [&str; 2] = ["runc", "crun"];
 
 /// What the tests are told in their environment.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ pub(crate) struct TestTools {
     pub(crate) busybox: PathBuf,
     /// Where tests keep the environments of Python apps between runs.
     pub(crate) cache: PathBuf,
-    /// PATH with uv on it.
+    /// PATH with uv and the OCI runtimes on it.
     pub(crate) path: OsString,
 }
 
@@ -50,7 +53,7 @@ impl TestTools {
             registry: registry()?,
             busybox: busybox()?,
             cache,
-            path: path_with(&uv)?,
+            path: path_with(uv.parent().map(Path::to_owned).into_iter().chain(runtimes()?))?,
         })
     }
 
@@ -143,11 +146,10 @@ fn install_uv(python: &Path, place: &Path) -> Result<()> {
     program.arg(place).arg(&package).stdout_to_stderr().run()
 }
 
-fn path_with(uv: &Path) -> Result<OsString> {
+fn path_with(own: impl Iterator<Item = PathBuf>) -> Result<OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let own = uv.parent().map(Path::to_owned);
-    std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path)))
-        .context("cannot put uv on PATH")
+    std::env::join_paths(own.chain(std::env::split_paths(&path)))
+        .context("cannot put the tools on PATH")
 }
 
 /// A Python that has the packages of a file of requirements.
@@ -228,6 +230,35 @@ fn registry() -> Result<PathBuf> {
 /// Debian's: what a system has as `busybox` may need libraries.
 pub(crate) fn busybox() -> Result<PathBuf> {
     Ok(debian(&["busybox-static"])?.join("bin/busybox"))
+}
+
+/// The OCI runtimes that the system lacks, each as a script that lets Debian's, unpacked, find its libraries.
+/// `None` if it lacks none.
+fn runtimes() -> Result<Option<PathBuf>> {
+    let missing = RUNTIMES.into_iter().filter(|name| on_path(name).is_none());
+    let missing: Vec<&str> = missing.collect();
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let place = debian(&missing).context("install `runc` and `crun`")?;
+    let scripts = place.join("scripts");
+    fs::create_dir_all(&scripts).with_context(|| format!("cannot create {}", scripts.display()))?;
+    let libraries = format!("{}-linux-gnu", std::env::consts::ARCH);
+    for name in missing {
+        let program = ["usr/sbin", "usr/bin"].map(|dir| place.join(dir).join(name));
+        let program = program.into_iter().find(|program| program.is_file());
+        let program = program.with_context(|| format!("Debian's package has no `{name}`"))?;
+        let text = format!(
+            "#!/bin/sh\nLD_LIBRARY_PATH={0}/usr/lib/{libraries}:{0}/lib/{libraries} exec {1} \"$@\"\n",
+            place.display(),
+            program.display()
+        );
+        let script = scripts.join(name);
+        fs::write(&script, text).with_context(|| format!("cannot write {}", script.display()))?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot make {} a program", script.display()))?;
+    }
+    Ok(Some(scripts))
 }
 
 /// Debian packages, with what they need and the system lacks, unpacked into a folder. That takes no rights

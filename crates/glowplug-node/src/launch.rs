@@ -69,7 +69,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
             let of = (&launch.found.digest, app.name());
             let now = shared.desk.now();
             let recording = shared.images.begin_recording(start.runner, of, now).await;
-            container::describe(&mut spec, app, launch, &mounted, recording)?;
+            container::describe(shared, &mut spec, app, launch, &mounted, recording)?;
             image = Some(mounted);
         }
     }

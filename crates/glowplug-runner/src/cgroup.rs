@@ -21,6 +21,9 @@ pub(crate) const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// The span over which the CPU limit is enforced.
 const CPU_PERIOD_MICROS: u64 = 100_000;
 
+/// Where runtimes expect version 2.
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
 /// A program that starts processes faster than they can be moved is given up on after this many rounds.
 /// What it left outside is still found at its end.
 const GATHER_ROUNDS_MAX: u32 = 16;
@@ -34,6 +37,8 @@ pub(crate) struct CgroupPlan {
     pub(crate) legacy: Vec<(String, PathBuf)>,
     /// Version 1: where the devices of a group can be limited. Version 2 has no file for that.
     pub(crate) devices: Option<PathBuf>,
+    /// Version 1: the groups below which an OCI runtime makes one in each hierarchy, wanted or not.
+    pub(crate) all_legacy: Vec<PathBuf>,
 }
 
 /// What a runner's groups are to hold it to.
@@ -60,6 +65,7 @@ impl CgroupPlan {
             if hierarchy.controllers.is_empty() {
                 plan.unified = usable_unified(&hierarchy);
             } else if is_writable(&hierarchy.own) {
+                plan.all_legacy.push(hierarchy.own.clone());
                 let wanted = hierarchy.controllers.iter().filter(|c| CONTROLLERS.contains(&&***c));
                 plan.legacy.extend(wanted.map(|c| (c.clone(), hierarchy.own.clone())));
                 if hierarchy.controllers.iter().any(|controller| controller == "devices") {
@@ -88,6 +94,19 @@ impl CgroupPlan {
             dirs.push(dir);
         }
         dirs
+    }
+
+    /// The groups that an OCI runtime may make or use for this runner.
+    pub(crate) fn runtime_dirs(&self, name: &str) -> Vec<PathBuf> {
+        self.all_legacy.iter().map(|base| base.join(name)).collect()
+    }
+
+    /// The runner's groups as an OCI runtime is told them: below its own in version 1, where each hierarchy
+    /// may have it elsewhere; by the full path in version 2, where its own group cannot hold others.
+    pub(crate) fn runtime_path(&self, name: &str) -> String {
+        let unified = self.unified.as_ref().filter(|unified| !unified.controllers.is_empty());
+        let below = unified.and_then(|unified| unified.base.strip_prefix(CGROUP_ROOT).ok());
+        below.map_or_else(|| name.to_owned(), |below| format!("/{}", below.join(name).display()))
     }
 
     fn devices_dir(&self, name: &str) -> Option<PathBuf> {
@@ -152,7 +171,7 @@ pub(crate) fn parse_hierarchies(mounts: &str, own: &str) -> Vec<Hierarchy> {
             "cgroup2" => Vec::new(),
             "cgroup" => options
                 .split(',')
-                .filter(|option| !matches!(*option, "rw" | "ro") && !option.contains('='))
+                .filter(|option| is_controller(option))
                 .map(str::to_owned)
                 .collect(),
             _ => return None,
@@ -168,6 +187,12 @@ pub(crate) fn parse_hierarchies(mounts: &str, own: &str) -> Vec<Hierarchy> {
         Some(Hierarchy { controllers, mount, own })
     };
     mounts.lines().filter_map(parse).collect()
+}
+
+/// Of the options of a mount; a hierarchy without controllers has a name instead.
+fn is_controller(option: &str) -> bool {
+    let is_flag = matches!(option, "rw" | "ro" | "xattr" | "noprefix" | "clone_children");
+    !is_flag && (!option.contains('=') || option.starts_with("name="))
 }
 
 /// The group of this process, or else its parent (where a service manager delegates a subtree and starts
@@ -210,6 +235,8 @@ pub(crate) struct RunnerGroups {
     /// Open `tasks` files, which only version 1 has.
     doors: Vec<OwnedFd>,
     memory: Option<PathBuf>,
+    /// Made by others for this runner.
+    others: Vec<PathBuf>,
 }
 
 impl RunnerGroups {
@@ -293,7 +320,12 @@ impl RunnerGroups {
     }
 
     pub(crate) fn remove(&self) -> bool {
-        remove_groups(&self.dirs)
+        remove_groups(&self.dirs) && remove_groups(&self.others)
+    }
+
+    /// To be removed with the rest, where they are made at all.
+    pub(crate) fn expect_others(&mut self, dirs: Vec<PathBuf>) {
+        self.others = dirs;
     }
 }
 
@@ -398,6 +430,8 @@ mod tests {
         assert!(dirs.contains(&"/sys/fs/cgroup/memory/node"), "{dirs:?}");
         assert!(dirs.contains(&"/sys/fs/cgroup/unified/b"), "{dirs:?}");
         assert!(found.iter().any(|h| h.controllers == ["cpu", "cpuacct"]));
+        let named = found.iter().find(|h| h.controllers == ["name=systemd"]).unwrap();
+        assert_eq!(named.own, Path::new("/sys/fs/cgroup/systemd/a"));
     }
 
     #[test]
@@ -406,6 +440,7 @@ mod tests {
             unified: Some(Unified { base: "/u".into(), controllers: Vec::new() }),
             legacy: vec![("cpu".into(), "/c".into()), ("memory".into(), "/m".into())],
             devices: Some("/d".into()),
+            ..CgroupPlan::default()
         };
         let paths = |bounds: &Bounds| {
             let dirs = plan.dirs("x", bounds);

@@ -20,24 +20,31 @@ mod files;
 mod init;
 mod mounts;
 mod network;
+pub(crate) mod oci;
 mod passwd;
+mod root;
 mod spec;
 mod system_calls;
 mod tree;
 
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
+use rustix::thread::{
+    LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags, move_into_link_name_space,
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::capabilities::Capabilities;
 pub(crate) use self::devices::allowed as allowed_devices;
 pub(crate) use self::enter::Entrance;
 pub use self::spec::{
-    Bind, ContainerSpec, ContainerUser, Network, Recording, Root, Scratch, SystemCalls, Writes,
+    Bind, ContainerSpec, ContainerUser, Network, Recording, Root, Runtime, Scratch, SystemCalls,
+    Writes,
 };
 use crate::protocol::Identity;
 
@@ -53,6 +60,7 @@ pub(crate) struct Sandbox {
     /// Names the init even after its end.
     handle: OwnedFd,
     pub(crate) user: ResolvedUser,
+    workshop: Option<Workshop>,
 }
 
 /// Who the program will be, by the container's own files.
@@ -62,11 +70,33 @@ pub(crate) struct ResolvedUser {
     pub(crate) home: String,
 }
 
-/// What an init says once, through its pipe.
+/// What an init says once.
 #[derive(Debug, Serialize, Deserialize)]
 enum Report {
-    Prepared(ResolvedUser),
+    Prepared(Prepared),
     Failed(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Prepared {
+    user: ResolvedUser,
+    /// For an OCI runtime.
+    workshop: Option<Numbers>,
+}
+
+/// Descriptors of the init, which it keeps until the shim has them.
+#[derive(Debug, Serialize, Deserialize)]
+struct Numbers {
+    mounts: i32,
+    bundle: i32,
+}
+
+/// Where an OCI runtime works on a container: mounts that show the host's files, the image's and the
+/// bundle. Nothing in the container is in them, and they are gone when this is.
+#[derive(Debug)]
+pub(crate) struct Workshop {
+    mounts: OwnedFd,
+    bundle: OwnedFd,
 }
 
 /// What an init must know.
@@ -83,20 +113,39 @@ pub(crate) struct Preparation<'a> {
 impl Sandbox {
     /// Makes the sandbox. The caller must have one thread, and its next child is the program.
     pub(crate) fn prepare(preparation: &Preparation<'_>) -> Result<Self, String> {
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(|error| format!("cannot make a pipe for the container: {error}"))?;
+        let (ours, theirs) = UnixStream::pair()
+            .map_err(|error| format!("cannot make a socket for the container: {error}"))?;
+        let own = File::open("/proc/self/ns/pid")
+            .map_err(|error| format!("cannot hold on to the host's pids: {error}"))?;
         // From here on the children of this process are in the new pid namespace, not this process.
         unshare(UnshareFlags::NEWPID)
             .map_err(|error| format!("cannot make a pid namespace: {error}"))?;
-        let init = init::fork(preparation, writer)
+        let init = init::fork(preparation, &theirs)
             .map_err(|error| format!("cannot start the container's first process: {error}"))?;
+        if preparation.spec.runtime != Runtime::Native {
+            // The next child is a runtime, which has to see the host's processes.
+            move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))
+                .map_err(|error| format!("cannot come back to the host's pids: {error}"))?;
+        }
         let handle = pidfd_open(init, PidfdFlags::empty())
             .map_err(|error| format!("cannot hold on to the container: {error}"))?;
-        match read_report(reader) {
-            Some(Report::Prepared(user)) => Ok(Self { init, handle, user }),
-            Some(Report::Failed(problem)) => Err(problem),
-            None => Err("the container's first process ended without a word".to_owned()),
-        }
+        let prepared = match read_report(&ours) {
+            Some(Report::Prepared(prepared)) => prepared,
+            Some(Report::Failed(problem)) => return Err(problem),
+            None => return Err("the container's first process ended without a word".to_owned()),
+        };
+        let workshop = prepared.workshop.map(|numbers| Workshop::take(init, &numbers)).transpose();
+        let workshop = workshop
+            .map_err(|error| format!("cannot hold on to the container's mounts: {error}"))?;
+        // Nobody needs the init's descriptors any more.
+        (&ours)
+            .write_all(&[0])
+            .map_err(|error| format!("the container's first process ended: {error}"))?;
+        Ok(Self { init, handle, user: prepared.user, workshop })
+    }
+
+    pub(crate) fn workshop(&self) -> Option<&Workshop> {
+        self.workshop.as_ref()
     }
 
     pub(crate) fn init(&self) -> Pid {
@@ -105,7 +154,6 @@ impl Sandbox {
 
     /// The namespaces that the program joins. Makes system calls only.
     fn join(&self) -> io::Result<()> {
-        use std::os::fd::AsFd;
         // The pid namespace comes with the fork. Joining the host's network, where the init has stayed,
         // changes nothing.
         let kinds = ThreadNameSpaceType::MOUNT
@@ -117,9 +165,56 @@ impl Sandbox {
     }
 }
 
-fn read_report(reader: OwnedFd) -> Option<Report> {
+impl Workshop {
+    fn take(init: Pid, numbers: &Numbers) -> io::Result<Self> {
+        let take = |number: i32| {
+            let path = format!("/proc/{}/fd/{number}", init.as_raw_nonzero());
+            Ok::<_, io::Error>(OwnedFd::from(File::open(path)?))
+        };
+        Ok(Self { mounts: take(numbers.mounts)?, bundle: take(numbers.bundle)? })
+    }
+
+    /// For a process that is to work there.
+    pub(crate) fn mounts(&self) -> io::Result<Mounts> {
+        Ok(Mounts(self.mounts.try_clone()?))
+    }
+
+    /// A file of the bundle, as this process can reach it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        format!("/proc/self/fd/{}/{name}", self.bundle.as_raw_fd()).into()
+    }
+}
+
+/// Mounts that a process can join.
+#[derive(Debug)]
+pub(crate) struct Mounts(OwnedFd);
+
+impl Mounts {
+    /// Makes a system call only.
+    pub(crate) fn join(&self) -> io::Result<()> {
+        let kind = Some(LinkNameSpaceType::Mount);
+        Ok(move_into_link_name_space(self.0.as_fd(), kind)?)
+    }
+}
+
+/// Gives the root of a container that a runtime has made, and not started yet, the limits that it was
+/// mounted with: runtimes lose them when they move it into its place.
+pub(crate) fn seal_root(program: Pid, spec: &ContainerSpec) -> Result<(), String> {
+    let seal = || {
+        let own = File::open("/proc/self/ns/mnt")?;
+        let theirs = File::open(format!("/proc/{}/ns/mnt", program.as_raw_nonzero()))?;
+        let kind = Some(LinkNameSpaceType::Mount);
+        move_into_link_name_space(theirs.as_fd(), kind)?;
+        let sealed = root::restrict(spec);
+        move_into_link_name_space(own.as_fd(), kind)?;
+        sealed
+    };
+    seal().map_err(|error: io::Error| format!("cannot restrict the container's root: {error}"))
+}
+
+fn read_report(from: &UnixStream) -> Option<Report> {
     let mut text = Vec::new();
-    std::fs::File::from(reader).take(REPORT_BYTES_MAX).read_to_end(&mut text).ok()?;
+    from.take(REPORT_BYTES_MAX).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
 

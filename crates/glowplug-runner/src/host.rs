@@ -5,6 +5,7 @@
 mod containers;
 mod facts;
 mod gpus;
+mod runtimes;
 
 use std::fs;
 use std::path::Path;
@@ -14,6 +15,7 @@ use glowplug_core::resources::{Capacity, Gpu};
 pub use self::containers::containers;
 pub use self::facts::{FactStatus, HostFact, facts};
 pub use self::gpus::{Gpus, find_gpus};
+pub use self::runtimes::{runtime, runtime_names};
 use crate::cgroup::{CgroupPlan, parse_hierarchies};
 
 /// What the node may give to runners, as far as it can be seen, and how the GPUs were found.

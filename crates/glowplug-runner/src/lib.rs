@@ -18,7 +18,7 @@ pub use backend::{
     ObservedRunner, ObservedState, RunnerAddress, RunnerSpec, StopMode, TouchedFiles,
 };
 pub use container::{
-    Bind, Capabilities, ContainerSpec, ContainerUser, Network, Recording, Root, Scratch,
+    Bind, Capabilities, ContainerSpec, ContainerUser, Network, Recording, Root, Runtime, Scratch,
     SystemCalls, Writes,
 };
 pub use fake::{

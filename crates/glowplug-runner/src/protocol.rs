@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{ExitCause, Limits, RunnerAddress};
 use crate::cgroup::{Bounds, CgroupPlan};
-use crate::container::{ContainerSpec, allowed_devices};
+use crate::container::{ContainerSpec, Runtime, allowed_devices};
 use crate::proc_table::ProcessMark;
 
 /// The longest launch order (above all the environment) that a shim reads.
@@ -89,6 +89,10 @@ impl LaunchOrder {
         let container = self.container.as_ref();
         let devices = container.map(|container| allowed_devices(&container.devices));
         Bounds { limits: self.limits, devices }
+    }
+
+    pub(crate) fn has_oci_runtime(&self) -> bool {
+        self.container.as_ref().is_some_and(|container| container.runtime != Runtime::Native)
     }
 
     /// What asks the program to end.

@@ -16,6 +16,7 @@ mod finish;
 mod launch;
 mod log_file;
 mod peers;
+mod runtime;
 mod signals;
 mod touched;
 
@@ -89,9 +90,13 @@ fn run(dir: PathBuf) -> io::Result<()> {
     let (peer, order) = Peer::with_order(control)?;
 
     let mut log = LogFile::create(dir.clone(), order.log_caps, monotonic());
-    let (groups, notes) = RunnerGroups::create(&order.cgroups, &order.cgroup_name, &order.bounds());
+    let (mut groups, notes) =
+        RunnerGroups::create(&order.cgroups, &order.cgroup_name, &order.bounds());
     for note in notes {
         log.say(&note);
+    }
+    if order.has_oci_runtime() {
+        groups.expect_others(order.cgroups.runtime_dirs(&order.cgroup_name));
     }
     let started = launch::start(&order, &dir, &groups);
     let mut shim = Shim {
@@ -105,6 +110,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
         outputs: Vec::new(),
         recorder: None,
         program: None,
+        contained: None,
         ready: false,
         stop: Stop::NotAsked,
         alone_since: None,
@@ -114,6 +120,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
         Ok(program) => {
             shim.program = Some(program.pid);
             shim.record(program.recorder);
+            shim.contained = program.contained;
             shim.outputs = vec![
                 Output::new(LogStream::Stdout, program.stdout),
                 Output::new(LogStream::Stderr, program.stderr),
@@ -151,6 +158,8 @@ struct Shim {
     recorder: Option<Recorder>,
     /// Not reaped before the end, so that its pid and its group's stay its own.
     program: Option<Pid>,
+    /// By an OCI runtime.
+    contained: Option<runtime::Contained>,
     ready: bool,
     stop: Stop,
     alone_since: Option<Duration>,

@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use glowplug_image::{ParseError, Reference};
+use glowplug_runner::host::runtime_names;
 
 use super::layers::{Layers, Values};
+use super::problem::suggest;
 
 /// Settings that mean something for containers only.
-const OWN_KEYS: [&str; 3] = ["port", "network", "scratch"];
+const OWN_KEYS: [&str; 4] = ["port", "network", "runtime", "scratch"];
 /// Enough for temporary files, and little beside what a model takes.
 const SCRATCH_BYTES_DEFAULT: u64 = 1 << 30;
 const ARCHIVE: &str = "archive:";
@@ -22,6 +24,8 @@ pub struct ImageProgram {
     /// `None`: as the image says.
     pub port: Option<u16>,
     pub network: ContainerNetwork,
+    /// `None`: the node's.
+    pub runtime: Option<String>,
     /// What a runner may write in memory.
     pub scratch_bytes: u64,
 }
@@ -72,6 +76,7 @@ pub(super) fn read(layers: &mut Layers, path: &str, values: &Values) -> Option<I
         let message = format!("`port` in [{path}] is {port}, which is no port: 1 to 65535");
         layers.problem(values.origin("port"), message, None);
     }
+    check_runtime(layers, path, values);
     Some(ImageProgram {
         image: image?,
         command: values.list("command").unwrap_or_default(),
@@ -80,8 +85,21 @@ pub(super) fn read(layers: &mut Layers, path: &str, values: &Values) -> Option<I
             Some("host") => ContainerNetwork::Host,
             _ => ContainerNetwork::None,
         },
+        runtime: values.text("runtime"),
         scratch_bytes: values.bytes("scratch").unwrap_or(SCRATCH_BYTES_DEFAULT),
     })
+}
+
+/// That it is there is a matter of the start: a config may be checked on another machine.
+pub(super) fn check_runtime(layers: &mut Layers, path: &str, values: &Values) {
+    let Some(runtime) = values.text("runtime") else { return };
+    if runtime.starts_with('/') || runtime_names().any(|name| name == runtime) {
+        return;
+    }
+    let known: Vec<&str> = runtime_names().collect();
+    let help = suggest(&runtime, &known, "give the full path of a program, or one of");
+    let message = format!("`runtime` in [{path}] is \"{runtime}\"");
+    layers.problem(values.origin("runtime"), message, Some(help));
 }
 
 /// A setting for containers in an app that is none would do nothing, which is told.

@@ -23,6 +23,8 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// `None`: apps run as the node's own user.
     pub user: Option<String>,
+    /// What makes containers where their app does not say.
+    pub runtime: String,
     /// Serve everyone beyond loopback even when no key exists.
     pub open: bool,
     /// Origins of web pages that may use `/proxy`; `*` stands for all.
@@ -192,6 +194,7 @@ pub(super) fn read(
         let origin = node.origin("default_machine");
         super::app::check_machine(layers, &origin, "node", &machine, machines);
     }
+    super::image::check_runtime(layers, "node", &node);
     refuse_zeros(layers, Section::Limits, &limits);
     refuse_zeros(layers, Section::Realtime, &realtime);
     super::images::check(layers, &images);
@@ -273,6 +276,7 @@ impl Tables {
             listen: node.address("listen")?,
             data_dir,
             user: node.text("user"),
+            runtime: node.text("runtime")?,
             open: node.boolean("open")?,
             proxy_origins: node.list("proxy_origins").unwrap_or_default(),
             log_level: node.text("log_level")?,

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use glowplug_image::config::ImageConfig;
 use glowplug_image::store::Mounted;
-use glowplug_runner::{ContainerSpec, ContainerUser, Listen, Network, Recording, RunnerSpec};
+use glowplug_runner::{ContainerSpec, ContainerUser, Listen, Network, Recording, RunnerSpec, host};
 
 use crate::apps::{App, ImageLaunch};
 use crate::config::{ContainerNetwork, ImageProgram};
+use crate::shared::Shared;
 
 /// Signals that an image may name, with their numbers, which are the same on all architectures we run on.
 const SIGNALS: [(&str, i32); 8] = [
@@ -25,6 +26,7 @@ const SIGNAL_MAX: i32 = 64;
 
 /// Makes `spec`, which has what is common to all runners, one of a container.
 pub(super) fn describe(
+    shared: &Shared,
     spec: &mut RunnerSpec,
     app: &App,
     launch: &ImageLaunch,
@@ -48,6 +50,8 @@ pub(super) fn describe(
     container.port = program.port.or_else(|| image.port()).unwrap_or(ContainerSpec::PORT);
     container.recording = recording;
     container.stop_signal = stop_signal(&image.stop_signal)?;
+    let runtime = program.runtime.as_ref().unwrap_or(&shared.config.node.runtime);
+    container.runtime = host::runtime(runtime)?;
     container.network = match program.network {
         ContainerNetwork::None => Network::None,
         ContainerNetwork::Host => Network::Host,
@@ -103,6 +107,7 @@ mod tests {
             command: command.iter().map(|&word| word.to_owned()).collect(),
             port: None,
             network: ContainerNetwork::None,
+            runtime: None,
             scratch_bytes: 1,
         }
     }

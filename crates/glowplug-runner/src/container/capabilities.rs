@@ -44,6 +44,12 @@ impl Capabilities {
         self.0
     }
 
+    /// What of it this process could give: a runtime that is asked for more starts nothing.
+    pub(crate) fn possible(self) -> io::Result<Self> {
+        let held = capabilities(None)?.permitted;
+        Ok(Self(held.intersection(CapabilitySet::from_bits_retain(self.0)).bits()))
+    }
+
     /// Takes from this process for good what is not in the set, for itself and for all it will run. The
     /// current set shrinks too. Makes system calls only.
     pub(super) fn bound(self) -> io::Result<()> {

@@ -20,12 +20,12 @@ const LINKS: [(&str, &str); 5] = [
 /// A node of the host, to be made anew in the container.
 #[derive(Debug)]
 pub(super) struct DeviceNode {
-    path: PathBuf,
-    kind: FileType,
-    mode: Mode,
-    uid: u32,
-    gid: u32,
-    device: u64,
+    pub(super) path: PathBuf,
+    pub(super) kind: FileType,
+    pub(super) mode: Mode,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) device: u64,
 }
 
 /// The terminals that a container makes for itself, in the words of a control group.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::Network;
+use super::{Network, SOCKET_DIR};
 use crate::protocol::Identity;
 
 /// What of the host's files has to be known before its tree is let go.
@@ -68,6 +68,11 @@ pub(super) fn make_working_dir(dir: &Path) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("the working directory {} is no directory", dir.display()))
+}
+
+/// Where the program's own socket will be. A link on the way is found by whoever looks before it is used.
+pub(super) fn make_socket_place() -> Result<(), String> {
+    make_dirs(Path::new(SOCKET_DIR)).map_err(|error| failed(SOCKET_DIR, &error))
 }
 
 /// Makes the program's user the owner.

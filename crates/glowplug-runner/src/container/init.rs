@@ -1,7 +1,8 @@
 //! Pid 1 of a container: makes it, says so, and sleeps for the rest of its life.
 
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::fs::Mode;
@@ -10,12 +11,13 @@ use rustix::thread::UnshareFlags;
 
 use super::capabilities::Capabilities;
 use super::{
-    Network, Preparation, Report, ResolvedUser, SOCKET_DIR, files, mounts, network, passwd, unshare,
+    ContainerSpec, Network, Preparation, Prepared, Report, ResolvedUser, Runtime, SOCKET_DIR,
+    files, mounts, network, oci, passwd, unshare,
 };
 use crate::cgroup::go_through;
 
 /// Starts pid 1 of the pid namespace that was just made. It reports through the pipe, once.
-pub(super) fn fork(preparation: &Preparation<'_>, report: OwnedFd) -> io::Result<Pid> {
+pub(super) fn fork(preparation: &Preparation<'_>, report: &UnixStream) -> io::Result<Pid> {
     #[expect(unsafe_code, reason = "a child that does not become another program has no safe way")]
     // SAFETY: the shim has one thread, so the child is a complete copy of it, whose heap and locks are in
     // order. It never returns from `run`.
@@ -39,7 +41,7 @@ impl Drop for EndsProcess {
     }
 }
 
-fn run(preparation: &Preparation<'_>, report: OwnedFd) -> ! {
+fn run(preparation: &Preparation<'_>, report: &UnixStream) -> ! {
     // Even a panic must not run on into the code of the shim.
     let end = EndsProcess;
     // Dies with the shim. If that is gone already, the report finds nobody and this ends as well.
@@ -48,12 +50,16 @@ fn run(preparation: &Preparation<'_>, report: OwnedFd) -> ! {
         .map_err(|error| format!("cannot tie the container to its supervisor: {error}"))
         .and_then(|()| make(preparation));
     let text = serde_json::to_vec(&match made {
-        Ok(user) => Report::Prepared(user),
+        Ok(prepared) => Report::Prepared(prepared),
         Err(problem) => Report::Failed(problem),
     });
     let retired = text.map_err(io::Error::from).and_then(|text| {
         retire()?;
-        std::fs::File::from(report).write_all(&text)
+        let mut channel = report;
+        channel.write_all(&text)?;
+        report.shutdown(Shutdown::Write)?;
+        // Until the shim has taken what it needs.
+        channel.read(&mut [0])
     });
     if retired.is_ok() {
         sleep_for_ever();
@@ -63,23 +69,26 @@ fn run(preparation: &Preparation<'_>, report: OwnedFd) -> ! {
 }
 
 /// In words that need no more context.
-fn make(preparation: &Preparation<'_>) -> Result<ResolvedUser, String> {
+fn make(preparation: &Preparation<'_>) -> Result<Prepared, String> {
     let spec = preparation.spec;
-    go_through(preparation.doors);
+    if spec.runtime == Runtime::Native {
+        // OCI runtimes want the groups that they are named to be empty.
+        go_through(preparation.doors);
+    }
     // Not in the way of what is aimed at the shim's own group.
     let _ = rustix::process::setsid();
     // What is made for the container is root's, whatever the node's own habit.
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let mut flags =
-        UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
-    if spec.network == Network::None {
-        flags |= UnshareFlags::NEWNET;
+    match &spec.runtime {
+        Runtime::Native => make_whole(preparation).map(|user| Prepared { user, workshop: None }),
+        Runtime::Oci(_) => oci::bundle::make(preparation),
     }
-    unshare(flags).map_err(|error| format!("cannot make the container's namespaces: {error}"))?;
-    if spec.network == Network::None {
-        network::raise_loopback()
-            .map_err(|error| format!("cannot bring up the container's loopback: {error}"))?;
-    }
+}
+
+fn make_whole(preparation: &Preparation<'_>) -> Result<ResolvedUser, String> {
+    let spec = preparation.spec;
+    let flags = UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWCGROUP;
+    part(spec, flags)?;
     rustix::system::sethostname(spec.hostname.as_bytes())
         .map_err(|error| format!("cannot name the container `{}`: {error}", spec.hostname))?;
     let host_files = files::HostFiles::read(spec.network);
@@ -90,6 +99,20 @@ fn make(preparation: &Preparation<'_>) -> Result<ResolvedUser, String> {
     files::give(Path::new(SOCKET_DIR), &user.identity)?;
     mounts::seal(spec)?;
     Ok(user)
+}
+
+/// Gives this process mounts of its own, a network if it is to have one, and these namespaces.
+pub(super) fn part(spec: &ContainerSpec, others: UnshareFlags) -> Result<(), String> {
+    let mut flags = UnshareFlags::NEWNS | others;
+    if spec.network == Network::None {
+        flags |= UnshareFlags::NEWNET;
+    }
+    unshare(flags).map_err(|error| format!("cannot make the container's namespaces: {error}"))?;
+    if spec.network == Network::None {
+        network::raise_loopback()
+            .map_err(|error| format!("cannot bring up the container's loopback: {error}"))?;
+    }
+    Ok(())
 }
 
 /// Gives up all that this process does not need to sleep, so that there is nothing to take over.

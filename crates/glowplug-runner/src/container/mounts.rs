@@ -6,23 +6,18 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive,
-    mount_change, mount_remount, unmount,
+    MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change,
+    mount_remount,
 };
 
 use super::devices::{self, DeviceNode};
-use super::spec::{Bind, ContainerSpec, Writes};
-use super::tree::{Reach, Tree, limit};
-use super::{Preparation, SOCKET_DIR};
+use super::spec::{Bind, ContainerSpec};
+use super::tree::Tree;
+use super::{Preparation, SOCKET_DIR, root};
 
-/// What the kernel takes as the options of a mount, the closing zero counted.
-const OPTIONS_BYTES_MAX: usize = 4_096;
 /// The files that a container's own writes may be spread over, for each MiB that they may take.
 const FILES_PER_MEBIBYTE: u64 = 256;
 const FILES_MIN: u64 = 4_096;
@@ -31,7 +26,7 @@ const SOCKET_DIR_BYTES: u64 = 64 << 10;
 const SOCKET_DIR_FILES: u64 = 64;
 
 /// Of `/proc` and `/sys`: what tells of, or reaches into, the host.
-const MASKED: [&str; 13] = [
+pub(super) const MASKED: [&str; 13] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -46,17 +41,16 @@ const MASKED: [&str; 13] = [
     "/sys/firmware",
     "/sys/kernel/debug",
 ];
-const READ_ONLY: [&str; 5] =
+pub(super) const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Makes the root of the container the root of this process, with everything in it.
 pub(super) fn build(preparation: &Preparation<'_>) -> Result<(), String> {
     let spec = preparation.spec;
-    let propagation = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    mount_change("/", propagation).map_err(|error| cannot("part from the host's mounts", error))?;
+    part_from_host()?;
     let binds = take_binds(preparation)?;
     let nodes = devices::look_up(&spec.devices)?;
-    enter_root(spec, preparation.scaffold)?;
+    root::enter(&root::assemble(spec, preparation.scaffold)?)?;
 
     let inert = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     place("proc", "/proc", inert, None)?;
@@ -77,11 +71,22 @@ pub(super) fn build(preparation: &Preparation<'_>) -> Result<(), String> {
     hide_host()
 }
 
+/// From here on what is mounted is seen by this process and those that join it, and goes with them.
+pub(super) fn part_from_host() -> Result<(), String> {
+    let propagation = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", propagation).map_err(|error| cannot("part from the host's mounts", error))
+}
+
 /// On the way to it no link is followed from outside, so an image may have none there.
 fn make_socket_dir() -> Result<(), String> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let options = format!("mode=0700,size={SOCKET_DIR_BYTES},nr_inodes={SOCKET_DIR_FILES}");
     place("tmpfs", SOCKET_DIR, flags, Some(&options))?;
+    check_socket_dir()
+}
+
+/// To be called where the container's root is the root, once the directory is there.
+pub(super) fn check_socket_dir() -> Result<(), String> {
     match std::fs::canonicalize(SOCKET_DIR) {
         Ok(real) if real == Path::new(SOCKET_DIR) => Ok(()),
         Ok(_) => {
@@ -93,21 +98,10 @@ fn make_socket_dir() -> Result<(), String> {
 
 /// The last act: whatever had to be made in the root is made.
 pub(super) fn seal(spec: &ContainerSpec) -> Result<(), String> {
-    if spec.root.writes == Writes::Refused {
-        let sealed = rustix::fs::open(
-            "/",
-            rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        );
-        let sealed = sealed
-            .map_err(io::Error::from)
-            .and_then(|root| limit(root.as_fd(), libc::MOUNT_ATTR_RDONLY, Reach::This));
-        sealed.map_err(|error| cannot("make the container's root read-only", error))?;
-    }
-    Ok(())
+    root::restrict(spec).map_err(|error| cannot("restrict the container's root", error))
 }
 
-fn take_binds(preparation: &Preparation<'_>) -> Result<Vec<(Tree, Bind)>, String> {
+pub(super) fn take_binds(preparation: &Preparation<'_>) -> Result<Vec<(Tree, Bind)>, String> {
     let take = |bind: &Bind| {
         check_target(&bind.target)?;
         let tree = Tree::copy(&bind.source, bind.writes).map_err(|error| {
@@ -116,74 +110,6 @@ fn take_binds(preparation: &Preparation<'_>) -> Result<Vec<(Tree, Bind)>, String
         Ok((tree, bind.clone()))
     };
     preparation.spec.binds.iter().map(take).collect()
-}
-
-/// The layers with an empty layer in memory on top become `/`; the host's tree is let go.
-fn enter_root(spec: &ContainerSpec, scaffold: &Path) -> Result<(), String> {
-    let bytes = spec.root.writable_bytes;
-    let options = format!("mode=0755,size={bytes},nr_inodes={}", files(bytes));
-    place("tmpfs", scaffold, MountFlags::NOSUID | MountFlags::NODEV, Some(&options))?;
-    let (upper, work) = (scaffold.join("upper"), scaffold.join("work"));
-    let root = scaffold.join("root");
-    for dir in [&upper, &work, &root] {
-        std::fs::create_dir(dir).map_err(|error| failed(dir, error))?;
-    }
-    like_the_image(spec, &upper).map_err(|error| failed(&upper, error))?;
-    let options = overlay_options(spec, &upper, &work)?;
-    mount("overlay", &root, "overlay", MountFlags::NODEV | MountFlags::NOSUID, &*options)
-        .map_err(|error| cannot("put the image's layers together", error))?;
-    let enter = || {
-        rustix::process::chdir(&root)?;
-        // The old root is put on top of the new one and taken off there, so it needs no place of its own.
-        rustix::process::pivot_root(".", ".")?;
-        unmount(".", UnmountFlags::DETACH)?;
-        rustix::process::chdir("/")
-    };
-    enter().map_err(|error| cannot("make the image's files the container's root", error))
-}
-
-/// The uppermost layer says whose `/` is and who may write to it, also where it is empty.
-fn like_the_image(spec: &ContainerSpec, upper: &Path) -> io::Result<()> {
-    // That a layer is missing is told when it is mounted.
-    let Some(image) = spec.root.lower.first().and_then(|dir| std::fs::metadata(dir).ok()) else {
-        return Ok(());
-    };
-    std::fs::set_permissions(upper, image.permissions())?;
-    std::os::unix::fs::chown(upper, Some(image.uid()), Some(image.gid()))
-}
-
-fn overlay_options(spec: &ContainerSpec, upper: &Path, work: &Path) -> Result<CString, String> {
-    let mut options = b"metacopy=on,redirect_dir=on,lowerdir=".to_vec();
-    for (index, dir) in spec.root.lower.iter().enumerate() {
-        options.extend_from_slice(if index == 0 { b"" } else { b":" });
-        push_escaped(&mut options, dir);
-    }
-    for dir in &spec.root.data {
-        options.extend_from_slice(b"::");
-        push_escaped(&mut options, dir);
-    }
-    for (name, dir) in [(&b",upperdir="[..], upper), (b",workdir=", work)] {
-        options.extend_from_slice(name);
-        push_escaped(&mut options, dir);
-    }
-    if options.len() >= OPTIONS_BYTES_MAX {
-        return Err(format!(
-            "the paths of the container's {} layers are longer than the {OPTIONS_BYTES_MAX} bytes that a \
-             mount takes",
-            spec.root.lower.len()
-        ));
-    }
-    CString::new(options).map_err(|_| "a layer's path holds a zero byte".to_owned())
-}
-
-/// Colons and commas part directories and options.
-fn push_escaped(options: &mut Vec<u8>, path: &Path) {
-    for byte in path.as_os_str().as_bytes() {
-        if matches!(byte, b'\\' | b':' | b',') {
-            options.push(b'\\');
-        }
-        options.push(*byte);
-    }
 }
 
 fn make_dev(spec: &ContainerSpec, nodes: &[DeviceNode]) -> Result<(), String> {
@@ -221,7 +147,7 @@ fn hide_host() -> Result<(), String> {
     Ok(())
 }
 
-fn place(
+pub(super) fn place(
     kind: &str,
     target: impl AsRef<Path>,
     flags: MountFlags,
@@ -240,7 +166,7 @@ fn place(
 }
 
 /// Makes what a mount is put on, unless the image has it.
-fn make_place(target: &Path, is_dir: bool) -> io::Result<()> {
+pub(super) fn make_place(target: &Path, is_dir: bool) -> io::Result<()> {
     if is_dir {
         return make_dirs(target);
     }
@@ -254,13 +180,13 @@ fn make_place(target: &Path, is_dir: bool) -> io::Result<()> {
     }
 }
 
-fn make_dirs(target: &Path) -> io::Result<()> {
+pub(super) fn make_dirs(target: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o755).create(target)
 }
 
 /// The kernel's own file systems are nobody else's to cover.
-fn check_target(target: &Path) -> Result<(), String> {
+pub(super) fn check_target(target: &Path) -> Result<(), String> {
     let is_plain = target.is_absolute()
         && target.components().count() > 1
         && target
@@ -275,34 +201,21 @@ fn check_target(target: &Path) -> Result<(), String> {
     ))
 }
 
-fn files(bytes: u64) -> u64 {
+pub(super) fn files(bytes: u64) -> u64 {
     (bytes >> 20).saturating_mul(FILES_PER_MEBIBYTE).max(FILES_MIN)
 }
 
-fn cannot(what: &str, error: impl Into<io::Error>) -> String {
+pub(super) fn cannot(what: &str, error: impl Into<io::Error>) -> String {
     format!("cannot {what}: {}", error.into())
 }
 
-fn failed(path: &Path, error: impl Into<io::Error>) -> String {
+pub(super) fn failed(path: &Path, error: impl Into<io::Error>) -> String {
     format!("cannot prepare {} in the container: {}", path.display(), error.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn layers_with_odd_names_stay_one_layer_each() {
-        let mut spec = ContainerSpec::new(vec!["/a:b".into(), "/c,d".into()]);
-        spec.root.data = vec!["/e\\f".into()];
-        let options = overlay_options(&spec, Path::new("/u"), Path::new("/w")).unwrap();
-        assert_eq!(
-            options.to_str().unwrap(),
-            "metacopy=on,redirect_dir=on,lowerdir=/a\\:b:/c\\,d::/e\\\\f,upperdir=/u,workdir=/w"
-        );
-        let many = ContainerSpec::new(vec!["/x".repeat(99).into(); 99]);
-        assert!(overlay_options(&many, Path::new("/u"), Path::new("/w")).is_err());
-    }
 
     #[test]
     fn mounts_stay_out_of_what_is_the_kernels() {

@@ -35,6 +35,16 @@ pub struct ContainerSpec {
     /// Sent where a plain process gets SIGTERM.
     pub stop_signal: i32,
     pub recording: Recording,
+    pub runtime: Runtime,
+}
+
+/// Who makes the program's surroundings out of what the shim has prepared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Runtime {
+    /// The shim itself.
+    Native,
+    /// An OCI runtime, by the full path of its program.
+    Oci(PathBuf),
 }
 
 /// Whether the files that the program opens are told ([`Notice::Touched`](crate::Notice)).
@@ -129,6 +139,7 @@ impl ContainerSpec {
             capabilities: Capabilities::default(),
             stop_signal: libc::SIGTERM,
             recording: Recording::Off,
+            runtime: Runtime::Native,
         }
     }
 }

@@ -31,10 +31,23 @@ const ARGUMENTS_AT: u32 = 16;
 const ARGUMENT_BYTES: u32 = 8;
 
 /// Putting characters into the input of a terminal that may be somebody else's.
-const TERMINAL_INPUT: u32 = 0x5412;
-const TERMINAL_PASTE: u32 = 0x541c;
+pub(super) const TERMINAL_INPUT: u32 = 0x5412;
+pub(super) const TERMINAL_PASTE: u32 = 0x541c;
 /// Personalities that only change how the kernel names itself and what it counts.
 const PERSONALITIES: [u32; 5] = [0, 0x8, 0x2_0000, 0x2_0008, u32::MAX];
+
+/// What `clone` may not ask for.
+pub(super) const NAMESPACE_FLAGS: [c_int; 7] = [
+    CLONE_NEWNS,
+    CLONE_NEWCGROUP,
+    CLONE_NEWUTS,
+    CLONE_NEWIPC,
+    CLONE_NEWUSER,
+    CLONE_NEWPID,
+    CLONE_NEWNET,
+];
+/// What reaches past the network namespace or into the kernel's crypto.
+pub(super) const REFUSED_FAMILIES: [c_int; 2] = [AF_VSOCK, AF_ALG];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -50,72 +63,71 @@ enum Verdict {
     Personality,
 }
 
-const REFUSED: &[c_long] = &[
-    libc::SYS_acct,
-    libc::SYS_add_key,
-    libc::SYS_adjtimex,
-    libc::SYS_bpf,
-    libc::SYS_clock_adjtime,
-    libc::SYS_clock_settime,
-    libc::SYS_delete_module,
-    libc::SYS_fanotify_init,
-    libc::SYS_finit_module,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fsopen,
-    libc::SYS_fspick,
-    libc::SYS_init_module,
-    libc::SYS_kcmp,
-    libc::SYS_kexec_file_load,
-    libc::SYS_kexec_load,
-    libc::SYS_keyctl,
-    libc::SYS_lookup_dcookie,
-    libc::SYS_migrate_pages,
-    libc::SYS_mount,
-    libc::SYS_mount_setattr,
-    libc::SYS_move_mount,
-    libc::SYS_move_pages,
-    libc::SYS_nfsservctl,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_open_tree,
-    libc::SYS_perf_event_open,
-    libc::SYS_pivot_root,
-    libc::SYS_process_madvise,
-    libc::SYS_ptrace,
-    libc::SYS_quotactl,
-    libc::SYS_quotactl_fd,
-    libc::SYS_reboot,
-    libc::SYS_request_key,
-    libc::SYS_setns,
-    libc::SYS_settimeofday,
-    libc::SYS_swapoff,
-    libc::SYS_swapon,
-    libc::SYS_syslog,
-    libc::SYS_umount2,
-    libc::SYS_unshare,
-    libc::SYS_userfaultfd,
-    libc::SYS_vhangup,
+/// The kernel's name, as the headers have it, and the number on this architecture.
+type Call = (&'static str, c_long);
+
+macro_rules! calls {
+    ($($name:ident),* $(,)?) => {
+        &[$((stringify!($name), libc::$name)),*]
+    };
+}
+
+pub(super) const REFUSED: &[Call] = calls![
+    SYS_acct,
+    SYS_add_key,
+    SYS_adjtimex,
+    SYS_bpf,
+    SYS_clock_adjtime,
+    SYS_clock_settime,
+    SYS_delete_module,
+    SYS_fanotify_init,
+    SYS_finit_module,
+    SYS_fsconfig,
+    SYS_fsmount,
+    SYS_fsopen,
+    SYS_fspick,
+    SYS_init_module,
+    SYS_kcmp,
+    SYS_kexec_file_load,
+    SYS_kexec_load,
+    SYS_keyctl,
+    SYS_lookup_dcookie,
+    SYS_migrate_pages,
+    SYS_mount,
+    SYS_mount_setattr,
+    SYS_move_mount,
+    SYS_move_pages,
+    SYS_nfsservctl,
+    SYS_open_by_handle_at,
+    SYS_open_tree,
+    SYS_perf_event_open,
+    SYS_pivot_root,
+    SYS_process_madvise,
+    SYS_ptrace,
+    SYS_quotactl,
+    SYS_quotactl_fd,
+    SYS_reboot,
+    SYS_request_key,
+    SYS_setns,
+    SYS_settimeofday,
+    SYS_swapoff,
+    SYS_swapon,
+    SYS_syslog,
+    SYS_umount2,
+    SYS_unshare,
+    SYS_userfaultfd,
+    SYS_vhangup,
 ];
 
 /// Programs have another way if these are not there.
-const ABSENT: &[c_long] = &[
-    libc::SYS_clone3,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_io_uring_setup,
-];
+pub(super) const ABSENT: &[Call] =
+    calls![SYS_clone3, SYS_io_uring_enter, SYS_io_uring_register, SYS_io_uring_setup,];
 
 #[cfg(target_arch = "x86_64")]
-const REFUSED_HERE: &[c_long] = &[
-    libc::SYS_ioperm,
-    libc::SYS_iopl,
-    libc::SYS_modify_ldt,
-    libc::SYS_sysfs,
-    libc::SYS_uselib,
-    libc::SYS_ustat,
-];
+pub(super) const REFUSED_HERE: &[Call] =
+    calls![SYS_ioperm, SYS_iopl, SYS_modify_ldt, SYS_sysfs, SYS_uselib, SYS_ustat,];
 #[cfg(not(target_arch = "x86_64"))]
-const REFUSED_HERE: &[c_long] = &[];
+pub(super) const REFUSED_HERE: &[Call] = &[];
 
 /// A filter, ready to be put on.
 #[derive(Debug)]
@@ -176,8 +188,8 @@ fn segments() -> Vec<(u32, Verdict)> {
         (libc::SYS_personality, Verdict::Personality),
     ];
     let refused = REFUSED.iter().chain(REFUSED_HERE);
-    special.extend(refused.map(|number| (*number, Verdict::Refused(libc::EPERM))));
-    special.extend(ABSENT.iter().map(|number| (*number, Verdict::Refused(libc::ENOSYS))));
+    special.extend(refused.map(|(_, number)| (*number, Verdict::Refused(libc::EPERM))));
+    special.extend(ABSENT.iter().map(|(_, number)| (*number, Verdict::Refused(libc::ENOSYS))));
     special.sort_unstable_by_key(|(number, _)| *number);
     let number = |number: c_long| u32::try_from(number).expect("system calls count from zero");
     let mut segments = vec![(0, Verdict::Allowed)];
@@ -228,19 +240,13 @@ fn answer(verdict: Verdict) -> Vec<Instruction> {
         Verdict::Allowed => vec![give(SECCOMP_RET_ALLOW)],
         Verdict::Refused(error) => vec![refuse(error)],
         Verdict::Clone => {
-            let spaces = CLONE_NEWNS
-                | CLONE_NEWCGROUP
-                | CLONE_NEWUTS
-                | CLONE_NEWIPC
-                | CLONE_NEWUSER
-                | CLONE_NEWPID
-                | CLONE_NEWNET;
+            let spaces = NAMESPACE_FLAGS.into_iter().fold(0, |all, flag| all | flag);
             let mut program = unless_any(0, BPF_JSET, &[unsigned(spaces)]);
             program.extend([give(SECCOMP_RET_ALLOW), refused]);
             program
         }
         Verdict::Socket => {
-            let mut program = unless_any(0, BPF_JEQ, &[unsigned(AF_VSOCK), unsigned(AF_ALG)]);
+            let mut program = unless_any(0, BPF_JEQ, &REFUSED_FAMILIES.map(unsigned));
             program.extend([give(SECCOMP_RET_ALLOW), refused]);
             program
         }
@@ -317,10 +323,11 @@ mod tests {
 
     #[test]
     fn every_number_gets_the_verdict_of_the_list() {
+        let holds = |calls: &[Call], number| calls.iter().any(|call| call.1 == number);
         for number in 0..=LAST_KNOWN + 40 {
-            let expected = if number > LAST_KNOWN || ABSENT.contains(&number) {
+            let expected = if number > LAST_KNOWN || holds(ABSENT, number) {
                 error(libc::ENOSYS)
-            } else if REFUSED.contains(&number) || REFUSED_HERE.contains(&number) {
+            } else if holds(REFUSED, number) || holds(REFUSED_HERE, number) {
                 error(libc::EPERM)
             } else {
                 SECCOMP_RET_ALLOW

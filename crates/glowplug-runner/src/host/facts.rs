@@ -48,6 +48,7 @@ pub fn facts(gpus: &Gpus) -> Vec<HostFact> {
         containment(&plan),
         users(),
         super::containers::fact(),
+        super::runtimes::fact(),
         user_namespaces(),
         pidfds(),
     ]);

@@ -17,7 +17,8 @@ use tokio::process::{Child, Command};
 use super::{Inner, RunnerState, Slot, watch};
 use crate::backend::{BackendError, Listen, RunnerAddress, RunnerSpec};
 use crate::cgroup::Bounds;
-use crate::container::{ContainerSpec, Network, SOCKET_DIR};
+use crate::container::oci::Family;
+use crate::container::{ContainerSpec, Network, Runtime, SOCKET_DIR};
 use crate::proc_table::ProcessMark;
 use crate::protocol::{
     Identity, LaunchOrder, MARKER_VARIABLE, NAMESPACES_FILE, ORDER_BYTES_MAX, RECORD_FILE,
@@ -123,6 +124,16 @@ impl Inner {
         if container.root.lower.is_empty() {
             return Err("its container has no files: name at least one directory".to_owned());
         }
+        if let Runtime::Oci(program) = &container.runtime {
+            crate::host::runtime(&program.display().to_string())?;
+            if Family::of(program).stays() && spec.listen == Listen::UnixSocket {
+                return Err(format!(
+                    "programs that {} runs have no sockets that can be reached from outside: listen on a \
+                     port",
+                    program.display()
+                ));
+            }
+        }
         match &spec.user {
             Some(user) => Err(format!("user `{user}` is the host's: name the container's own")),
             None => Ok(()),
@@ -171,7 +182,7 @@ impl Inner {
             started_at_micros,
             health_path: spec.health_path.clone(),
             marker: format!("{name}-{started_at_micros}"),
-            cgroups: self.cgroups.dirs(&name, &bounds),
+            cgroups: self.groups_of(spec, &name, &bounds),
             control_path: self.layout.control(spec.id),
             socket_dir: match &address {
                 RunnerAddress::Unix(_) => Some(self.layout.socket_dir(spec.id)),
@@ -179,6 +190,16 @@ impl Inner {
             },
             address,
         }
+    }
+
+    /// All that may have to be removed.
+    fn groups_of(&self, spec: &RunnerSpec, name: &str, bounds: &Bounds) -> Vec<PathBuf> {
+        let mut groups = self.cgroups.dirs(name, bounds);
+        let container = spec.container.as_ref();
+        if container.is_some_and(|container| container.runtime != Runtime::Native) {
+            groups.extend(self.cgroups.runtime_dirs(name));
+        }
+        groups
     }
 
     fn order(

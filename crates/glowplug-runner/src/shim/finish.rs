@@ -5,8 +5,10 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait, waitpid};
 
+use super::runtime::Contained;
 use super::{Shim, Stop, monotonic};
 use crate::backend::ExitCause;
+use crate::container::oci::SIGNAL_CODE_BASE;
 use crate::proc_table::own_children;
 use crate::protocol::FromShim;
 
@@ -16,14 +18,24 @@ const REAP_PAUSE: Duration = Duration::from_millis(2);
 /// A pipe holds far less than this many turns' worth.
 const DRAIN_TURNS_MAX: usize = 64;
 
+/// A wait without an event to end it.
+pub(super) fn pause(span: Duration) {
+    let span = Timespec::try_from(span).ok();
+    let _ = poll(&mut [], span.as_ref());
+}
+
 impl Shim {
     /// `problem`: why the program could not be started, if so.
     pub(super) fn finish(&mut self, problem: Option<String>) {
+        // Counted before a runtime removes the groups.
+        let memory_kills = self.groups.memory_kills();
+        self.delete_container();
         let status = self.end_everything();
+        let memory_kills = memory_kills.max(self.groups.memory_kills());
         self.drain_outputs();
         let cause = match (problem, status) {
             (Some(problem), _) => ExitCause::SpawnFailed(problem),
-            (None, Some(status)) => self.cause(status),
+            (None, Some(status)) => self.cause(status, memory_kills > 0),
             (None, None) => ExitCause::Unknown,
         };
         self.remove_groups();
@@ -87,8 +99,30 @@ impl Shim {
         }
     }
 
-    fn cause(&self, status: WaitStatus) -> ExitCause {
-        let out_of_memory = self.stop != Stop::Killed && self.groups.memory_kills() > 0;
+    /// While what it has mounted is there still: that goes with its first process.
+    fn delete_container(&mut self) {
+        if let Some(contained) = self.contained.take() {
+            if let Err(error) = contained.delete(&self.order) {
+                self.log
+                    .say(&format!("the container's runtime did not clear up after it: {error}"));
+            }
+            self.contained = Some(contained);
+        }
+    }
+
+    fn cause(&self, status: WaitStatus, out_of_memory: bool) -> ExitCause {
+        let out_of_memory = self.stop != Stop::Killed && out_of_memory;
+        let contained = self.contained.as_ref();
+        if contained.is_some_and(Contained::speaks_for_its_program)
+            && let Some(code) = status.exit_status()
+            && code > SIGNAL_CODE_BASE
+        {
+            return if out_of_memory {
+                ExitCause::OutOfMemory
+            } else {
+                ExitCause::Signal(code - SIGNAL_CODE_BASE)
+            };
+        }
         match (status.terminating_signal(), status.exit_status()) {
             (Some(_), _) if out_of_memory => ExitCause::OutOfMemory,
             (Some(signal), _) => ExitCause::Signal(signal),

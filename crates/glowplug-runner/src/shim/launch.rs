@@ -11,10 +11,11 @@ use rustix::fs::{Gid, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
+use super::runtime::Contained;
 use super::signals;
 use super::touched::Recorder;
 use crate::cgroup::{RunnerGroups, go_through};
-use crate::container::{ContainerSpec, Entrance, Preparation, Recording, Sandbox};
+use crate::container::{ContainerSpec, Entrance, Preparation, Recording, Runtime, Sandbox};
 use crate::protocol::{Identity, LaunchOrder, NAMESPACES_FILE};
 
 /// A program that has been started, and what it writes.
@@ -24,6 +25,8 @@ pub(super) struct Program {
     pub(super) stderr: OwnedFd,
     /// `None`: not wanted. An error: not possible.
     pub(super) recorder: Option<io::Result<Recorder>>,
+    /// If an OCI runtime has started it.
+    pub(super) contained: Option<Contained>,
 }
 
 /// Starts it, or says why that is not possible, in words for the app's owner. `dir` is the runner's.
@@ -35,11 +38,18 @@ pub(super) fn start(
     let Some((name, arguments)) = order.argv.split_first() else {
         return Err("the command is empty".to_owned());
     };
-    let doors = groups.doors().map_err(|error| format!("cannot keep its groups open: {error}"))?;
     let container = order.container.as_ref();
+    if let Some(spec) = container
+        && let Runtime::Oci(runtime) = &spec.runtime
+    {
+        return super::runtime::start(order, spec, runtime, dir, groups);
+    }
+    let doors = groups.doors().map_err(|error| format!("cannot keep its groups open: {error}"))?;
     let entrance = container.map(|spec| prepare(spec, order, dir, &doors)).transpose()?;
-    let recorder =
-        entrance.as_ref().zip(container).and_then(|(entrance, spec)| record(entrance, spec));
+    let recorder = entrance
+        .as_ref()
+        .zip(container)
+        .and_then(|(entrance, spec)| record(entrance.sandbox().init(), spec));
     let user = entrance.as_ref().map(|entrance| &entrance.sandbox().user);
     let identity = user.map(|user| &user.identity).or(order.identity.as_ref());
     let (stdout, stdout_writer) = output_pipe(identity)?;
@@ -68,13 +78,13 @@ pub(super) fn start(
     let child = command.spawn().map_err(|error| explain(order, &error))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| "the kernel gave the program no usable pid".to_owned())?;
-    Ok(Program { pid, stdout, stderr, recorder })
+    Ok(Program { pid, stdout, stderr, recorder, contained: None })
 }
 
-/// Before the program is there, so that it is the first to be seen.
-fn record(entrance: &Entrance, spec: &ContainerSpec) -> Option<io::Result<Recorder>> {
+/// Before the program is there, so that it is the first to be seen. `member`: a process of the container.
+pub(super) fn record(member: Pid, spec: &ContainerSpec) -> Option<io::Result<Recorder>> {
     let is_wanted = spec.recording == Recording::UntilReady;
-    is_wanted.then(|| Recorder::start(entrance.sandbox().init(), &spec.root.lower))
+    is_wanted.then(|| Recorder::start(member, &spec.root.lower))
 }
 
 /// Makes the container, and writes down where it is.
@@ -86,14 +96,18 @@ fn prepare(
 ) -> Result<Entrance, String> {
     let preparation = Preparation { spec, scaffold: dir, working_dir: &order.cwd, doors };
     let sandbox = Sandbox::prepare(&preparation)?;
-    let init = sandbox.init().as_raw_nonzero().get();
-    glowplug_dial::namespace::name(&dir.join(NAMESPACES_FILE), init)
-        .map_err(|error| format!("cannot write down where the container is: {error}"))?;
+    name_namespaces(dir, sandbox.init())?;
     Entrance::new(sandbox, spec, &order.cwd)
 }
 
+/// Writes down that this process is where the program can be reached.
+pub(super) fn name_namespaces(dir: &Path, pid: Pid) -> Result<(), String> {
+    glowplug_dial::namespace::name(&dir.join(NAMESPACES_FILE), pid.as_raw_nonzero().get())
+        .map_err(|error| format!("cannot write down where the container is: {error}"))
+}
+
 /// A pipe whose reading end does not block.
-fn output_pipe(identity: Option<&Identity>) -> Result<(OwnedFd, Stdio), String> {
+pub(super) fn output_pipe(identity: Option<&Identity>) -> Result<(OwnedFd, Stdio), String> {
     let make = || {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&reader, OFlags::NONBLOCK)?;
@@ -113,9 +127,7 @@ fn explain(order: &LaunchOrder, error: &io::Error) -> String {
         return format!("the working directory {} does not exist", order.cwd.display());
     }
     match error.kind() {
-        io::ErrorKind::NotFound => format!(
-            "the program `{program}` was not found: give its full path, or install it where PATH finds it"
-        ),
+        io::ErrorKind::NotFound => program_not_found(order),
         io::ErrorKind::PermissionDenied if !program.contains('/') => format!(
             "the program `{program}` was not found where its user may look: give its full path"
         ),
@@ -126,6 +138,13 @@ fn explain(order: &LaunchOrder, error: &io::Error) -> String {
         }
         _ => format!("`{program}` could not be started: {error}"),
     }
+}
+
+pub(super) fn program_not_found(order: &LaunchOrder) -> String {
+    let program = order.argv.first().map_or("", String::as_str);
+    format!(
+        "the program `{program}` was not found: give its full path, or install it where PATH finds it"
+    )
 }
 
 /// Everything the child needs between fork and exec, prepared so that it need not allocate.
@@ -182,7 +201,7 @@ impl Restrictions {
 }
 
 /// Neither the soft nor the hard limit is ever raised: that is refused even to root on some hosts.
-fn lowered(resource: Resource, wanted: u64) -> Rlimit {
+pub(super) fn lowered(resource: Resource, wanted: u64) -> Rlimit {
     let now = rustix::process::getrlimit(resource);
     let lower = |limit: Option<u64>| Some(limit.map_or(wanted, |limit| limit.min(wanted)));
     Rlimit { current: lower(now.current), maximum: lower(now.maximum) }

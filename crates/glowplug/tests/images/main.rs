@@ -94,6 +94,45 @@ async fn a_container_outlives_a_killed_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_oci_runtime_can_make_the_container() {
+    let Some(server) = Server::new() else { return };
+    let image = server.push("app:1").await;
+    for runtime in ["runc", "crun"] {
+        if let Err(why) = glowplug_runner::host::runtime(runtime) {
+            println!("skipped: {why}");
+            continue;
+        }
+        let config = format!(
+            "[node]\nruntime = \"{runtime}\"\n[apps.app]\nimage = \"{image}\"\nkeep_alive = 60\n"
+        );
+        let mut node = Ground::start(&config);
+        assert_eq!(node.ask("app").await, (200, "one\n".to_owned()), "{runtime}");
+        let before = node.only_runner("app").await;
+        let (_, seen) = node.get_text("/run/local/app/cgi-bin/look").await;
+        for expected in ["who=image", "interfaces=lo", "dir=/www", "user=1000", "etc=passwd"] {
+            assert!(seen.lines().any(|line| line == expected), "{runtime} {expected}: {seen}");
+        }
+        node.served.kill();
+        node.served.start_again().unwrap();
+        assert_eq!(node.ask("app").await, (200, "one\n".to_owned()), "{runtime}");
+        assert_eq!(node.only_runner("app").await["id"], before["id"], "{runtime}");
+        assert_eq!(node.served.stop(), Some(0), "{}", node.served.log());
+        assert_eq!(node.mounts(), [] as [String; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runtime_that_is_not_there_is_named() {
+    let Some(server) = Server::new() else { return };
+    let image = server.push("app:1").await;
+    let config = format!("[apps.app]\nimage = \"{image}\"\nruntime = \"/no/such/runtime\"\n");
+    let node = Ground::start(&config);
+    let (status, said) = node.ask("app").await;
+    assert_eq!(status, 503, "{said}");
+    assert!(said.contains("/no/such/runtime is no program"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_sees_itself_and_nothing_else() {
     let Some(server) = Server::new() else { return };
     let image = server.push("app:1").await;

@@ -86,6 +86,13 @@ pub(super) const APP: &[Setting] = &[
          With `host` a free port is chosen, which the server has to take from `PORT`.",
     ),
     setting(
+        "runtime",
+        Kind::Text,
+        Otherwise("`runtime` of [node]"),
+        "What makes its containers: `native`, which is the node itself, one of `runc`, `crun` and `runsc`, or \
+         the full path of another OCI runtime.",
+    ),
+    setting(
         "scratch",
         Kind::Bytes,
         Otherwise("1 GiB"),

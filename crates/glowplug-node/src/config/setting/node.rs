@@ -40,6 +40,13 @@ pub(super) const NODE: &[Setting] = &[
         "Web pages, by origin such as `http://localhost:3000`, whose scripts may use `/proxy`; `*` for all.",
     ),
     setting(
+        "runtime",
+        Kind::Text,
+        Value("native"),
+        "What makes the containers of apps with an `image` that do not say: `native`, which is the node \
+         itself, one of `runc`, `crun` and `runsc`, or the full path of another OCI runtime.",
+    ),
+    setting(
         "log_level",
         Kind::Choice(LOG_LEVELS),
         Value("info"),

@@ -4,13 +4,20 @@ use futures::StreamExt;
 use glowplug_runner::conformance::{Node, leaves_nothing};
 use glowplug_runner::{ExitCause, Limits, Scratch, Writes, host};
 
-use crate::process::fixture::ProcessFixture;
+use crate::process::fixture::{ProcessFixture, Runner};
+
+on_each_runtime! {
+    writes_end_where_they_are_told_to
+    a_read_only_root_takes_nothing
+    memory_in_files_counts_as_the_runners
+    processes_end_where_they_are_told_to
+}
 
 const WRITABLE_BYTES: u64 = 4 << 20;
 const PIDS_MAX: u64 = 24;
 
-fn fixture() -> Option<ProcessFixture> {
-    let fixture = ProcessFixture::of_containers_if_possible()?;
+fn fixture(runtime: Runner) -> Option<ProcessFixture> {
+    let fixture = ProcessFixture::if_possible(runtime)?;
     let program = env!("CARGO_BIN_EXE_glowplug-escape-program");
     std::fs::copy(program, fixture.image().join("escape")).unwrap();
     Some(fixture)
@@ -23,9 +30,8 @@ fn number_after(lines: &[String], word: &str) -> u64 {
     number.unwrap_or_else(|| panic!("no `{word}` in {lines:?}"))
 }
 
-#[tokio::test]
-async fn writes_end_where_they_are_told_to() {
-    let Some(fixture) = fixture() else { return };
+async fn writes_end_where_they_are_told_to(runtime: Runner) {
+    let Some(fixture) = fixture(runtime) else { return };
     for place in ["/filled", "/dev/shm/filled", "/cache/filled"] {
         let mut node = Node::start(&fixture);
         let mut spec = fixture.spec_of(1, &[]);
@@ -48,9 +54,8 @@ async fn writes_end_where_they_are_told_to() {
     leaves_nothing(&fixture).await;
 }
 
-#[tokio::test]
-async fn a_read_only_root_takes_nothing() {
-    let Some(fixture) = fixture() else { return };
+async fn a_read_only_root_takes_nothing(runtime: Runner) {
+    let Some(fixture) = fixture(runtime) else { return };
     let mut node = Node::start(&fixture);
     let mut spec = fixture.spec_of(1, &[]);
     spec.argv = ["/escape", "fill", "/filled", "fill", "/dev/shm/x"].map(str::to_owned).to_vec();
@@ -66,9 +71,8 @@ async fn a_read_only_root_takes_nothing() {
     leaves_nothing(&fixture).await;
 }
 
-#[tokio::test]
-async fn memory_in_files_counts_as_the_runners() {
-    let Some(fixture) = fixture() else { return };
+async fn memory_in_files_counts_as_the_runners(runtime: Runner) {
+    let Some(fixture) = fixture(runtime) else { return };
     if !host::can_limit("memory") {
         println!("skipped: this host has no writable memory control group");
         return;
@@ -87,9 +91,8 @@ async fn memory_in_files_counts_as_the_runners() {
     leaves_nothing(&fixture).await;
 }
 
-#[tokio::test]
-async fn processes_end_where_they_are_told_to() {
-    let Some(fixture) = fixture() else { return };
+async fn processes_end_where_they_are_told_to(runtime: Runner) {
+    let Some(fixture) = fixture(runtime) else { return };
     if !host::can_limit("pids") {
         println!("skipped: this host has no writable pids control group");
         return;

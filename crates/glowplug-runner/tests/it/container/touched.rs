@@ -6,7 +6,16 @@ use std::path::Path;
 use glowplug_runner::conformance::{Node, get, leaves_nothing};
 use glowplug_runner::{Recording, RunnerSpec, TouchedFiles};
 
-use crate::process::fixture::ProcessFixture;
+use crate::process::fixture::{ProcessFixture, Runner};
+
+on_each_runtime! {
+    the_files_that_a_start_opens_are_told_in_order
+    what_opens_files_for_ever_is_recorded_until_it_is_ready
+    a_recording_leaves_no_file_open
+    a_start_that_is_not_recorded_tells_nothing
+    a_start_that_fails_tells_nothing
+    a_pipe_of_the_image_does_not_hold_up_the_supervisor
+}
 
 /// A runner that does as the script says and then serves.
 fn recorded(fixture: &ProcessFixture, number: u32, script: &str) -> RunnerSpec {
@@ -32,9 +41,8 @@ fn names(files: &TouchedFiles) -> Vec<&str> {
     files.paths.iter().map(|path| std::str::from_utf8(path).unwrap()).collect()
 }
 
-#[tokio::test]
-async fn the_files_that_a_start_opens_are_told_in_order() {
-    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+async fn the_files_that_a_start_opens_are_told_in_order(runtime: Runner) {
+    let Some(fixture) = ProcessFixture::if_possible(runtime) else { return };
     image_with_files(&fixture);
     let mut node = Node::start(&fixture);
     // Listing, looking, making, and what is not the image's are no use of a file of it.
@@ -53,9 +61,8 @@ async fn the_files_that_a_start_opens_are_told_in_order() {
     leaves_nothing(&fixture).await;
 }
 
-#[tokio::test]
-async fn what_opens_files_for_ever_is_recorded_until_it_is_ready() {
-    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+async fn what_opens_files_for_ever_is_recorded_until_it_is_ready(runtime: Runner) {
+    let Some(fixture) = ProcessFixture::if_possible(runtime) else { return };
     image_with_files(&fixture);
     let mut node = Node::start(&fixture);
     let mut spec = recorded(&fixture, 1, "");
@@ -79,9 +86,8 @@ fn recorded_files(pid: i32) -> Vec<String> {
     targets.filter(came).collect()
 }
 
-#[tokio::test]
-async fn a_recording_leaves_no_file_open() {
-    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+async fn a_recording_leaves_no_file_open(runtime: Runner) {
+    let Some(fixture) = ProcessFixture::if_possible(runtime) else { return };
     image_with_files(&fixture);
     let mut node = Node::start(&fixture);
     let mut spec = recorded(&fixture, 1, "");
@@ -102,9 +108,8 @@ async fn a_recording_leaves_no_file_open() {
     leaves_nothing(&fixture).await;
 }
 
-#[tokio::test]
-async fn a_start_that_is_not_recorded_tells_nothing() {
-    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+async fn a_start_that_is_not_recorded_tells_nothing(runtime: Runner) {
+    let Some(fixture) = ProcessFixture::if_possible(runtime) else { return };
     image_with_files(&fixture);
     let mut node = Node::start(&fixture);
     let mut spec = recorded(&fixture, 1, "cat /data/a");
@@ -116,9 +121,8 @@ async fn a_start_that_is_not_recorded_tells_nothing() {
     leaves_nothing(&fixture).await;
 }
 
-#[tokio::test]
-async fn a_start_that_fails_tells_nothing() {
-    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+async fn a_start_that_fails_tells_nothing(runtime: Runner) {
+    let Some(fixture) = ProcessFixture::if_possible(runtime) else { return };
     image_with_files(&fixture);
     let mut node = Node::start(&fixture);
     let mut spec = recorded(&fixture, 1, "");
@@ -130,9 +134,8 @@ async fn a_start_that_fails_tells_nothing() {
     leaves_nothing(&fixture).await;
 }
 
-#[tokio::test]
-async fn a_pipe_of_the_image_does_not_hold_up_the_supervisor() {
-    let Some(fixture) = ProcessFixture::of_containers_if_possible() else { return };
+async fn a_pipe_of_the_image_does_not_hold_up_the_supervisor(runtime: Runner) {
+    let Some(fixture) = ProcessFixture::if_possible(runtime) else { return };
     image_with_files(&fixture);
     let pipe = fixture.image().join("data/pipe");
     let mode = rustix::fs::Mode::from_raw_mode(0o600);

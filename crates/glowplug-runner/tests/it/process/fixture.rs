@@ -27,8 +27,12 @@ enum Kind {
     Plain,
     /// In a container whose image holds links to the host's system, which it is given to read, and the
     /// test program.
-    Container,
+    Container(Runner),
 }
+
+/// What runs the containers of a fixture: `native` or an OCI runtime.
+pub(crate) type Runner = &'static str;
+pub(crate) const NATIVE: Runner = "native";
 
 /// Where the test program is in the image.
 pub(crate) const PROGRAM: &str = "/program";
@@ -38,9 +42,9 @@ impl ProcessFixture {
         Self { dir: tempfile::tempdir().unwrap(), kind: Kind::Plain }
     }
 
-    /// A fixture whose runners are in containers.
-    pub(crate) fn of_containers() -> Self {
-        let fixture = Self { dir: tempfile::tempdir().unwrap(), kind: Kind::Container };
+    /// A fixture whose runners are in containers of this runtime.
+    pub(crate) fn of_containers_by(runtime: Runner) -> Self {
+        let fixture = Self { dir: tempfile::tempdir().unwrap(), kind: Kind::Container(runtime) };
         let image = fixture.image();
         fs::create_dir(&image).unwrap();
         for name in ["bin", "lib", "lib64", "sbin"] {
@@ -53,12 +57,16 @@ impl ProcessFixture {
         fixture
     }
 
-    /// The same, for tests that are skipped where no container can be made.
-    #[expect(clippy::print_stdout, reason = "a test that is skipped says so")]
+    /// For tests that are skipped where no container can be made.
     pub(crate) fn of_containers_if_possible() -> Option<Self> {
-        match glowplug_runner::host::containers() {
-            Ok(()) => Some(Self::of_containers()),
-            Err(why) => {
+        Self::if_possible(NATIVE)
+    }
+
+    /// The same, by this runtime.
+    pub(crate) fn if_possible(runtime: Runner) -> Option<Self> {
+        match why_not(runtime) {
+            None => Some(Self::of_containers_by(runtime)),
+            Some(why) => {
                 println!("skipped: {why}");
                 None
             }
@@ -73,6 +81,9 @@ impl ProcessFixture {
     /// A container that holds what the test program needs.
     pub(crate) fn container(&self) -> ContainerSpec {
         let mut container = ContainerSpec::new(vec![self.image()]);
+        if let Kind::Container(runtime) = self.kind {
+            container.runtime = glowplug_runner::host::runtime(runtime).unwrap();
+        }
         container.binds.push(Bind {
             source: "/usr".into(),
             target: "/usr".into(),
@@ -95,7 +106,7 @@ impl ProcessFixture {
         let id = RunnerId { boot: std::process::id(), sequence: number };
         let mut spec = plain_spec(id);
         spec.argv = vec![env!("CARGO_BIN_EXE_glowplug-test-program").to_owned()];
-        if self.kind == Kind::Container {
+        if self.kind != Kind::Plain {
             spec.argv = vec![PROGRAM.to_owned()];
             spec.cwd = "/work".into();
             spec.container = Some(self.container());
@@ -163,6 +174,12 @@ impl ProcessFixture {
     }
 }
 
+/// Why no container can be run by this runtime here, if so.
+fn why_not(runtime: Runner) -> Option<String> {
+    let possible = glowplug_runner::host::containers();
+    possible.err().or_else(|| glowplug_runner::host::runtime(runtime).err())
+}
+
 fn environ_has(environment: &[u8], wanted: &str) -> bool {
     environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
 }
@@ -205,7 +222,7 @@ impl Fixture for ProcessFixture {
     fn why_not(&self) -> Option<String> {
         match self.kind {
             Kind::Plain => None,
-            Kind::Container => glowplug_runner::host::containers().err(),
+            Kind::Container(runtime) => why_not(runtime),
         }
     }
 
