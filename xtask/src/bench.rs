@@ -32,6 +32,7 @@ mod sim;
 mod start_container;
 mod start_overhead;
 mod table;
+mod touched;
 mod warm_path;
 mod wrk;
 
@@ -70,6 +71,8 @@ enum Name {
     Queue,
     /// A whole image from a registry, pulled and unpacked, beside podman, docker, skopeo and umoci
     Pull,
+    /// A container's start with a record of the files that it opens, beside one without
+    Touched,
     /// Events that the simulator gets through, and its memory
     Sim,
     /// Fixed, automatic and Knative's scaling on traffic of your own: `policies --trace FILE --setup 20s`
@@ -140,7 +143,7 @@ struct Measured {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if matches!(args.name, Name::Pull | Name::StartContainer) {
+    if matches!(args.name, Name::Pull | Name::StartContainer | Name::Touched) {
         contained::enter()?;
     }
     command::end_all_on_signal()?;
@@ -168,6 +171,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let only = args.only.as_deref();
             (pull::NAME, pull::measure(&program()?, rounds, args.quick, only)?)
         }
+        Name::Touched => (touched::NAME, touched::measure(&program()?, rounds)?),
         Name::Sim => (sim::NAME, sim::measure(rounds, args.quick)?),
         Name::Policies => (policies::NAME, policies::measure(&args.rest)?),
     };

@@ -64,8 +64,12 @@ impl Recordings {
         Recording::UntilReady
     }
 
-    fn end(&self, runner: RunnerId) -> Option<Subject> {
-        self.state().going_on.remove(&runner)
+    fn subject(&self, runner: RunnerId) -> Option<Subject> {
+        self.state().going_on.get(&runner).cloned()
+    }
+
+    fn end(&self, runner: RunnerId) {
+        self.state().going_on.remove(&runner);
     }
 }
 
@@ -100,10 +104,13 @@ impl Images {
         now: Timestamp,
     ) {
         // A runner of an earlier life of the node: nobody knows any more what image it was started from.
-        let Some((image, app)) = self.recordings.end(runner) else { return };
+        let Some((image, app)) = self.recordings.subject(runner) else { return };
         let count = files.paths.len();
         let whole = files.paths.into_iter().map(TouchedFile::whole);
         let touched = Touched::new(now, whole);
+        // At once, so that no start that comes meanwhile is recorded as well.
+        self.recordings.learn((image.clone(), app.clone()), Some(now));
+        self.recordings.end(runner);
         match self.note_touched(&image, &app, touched).await {
             Ok(()) => {
                 if !files.is_complete {
@@ -114,9 +121,11 @@ impl Images {
                     );
                 }
                 tracing::debug!(app, count, "what a start touched is recorded");
-                self.recordings.learn((image, app), Some(now));
             }
-            Err(problem) => tracing::warn!(app, "what a start touched is not kept: {problem}"),
+            Err(problem) => {
+                tracing::warn!(app, "what a start touched is not kept: {problem}");
+                self.recordings.learn((image, app), None);
+            }
         }
     }
 
@@ -166,8 +175,9 @@ mod tests {
         assert_eq!(begin(1, "a"), Recording::UntilReady);
         assert_eq!(begin(2, "a"), Recording::Off);
         assert_eq!(begin(3, "b"), Recording::UntilReady);
-        assert_eq!(recordings.end(runner(2)), None);
-        assert_eq!(recordings.end(runner(1)), Some(subject("a")));
+        assert_eq!(recordings.subject(runner(2)), None);
+        assert_eq!(recordings.subject(runner(1)), Some(subject("a")));
+        recordings.end(runner(1));
         assert_eq!(begin(4, "a"), Recording::UntilReady);
     }
 

@@ -171,3 +171,30 @@ async fn an_image_that_does_not_exist_is_told_by_its_name() {
     let images = node.served.data_dir().join("images/images");
     assert_eq!(fs::read_dir(images).map_or(0, Iterator::count), 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_first_start_touches_is_kept() {
+    let Some(server) = Server::new() else { return };
+    let image = server.push("app:1").await;
+    let mut node = Ground::start(&format!("[apps.app]\nimage = \"{image}\"\nkeep_alive = 1\n"));
+    assert_eq!(node.ask("app").await, (200, "one\n".to_owned()));
+    let folder = node.served.data_dir().join("images");
+    eventually("the list is written", SOON, || async {
+        let lists = fs::read_dir(folder.join("touched")).ok()?;
+        (lists.count() == 1).then_some(())
+    })
+    .await;
+    let digest = node.get("/api/v1/images").await[0]["digest"].as_str().unwrap().to_owned();
+    node.wait_until_cold("app").await;
+    // A second start finds the list, and makes no other.
+    let list = folder.join("touched").join(digest.strip_prefix("sha256:").unwrap());
+    let written = fs::metadata(&list).unwrap().modified().unwrap();
+    assert_eq!(node.ask("app").await.0, 200);
+    assert_eq!(node.served.stop(), Some(0), "{}", node.served.log());
+    assert_eq!(fs::metadata(&list).unwrap().modified().unwrap(), written);
+    let store = glowplug_image::Store::open(&folder).unwrap();
+    let touched = store.touched_by(&digest.parse().unwrap(), "local/app").unwrap().unwrap();
+    let paths: Vec<_> = touched.files().iter().map(|file| file.path.as_slice()).collect();
+    // The page is asked for once it is ready, so it does not belong to the start.
+    assert_eq!(paths, [b"bin/busybox"]);
+}
