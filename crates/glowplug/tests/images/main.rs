@@ -195,6 +195,8 @@ async fn what_a_first_start_touches_is_kept() {
     let store = glowplug_image::Store::open(&folder).unwrap();
     let touched = store.touched_by(&digest.parse().unwrap(), "local/app").unwrap().unwrap();
     let paths: Vec<_> = touched.files().iter().map(|file| file.path.as_slice()).collect();
-    // The page is asked for once it is ready, so it does not belong to the start.
-    assert_eq!(paths, [b"bin/busybox"]);
+    // The page is asked for as soon as it is ready, which may be before the recording has heard of that.
+    let (first, rest) = paths.split_first().unwrap();
+    assert_eq!(*first, b"bin/busybox");
+    assert!(rest.is_empty() || rest == [b"www/index.html"], "{rest:?}");
 }
