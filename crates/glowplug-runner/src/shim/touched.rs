@@ -213,3 +213,72 @@ fn events(mut bytes: &[u8]) -> Vec<Event> {
     }
     events
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(fd: i32, version: u8, length: u32) -> Vec<u8> {
+        // In the order of the kernel's structure: length, version, reserved, its own length, mask, fd, pid.
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend([version, 0]);
+        bytes.extend(u16::try_from(EVENT_BYTES).unwrap().to_ne_bytes());
+        bytes.extend(libc::FAN_OPEN.to_ne_bytes());
+        bytes.extend(fd.to_ne_bytes());
+        bytes.extend(0_i32.to_ne_bytes());
+        bytes
+    }
+
+    fn told(bytes: &[u8]) -> Vec<&'static str> {
+        let name = |event: &Event| match event {
+            Event::Opened(_) => "opened",
+            Event::Lost => "lost",
+        };
+        events(bytes).iter().map(name).collect()
+    }
+
+    #[test]
+    fn every_event_is_taken_or_told_to_be_lost() {
+        let (version, length) =
+            (libc::FANOTIFY_METADATA_VERSION, u32::try_from(EVENT_BYTES).unwrap());
+        let null = || std::os::fd::IntoRawFd::into_raw_fd(File::open("/dev/null").unwrap());
+        assert_eq!(told(&[]), [""; 0]);
+        assert_eq!(told(&event(null(), version, length)), ["opened"]);
+        let overflow = event(libc::FAN_NOFD, version, length);
+        // An event's file is closed with it, so each has one of its own.
+        let both = || [event(null(), version, length), overflow.clone()].concat();
+        assert_eq!(told(&both()), ["opened", "lost"]);
+        // What is cut off, and a kernel that speaks of something else.
+        assert_eq!(told(&both()[..2 * EVENT_BYTES - 1]), ["opened"]);
+        assert_eq!(told(&[event(-1, version + 1, length), overflow].concat()), ["lost"]);
+        // A length that would never come to an end.
+        assert_eq!(told(&event(-1, version, 0)), ["lost"]);
+    }
+
+    #[test]
+    fn a_file_counts_if_a_layer_has_it_under_its_real_name() {
+        let layer = tempfile::tempdir().unwrap();
+        std::fs::create_dir(layer.path().join("dir")).unwrap();
+        std::fs::write(layer.path().join("dir/file"), "").unwrap();
+        std::os::unix::fs::symlink("/etc", layer.path().join("etc")).unwrap();
+        let open = File::open(layer.path()).unwrap();
+        for (path, expected) in [
+            ("dir/file", true),
+            ("dir", false),
+            ("dir/other", false),
+            ("etc/passwd", false),
+            ("etc", false),
+            ("../dir/file", false),
+            ("", false),
+        ] {
+            assert_eq!(has_file(open.as_fd(), path.as_bytes()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_recorded_is_an_error() {
+        // A number that no process has.
+        let nobody = Pid::from_raw(i32::MAX).unwrap();
+        assert!(Recorder::start(nobody, &[]).is_err());
+    }
+}
