@@ -97,12 +97,33 @@ impl Registry {
         Ok(pushed)
     }
 
+    /// The same image with layers that can be read in parts (zstd:chunked), put there as well; made once.
+    pub(super) fn push_in_parts(&self, image: &Image) -> Result<Image> {
+        let layout = image.layout.with_file_name("parts");
+        let done = layout.join("complete");
+        if !done.is_file() {
+            eprintln!("writing {} in a form that can be read in parts, once", image.name);
+            let _ = fs::remove_dir_all(&layout);
+            let copy = self.skopeo().args(["--dest-compress-format", "zstd:chunked"]);
+            let copy = copy.arg(format!("oci:{}:1", image.layout.display()));
+            copy.arg(format!("oci:{}:1", layout.display())).stdout_to_stderr().run()?;
+            fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
+        }
+        let made = Image { layout, name: format!("parts-of-{}", image.name), sizes: image.sizes };
+        self.push(&made)?;
+        Ok(made)
+    }
+
     fn copy(&self, layout: &Path, to: &str) -> Result<()> {
         self.running.check()?;
+        let copy = self.skopeo().arg("--dest-tls-verify=false");
+        let copy = copy.arg(format!("oci:{}:1", layout.display()));
+        copy.arg(format!("docker://{to}")).stdout_to_stderr().run()
+    }
+
+    fn skopeo(&self) -> Program {
         let program = self.skopeo.program().arg("--policy").arg(&self.policy);
-        let program = program.args(["copy", "--quiet", "--dest-tls-verify=false"]);
-        let program = program.arg(format!("oci:{}:1", layout.display()));
-        program.arg(format!("docker://{to}")).stdout_to_stderr().run()
+        program.args(["copy", "--quiet"])
     }
 }
 

@@ -151,8 +151,11 @@ fn in_folder(
         }
         let Some((_, image)) = made.iter().find(|(what, _)| *what == row.what) else { continue };
         let lazy = row.what == What::FirstAnswer;
-        let times =
-            scene.row(row, image, if lazy && quick { LAZY_ROUNDS_QUICK } else { rounds })?;
+        // The peers cannot start from parts, so they get the image as it is commonly stored.
+        let parts = lazy.then(|| scene.registry.push_in_parts(image)).transpose()?;
+        let images = (parts.as_ref().unwrap_or(image), image);
+        let rounds = if lazy && quick { LAZY_ROUNDS_QUICK } else { rounds };
+        let times = scene.row(row, images, rounds)?;
         measured.cases.extend(cases(row, &times));
         let named = times.into_iter().map(|(who, all)| (format!("{}: {who} s", row.case), all));
         measured.rounds.extend(named);
@@ -188,11 +191,13 @@ impl Scene<'_> {
         Ok(image)
     }
 
-    fn row(&self, row: &Row, image: &Image, rounds: usize) -> Result<Times> {
-        let image = image.at(match row.way {
+    /// Of the two images we pull the first one, and the others the second.
+    fn row(&self, row: &Row, (ours, theirs): (&Image, &Image), rounds: usize) -> Result<Times> {
+        let port = match row.way {
             Way::Loopback => self.registry.port,
             Way::Link => self.link.port,
-        });
+        };
+        let (ours, theirs) = (ours.at(port), theirs.at(port));
         let answer = row.what == What::FirstAnswer;
         let engines = self.engines.iter().map(|engine| {
             format!("{} pull{}", engine.name(), if answer { " and run" } else { "" })
@@ -205,7 +210,8 @@ impl Scene<'_> {
             // Who is first changes, so that none always finds the quieter disk.
             for turn in 0..times.len() {
                 let who = (turn + number) % times.len();
-                let took = self.pull(who, &image, answer).with_context(|| times[who].0.clone())?;
+                let image = if who == 0 { &ours } else { &theirs };
+                let took = self.pull(who, image, answer).with_context(|| times[who].0.clone())?;
                 eprintln!(
                     "round {} of {rounds}: {}: {} {took:.2} s",
                     number + 1,
