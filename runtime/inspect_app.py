@@ -15,16 +15,20 @@ What it does not do: it installs nothing, calls no network, and starts no app.
 
 import argparse
 import ast
-import difflib
 import json
 import math
 import os
 import runpy
-import shutil
 import sys
 import traceback
 
-FORMAT = 1
+# -I keeps the neighbours of this file from being looked at; the app must not see them either.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from inspect_needs import check_environment, container, copy_app_files, requirement_layers  # noqa: E402
+from inspect_problem import FORMAT, Problem, nearest  # noqa: E402
+
+del sys.path[0]
+
 # Beyond this many names a "what is there" list helps no one.
 LISTED_NAMES_MAX = 20
 TRACEBACK_FRAMES_MAX = 20
@@ -42,20 +46,6 @@ SCALING_KEYS = (
     "request_timeout",
     "termination_grace_period_seconds",
 )
-
-
-class Problem(Exception):
-    """Why an app cannot be described, in words for its author."""
-
-    def __init__(self, kind, message, hint="", **details):
-        super().__init__(message)
-        self.document = {"format": FORMAT, "ok": False, "kind": kind, "message": message, "hint": hint}
-        self.document.update(details)
-
-
-def nearest(name, names):
-    found = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
-    return found[0] if found else None
 
 
 def read_source(path):
@@ -245,88 +235,6 @@ def wrong_target(error, path, class_name, names):
     )
 
 
-def minor(version):
-    return ".".join(str(version).split(".")[:2])
-
-
-def check_environment(options, path):
-    kind = options.environment.get("kind", "virtualenv")
-    if kind != "virtualenv":
-        raise Problem(
-            "unsupported_environment",
-            "%s wants a `%s` environment" % (path, kind),
-            "Python apps run in virtual environments here: use `requirements`; for a container, give its "
-            "image with `image = \"...\"` in the config",
-        )
-    wanted = options.environment.get("python_version")
-    have = "%d.%d" % sys.version_info[:2]
-    if wanted is not None and minor(wanted) != have:
-        raise Problem(
-            "python_version",
-            "%s wants Python %s" % (path, wanted),
-            "install Python %s" % minor(wanted),
-            wanted=minor(wanted),
-        )
-    return have
-
-
-def requirement_layers(options, path):
-    """Requirements as steps, projects of the user's own disk turned into `name @ file://` references."""
-    from fal.api import _sdist
-
-    base = os.path.dirname(path)
-    context = os.path.join(base, options.host.get("requirements_context_dir") or ".")
-    raw = options.environment.get("requirements") or []
-    layers = raw if raw and all(isinstance(item, list) for item in raw) else [raw]
-    projects = []
-
-    def resolve(requirement):
-        local = _sdist._parse_local_path_requirement(requirement, _sdist.Path(context))
-        if local is None:
-            return requirement
-        name = _sdist._read_package_name(local.path)
-        projects.append({"name": name, "path": str(local.path)})
-        return "%s%s @ %s" % (name, local.extras, local.path.as_uri())
-
-    return [[resolve(item) for item in layer] for layer in layers if layer], projects
-
-
-def copy_app_files(host, options, out):
-    """Puts the app's `app_files` below `files/`, where fal's runners have `/app`."""
-    from fal.app_files import get_app_files_relative_path
-    from fal.file_sync import FileSync, FileSyncOptions
-
-    wanted = FileSyncOptions.from_options(options)
-    if not wanted.files_list:
-        return None
-    sync = FileSync(host.local_file_path)
-    # fal leaves the app's own file out: it travels in the pickle.
-    own = os.path.realpath(host.local_file_path)
-    try:
-        files = sync.collect_files(
-            wanted.files_list,
-            files_context_dir=wanted.files_context_dir,
-            files_ignore=wanted.files_ignore,
-        )
-    except Exception as error:
-        raise Problem("app_files", "`app_files`: %s" % error, "correct the paths in `app_files`")
-    for file in files:
-        source = file.absolute_path
-        ignored = sync._matches_patterns(file.relative_path, wanted.files_ignore)
-        if ignored or os.path.realpath(source) == own:
-            continue
-        target = os.path.join(out, "files", file.relative_path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        shutil.copy2(source, target)
-    relative = get_app_files_relative_path(host.local_file_path, wanted.files_context_dir) or "."
-    os.makedirs(os.path.join(out, "files", relative), exist_ok=True)
-    paths = {file.absolute_path for file in files}
-    # A folder's time changes when a file comes or goes.
-    paths |= {os.path.dirname(path) for path in paths}
-    inputs = [{"path": path, "mtime_ns": os.stat(path).st_mtime_ns} for path in sorted(paths)]
-    return {"working_dir": relative, "inputs": inputs}
-
-
 def describe_endpoints(function, target):
     """Paths with what kind of answer they give, from the class where there is one."""
     endpoints = {}
@@ -471,6 +379,7 @@ def describe(path, loaded, host, names, out):
             "call_regularly": health.call_regularly,
         },
         "app_files": app_files,
+        "container": container(options, path, out),
     }
 
 

@@ -3,11 +3,12 @@
 Runs inside the app's own environment, which holds no `fal`: the app was pickled by value together with
 the parts of `fal` that it uses. Standard library only, so that it runs in every environment.
 
-    python -I -c BOOT RUNTIME_DIR --app app.pickle [--path DIR]...
+    python -I -c BOOT RUNTIME_DIR --app app.pickle [--first-path DIR]... [--path DIR]...
 
 Where to listen comes from the environment: `GLOWPLUG_SOCKET` (a path; the metrics go to the same path with
 `.metrics` added) or `PORT` (always on 127.0.0.1; the metrics server is then off). With `GLOWPLUG_TIMELINE`
-(a path) every stage of the start is appended to that file as one JSON line.
+(a path) every stage of the start is appended to that file as one JSON line. With `GLOWPLUG_PYTHON`
+(`3.11`) another Python refuses to begin: the pickle would mean nothing to it.
 
 What it does not do: it limits no concurrency, watches no health, restarts nothing. The node does.
 
@@ -424,30 +425,39 @@ def serve(function, serving):
 
 
 def parse(arguments):
-    app, paths = None, []
+    app, first, last = None, [], []
     rest = list(arguments)
     while len(rest) >= 2:
         flag, value = rest.pop(0), rest.pop(0)
         if flag == "--app":
             app = value
         elif flag == "--path":
-            paths.append(value)
+            last.append(value)
+        elif flag == "--first-path":
+            first.append(value)
         else:
             rest.insert(0, flag)
             break
     if rest or app is None:
-        complain("usage: serve_app --app PICKLE [--path DIR]...")
+        complain("usage: serve_app --app PICKLE [--first-path DIR]... [--path DIR]...")
         sys.exit(EXIT_USAGE)
-    return app, paths
+    return app, first, last
 
 
 def main(arguments):
     timeline = Timeline(os.environ.get("GLOWPLUG_TIMELINE"))
     timeline.mark("interpreter")
-    app, paths = parse(arguments)
+    app, first, last = parse(arguments)
+    wanted, have = os.environ.get("GLOWPLUG_PYTHON"), "%d.%d" % sys.version_info[:2]
+    if wanted not in (None, have):
+        complain(
+            "the image has Python %s, and the app was read with %s, which is no use to it: set the app's "
+            "`python_version` to \"%s\", or install Python %s in the image" % (have, wanted, have, wanted)
+        )
+        sys.exit(EXIT_LOAD)
     listen = Listen.from_environment(os.environ)
     os.environ["IS_ISOLATE_AGENT"] = "1"
-    sys.path.extend(paths)
+    sys.path[:] = first + sys.path + last
     function = load(app)
     timeline.mark("unpickled")
     hasten_package_list()

@@ -35,6 +35,8 @@ pub(crate) struct TestTools {
     pub(crate) registry: PathBuf,
     /// A program that runs in a container without anything else.
     pub(crate) busybox: PathBuf,
+    /// What builds images.
+    pub(crate) buildah: PathBuf,
     /// Where tests keep the environments of Python apps between runs.
     pub(crate) cache: PathBuf,
     /// PATH with uv and the OCI runtimes on it.
@@ -52,6 +54,7 @@ impl TestTools {
             postgres: postgres()?,
             registry: registry()?,
             busybox: busybox()?,
+            buildah: buildah()?,
             cache,
             path: path_with(uv.parent().map(Path::to_owned).into_iter().chain(runtimes()?))?,
         })
@@ -65,6 +68,7 @@ impl TestTools {
             .env("GLOWPLUG_TEST_POSTGRES", &self.postgres)
             .env("GLOWPLUG_TEST_REGISTRY", &self.registry)
             .env("GLOWPLUG_TEST_BUSYBOX", &self.busybox)
+            .env("GLOWPLUG_TEST_BUILDAH", &self.buildah)
             .env("GLOWPLUG_TEST_CACHE", &self.cache)
             .env("PATH", &self.path)
     }
@@ -259,6 +263,16 @@ fn runtimes() -> Result<Option<PathBuf>> {
             .with_context(|| format!("cannot make {} a program", script.display()))?;
     }
     Ok(Some(scripts))
+}
+
+/// The system's `buildah`, or Debian's, unpacked.
+fn buildah() -> Result<PathBuf> {
+    const PROGRAM: &str = "buildah";
+    if let Some(program) = on_path(PROGRAM) {
+        return Ok(program);
+    }
+    let place = debian(&[PROGRAM]).context("install `buildah`")?;
+    Ok(place.join("usr/bin").join(PROGRAM))
 }
 
 /// Debian packages, with what they need and the system lacks, unpacked into a folder. That takes no rights

@@ -7,6 +7,11 @@ use std::time::Duration;
 use glowplug_core::spec::Scaling;
 use serde::{Deserialize, Serialize};
 
+use crate::image_build::ImageBuild;
+
+/// Below an app's folder.
+const CONTEXT: &str = "context";
+
 /// All that is known about an app without starting it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppDescription {
@@ -51,6 +56,53 @@ pub struct AppDescription {
     pub endpoints: Vec<Endpoint>,
     pub health_check: Option<HealthCheck>,
     pub app_files: Option<AppFiles>,
+    #[serde(default)]
+    pub container: Option<AppContainer>,
+}
+
+impl AppContainer {
+    /// What runs, beside what the image says. As in a Dockerfile, another entrypoint means that the image's command
+    /// is not for it.
+    pub fn argv(&self, entrypoint: &[String], cmd: &[String]) -> Vec<String> {
+        match &self.entrypoint {
+            Some(own) => [own.clone(), self.cmd.clone().unwrap_or_default()].concat(),
+            None => {
+                [entrypoint.to_vec(), self.cmd.clone().unwrap_or_else(|| cmd.to_vec())].concat()
+            }
+        }
+    }
+}
+
+impl AppDescription {
+    /// Everything that was copied for the app, and the folders it was in.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = &AppInput> {
+        let files = self.app_files.iter().flat_map(|files| &files.inputs);
+        files.chain(self.container.iter().flat_map(|container| &container.inputs))
+    }
+
+    /// What its container is built from.
+    pub fn image_build(&self) -> Option<ImageBuild> {
+        let container = self.container.as_ref()?;
+        Some(ImageBuild {
+            dockerfile: container.dockerfile.clone(),
+            context: self.folder.join(CONTEXT),
+            args: container.build_args.clone(),
+        })
+    }
+}
+
+/// The container that an app runs in. Its context was copied to `context/` of the app's folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppContainer {
+    pub dockerfile: String,
+    pub build_args: BTreeMap<String, String>,
+    /// The class is served by the container's Python. Otherwise the container is itself the server.
+    pub isolated: bool,
+    /// Instead of the image's own.
+    pub entrypoint: Option<Vec<String>>,
+    pub cmd: Option<Vec<String>>,
+    /// What was copied, and the folders it was in.
+    pub inputs: Vec<AppInput>,
 }
 
 /// fal's scaling parameters as far as they are set; durations in seconds.

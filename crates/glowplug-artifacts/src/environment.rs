@@ -9,7 +9,7 @@
 //! What it does not do: update what is installed (unpinned requirements stay as they were first
 //! resolved), or delete environments by itself.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::command::{Tool, ToolRunError};
+use crate::lock;
 use crate::progress::{Progress, ProgressSender, Stage, UvOutput};
 use crate::source_tree::hash_field;
 use crate::toolchain::{Interpreter, ToolError, Toolchain};
@@ -35,7 +36,6 @@ const VENV_TIMEOUT: Duration = Duration::from_mins(2);
 const INSTALL_TIMEOUT: Duration = Duration::from_hours(2);
 /// How long to wait for another builder of the same environment.
 const LOCK_WAIT_MAX: Duration = Duration::from_hours(2);
-const LOCK_POLL: Duration = Duration::from_millis(50);
 /// Of uv's explanation why requirements do not fit together.
 const PROBLEM_LINES_MAX: usize = 30;
 
@@ -207,26 +207,12 @@ impl Environments {
     /// Takes the file lock of one environment, which holds among processes and within this one.
     async fn lock(&self, id: &str, progress: &ProgressSender) -> Result<File, EnvironmentError> {
         let path = self.root.join(format!("{id}.lock"));
-        let open =
-            || File::options().create(true).truncate(false).write(true).read(true).open(&path);
-        let file = open().map_err(io_error("open", &path))?;
-        let acquire = async {
-            loop {
-                match file.try_lock() {
-                    Ok(()) => return Ok(()),
-                    Err(TryLockError::WouldBlock) => {
-                        progress.stage(Stage::Waiting, "another builder of this environment");
-                        tokio::time::sleep(LOCK_POLL).await;
-                    }
-                    Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
-                }
-            }
-        };
-        let Ok(acquired) = tokio::time::timeout(LOCK_WAIT_MAX, acquire).await else {
-            let minutes = LOCK_WAIT_MAX.as_secs() / 60;
-            return Err(EnvironmentError::Locked { id: id.to_owned(), minutes });
-        };
-        acquired.map(|()| file)
+        let on_wait = || progress.stage(Stage::Waiting, "another builder of this environment");
+        let acquired = lock::acquire(&path, LOCK_WAIT_MAX, on_wait).await;
+        acquired.map_err(io_error("lock", &path))?.ok_or_else(|| EnvironmentError::Locked {
+            id: id.to_owned(),
+            minutes: LOCK_WAIT_MAX.as_secs() / 60,
+        })
     }
 
     async fn build(

@@ -1,4 +1,4 @@
-//! What a start needs on disk: Python environments now; images, weights, caches and snapshots to come. And
+//! What a start needs on disk: Python environments and images built from Dockerfiles; weights, caches and snapshots to come. And
 //! [the files](files) that callers upload.
 //!
 //! This crate prepares and caches, and never chooses: which app starts when is the engine's business.
@@ -8,6 +8,8 @@ mod command;
 mod description;
 mod environment;
 pub mod files;
+mod image_build;
+mod lock;
 mod progress;
 mod python_app;
 mod source_tree;
@@ -16,12 +18,13 @@ mod toolchain;
 pub use app_error::{AppError, AppProblem, ProblemKind};
 pub use command::ToolRunError;
 pub use description::{
-    AppDescription, AppFiles, AppInput, Endpoint, HealthCheck, LocalProject, RetrySettings,
-    ScalingOverrides,
+    AppContainer, AppDescription, AppFiles, AppInput, Endpoint, HealthCheck, LocalProject,
+    RetrySettings, ScalingOverrides,
 };
 pub use environment::{
     Environment, EnvironmentError, EnvironmentInfo, EnvironmentSpec, Environments,
 };
+pub use image_build::{BuiltImage, ImageBuild, ImageBuildError, ImageBuilds};
 pub use progress::{Progress, ProgressSender, Stage};
 pub use python_app::{Launch, PythonApps};
 pub use toolchain::{Interpreter, ToolError};

@@ -18,6 +18,8 @@ pub enum Stage {
     Resolving,
     Downloading,
     Installing,
+    /// Making a container image.
+    Building,
     /// Compiling bytecode.
     Compiling,
     /// Reading the app's source.
@@ -35,6 +37,7 @@ impl Stage {
             Self::Resolving => "resolving",
             Self::Downloading => "downloading",
             Self::Installing => "installing",
+            Self::Building => "building",
             Self::Compiling => "compiling",
             Self::Inspecting => "reading",
             Self::Done => "ready",

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 
 use crate::app_error::{AppError, AppProblem, ProblemKind, io_error, no_such_file};
 use crate::command::{Tool, ToolRunError};
-use crate::description::{AppDescription, AppFiles, LocalProject};
+use crate::description::{AppDescription, AppInput, LocalProject};
 use crate::environment::{Environment, EnvironmentSpec, Environments};
 use crate::progress::{ProgressSender, Stage};
 use crate::source_tree::{hash_field, hash_sources};
@@ -29,8 +29,17 @@ use crate::toolchain::last_lines;
 const FAL_VERSION: &str = "1.83.0";
 /// Changes when descriptions of an older build of ours must be read again.
 const FORMAT: &str = "python-app-1";
-const INSPECT_SCRIPT: &str = include_str!("../../../runtime/inspect_app.py");
 const SERVE_SCRIPT: &str = include_str!("../../../runtime/serve_app.py");
+/// What reads an app.
+const INSPECT_SCRIPTS: [(&str, &str); 3] = [
+    ("inspect_app.py", include_str!("../../../runtime/inspect_app.py")),
+    ("inspect_needs.py", include_str!("../../../runtime/inspect_needs.py")),
+    ("inspect_problem.py", include_str!("../../../runtime/inspect_problem.py")),
+];
+/// Where a container finds what it is given of this machine.
+const INSIDE: &str = "/.glowplug";
+/// Tells the launcher which Python the app was pickled with.
+const PYTHON_VARIABLE: &str = "GLOWPLUG_PYTHON";
 /// Imports the launcher instead of running it as a script, so that its bytecode is cached.
 const BOOT: &str = "import sys; sys.path.insert(0, sys.argv[1]); import serve_app; \
                     del sys.path[0]; serve_app.main(sys.argv[2:])";
@@ -51,7 +60,11 @@ pub struct Launch {
     pub argv: Vec<String>,
     /// Added to the runner's environment.
     pub env: BTreeMap<String, String>,
+    /// In a container: empty, where the image says it.
     pub working_dir: PathBuf,
+    /// For an app in a container: what of this machine its programs read, and where they find it. Nothing of it
+    /// is written to.
+    pub binds: Vec<(PathBuf, PathBuf)>,
 }
 
 /// What `inspect_app.py` wrote.
@@ -98,7 +111,7 @@ impl PythonApps {
         let source_hash = self.source_hash(&file, class, &python).await?;
         let folder = self.data_dir.join("apps").join(&source_hash);
         if let Some(found) = read_description(&folder)
-            && found.app_files.as_ref().is_none_or(unchanged)
+            && found.inputs().all(unchanged)
         {
             progress.stage(Stage::Done, found.name.clone());
             return Ok(found);
@@ -163,6 +176,9 @@ impl PythonApps {
         let support = self.environments.ensure(&support, progress).await.map_err(failed)?;
         let runtime = self.install_runtime()?;
         compile_launcher(&environment, &runtime).await?;
+        if app.container.is_some() {
+            return Ok(launch_in_container(app, &environment, &support, runtime));
+        }
         let launch = launch(app, &environment, &support, &runtime, &pickle);
         fs::create_dir_all(&launch.working_dir).map_err(io_error("create", &launch.working_dir))?;
         Ok(launch)
@@ -176,7 +192,9 @@ impl PythonApps {
         python: &str,
     ) -> Result<String, AppError> {
         let mut hasher = blake3::Hasher::new();
-        for field in [FORMAT, FAL_VERSION, INSPECT_SCRIPT, python, class.unwrap_or_default()] {
+        let scripts = INSPECT_SCRIPTS.map(|(_, text)| text);
+        let others = [FORMAT, FAL_VERSION, python, class.unwrap_or_default()];
+        for field in others.into_iter().chain(scripts) {
             hash_field(&mut hasher, field.as_bytes());
         }
         hash_field(&mut hasher, file.as_os_str().as_encoded_bytes());
@@ -243,12 +261,14 @@ impl PythonApps {
     /// Puts the scripts of this build of ours where Python finds them.
     fn install_runtime(&self) -> Result<PathBuf, AppError> {
         let mut hasher = blake3::Hasher::new();
-        hash_field(&mut hasher, INSPECT_SCRIPT.as_bytes());
-        hash_field(&mut hasher, SERVE_SCRIPT.as_bytes());
+        let scripts = || INSPECT_SCRIPTS.into_iter().chain([("serve_app.py", SERVE_SCRIPT)]);
+        for (_, text) in scripts() {
+            hash_field(&mut hasher, text.as_bytes());
+        }
         let hash = hasher.finalize().to_hex();
         let folder = self.data_dir.join("runtime").join(&hash[..HASH_HEX_DIGITS]);
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
-        for (name, text) in [("inspect_app.py", INSPECT_SCRIPT), ("serve_app.py", SERVE_SCRIPT)] {
+        for (name, text) in scripts() {
             let path = folder.join(name);
             if fs::read_to_string(&path).is_ok_and(|found| found == text) {
                 continue;
@@ -294,7 +314,36 @@ fn launch(
         ("PATH".to_owned(), path_variable.to_string_lossy().into_owned()),
         ("VIRTUAL_ENV".to_owned(), text(&environment.path)),
     ]);
-    Launch { argv, env, working_dir }
+    Launch { argv, env, working_dir, binds: Vec::new() }
+}
+
+/// The container's own Python serves the app, with the packages that were installed here: nothing is added to
+/// the image, so that other requirements need no other image. Packages with compiled parts are wheels for any
+/// Linux with glibc, as long as they were not compiled here.
+fn launch_in_container(
+    app: &AppDescription,
+    environment: &Environment,
+    support: &Environment,
+    runtime: PathBuf,
+) -> Launch {
+    let inside = Path::new(INSIDE);
+    let (packages, beside) = (inside.join("packages"), inside.join("support"));
+    let (code, scripts) = (inside.join("app"), inside.join("runtime"));
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let words = ["python3", "-I", "-u", "-c", BOOT].map(str::to_owned);
+    let mut argv = Vec::from(words);
+    argv.extend([text(&scripts), "--app".into(), text(&code.join(PICKLE))]);
+    // What the app requires comes before what the image has; fal has the working directory there as well.
+    argv.extend(["--first-path".into(), text(&packages)]);
+    argv.extend(["--path".into(), ".".into(), "--path".into(), text(&beside)]);
+    let binds = vec![
+        (runtime, scripts),
+        (app.folder.clone(), code),
+        (environment.site_packages.clone(), packages),
+        (support.site_packages.clone(), beside),
+    ];
+    let env = BTreeMap::from([(PYTHON_VARIABLE.to_owned(), app.python_version.clone())]);
+    Launch { argv, env, working_dir: PathBuf::new(), binds }
 }
 
 /// Compiles the launcher for this Python, so that no runner has to.
@@ -332,13 +381,11 @@ fn read_description(folder: &Path) -> Option<AppDescription> {
     folder.join(PICKLE).is_file().then_some(found)
 }
 
-/// Whether the files that were copied for the app are still as they were.
-fn unchanged(files: &AppFiles) -> bool {
-    files.inputs.iter().all(|input| {
-        let modified = fs::metadata(&input.path).and_then(|found| found.modified());
-        let since = modified.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        since.is_some_and(|since| since.as_nanos() == u128::from(input.mtime_ns))
-    })
+/// Whether something that was copied for the app is still as it was.
+fn unchanged(input: &AppInput) -> bool {
+    let modified = fs::metadata(&input.path).and_then(|found| found.modified());
+    let since = modified.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.is_some_and(|since| since.as_nanos() == u128::from(input.mtime_ns))
 }
 
 /// Completes a description and moves it to where it is kept.
@@ -351,13 +398,13 @@ fn publish(
 ) -> Result<AppDescription, AppError> {
     let mut hasher = blake3::Hasher::new();
     hash_field(&mut hasher, source_hash.as_bytes());
-    for input in found.app_files.iter().flat_map(|files| &files.inputs) {
+    for input in found.inputs() {
         hash_field(&mut hasher, format!("{} {}", input.path.display(), input.mtime_ns).as_bytes());
     }
     let content_hash = hasher.finalize().to_hex()[..HASH_HEX_DIGITS].to_owned();
     // Runners of the revision before this one may still use its folder, so files that changed under the
     // same sources get a folder of their own, to which the usual one only points.
-    let kept = match &found.app_files {
+    let kept = match found.inputs().next() {
         Some(_) => folder.with_file_name(&content_hash),
         None => folder.to_owned(),
     };

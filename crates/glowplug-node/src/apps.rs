@@ -15,10 +15,11 @@ use glowplug_artifacts::{AppDescription, AppError, ProgressSender, PythonApps};
 use glowplug_core::AppId;
 use glowplug_core::spec::{AppSpec, Scaling};
 use glowplug_gateway::host::{AppProblem, AppRoute};
+use glowplug_image::Digest;
 use glowplug_runner::Listen;
 use tokio::sync::watch;
 
-use crate::config::{AppConfig, ImageProgram, nearest};
+use crate::config::{AppConfig, nearest};
 use crate::images::Found;
 use crate::interest::LastSign;
 
@@ -64,29 +65,49 @@ pub(crate) enum Launch {
     Image(Box<ImageLaunch>),
 }
 
-/// An image as it was when the app was deployed, and how the config wants it run.
+impl Launch {
+    /// The image that it needs, if it needs one.
+    pub(crate) fn image(&self) -> Option<&Digest> {
+        match self {
+            Self::Command(_) => None,
+            Self::Python(python) => python.image.as_ref().map(|found| &found.digest),
+            Self::Image(image) => Some(&image.found.digest),
+        }
+    }
+}
+
+/// An image as it was when the app was deployed, and how it is to be run.
 #[derive(Debug)]
 pub(crate) struct ImageLaunch {
-    pub program: ImageProgram,
     pub found: Found,
+    /// Instead of what the image would run. Empty: what the image says.
+    pub command: Vec<String>,
+    /// That the app itself names. `None`: as the image says.
+    pub port: Option<u16>,
 }
 
 /// A Python app's description, and how to start it once its environment is there.
 #[derive(Debug)]
 pub(crate) struct PythonLaunch {
     pub description: AppDescription,
+    /// Of the container that it runs in, if it runs in one.
+    pub image: Option<Found>,
     prepared: RwLock<Option<Arc<glowplug_artifacts::Launch>>>,
 }
 
 impl PythonLaunch {
-    pub(crate) fn new(description: AppDescription) -> Self {
-        Self { description, prepared: RwLock::default() }
+    pub(crate) fn new(description: AppDescription, image: Option<Found>) -> Self {
+        Self { description, image, prepared: RwLock::default() }
     }
 
     /// How to start it, if what that needs is still in its place.
     pub(crate) fn cached(&self) -> Option<Arc<glowplug_artifacts::Launch>> {
         let launch = self.prepared.read().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let in_place = launch.argv.first().is_some_and(|python| Path::new(python).exists());
+        let in_place = if self.image.is_some() {
+            launch.binds.iter().all(|(source, _)| source.exists())
+        } else {
+            launch.argv.first().is_some_and(|python| Path::new(python).exists())
+        };
         in_place.then_some(launch)
     }
 

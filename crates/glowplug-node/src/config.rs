@@ -8,6 +8,7 @@
 //! Limits: [`FILE_BYTES_MAX`], [`APPS_MAX`], and those of `glowplug_core::spec::limits`.
 
 mod app;
+mod container;
 mod database_url;
 mod document;
 mod image;
@@ -31,8 +32,9 @@ use std::path::{Path, PathBuf};
 pub use glowplug_gateway::host::Access;
 
 pub use app::{APP_NAME_BYTES_MAX, AppConfig, AppName, DEFAULT_OWNER, Program};
+pub use container::{ContainerConfig, ContainerNetwork};
 pub use database_url::DatabaseUrl;
-pub use image::{ContainerNetwork, ImageName, ImageProgram};
+pub use image::{ImageName, ImageProgram};
 pub use images::ImagesConfig;
 pub use layers::{FlagSetting, FlagValue};
 pub use machine::{DEFAULT_MACHINE, MachineTypeConfig, built_in as built_in_machine_types};

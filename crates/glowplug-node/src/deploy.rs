@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use glowplug_artifacts::{AppDescription, ProgressSender};
+use glowplug_artifacts::{AppContainer, AppDescription, ProgressSender};
 use glowplug_core::event::{Adopted, StopRequest};
 use glowplug_core::resources::{Allocation, MachineType};
 use glowplug_core::retry::Rules;
@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use crate::apps::{App, CommandLaunch, Deployed, HealthCheck, ImageLaunch, Launch, PythonLaunch};
 use crate::config::{ImageProgram, Program};
 use crate::events::NodeEvent;
+use crate::images::Found;
 use crate::launch::label;
 use crate::runner_task::chain;
 use crate::shared::Shared;
@@ -154,31 +155,57 @@ async fn describe_python(shared: &Arc<Shared>, app: &Arc<App>) -> Result<Describ
         .inspect(file, class.as_deref(), &progress)
         .await
         .map_err(|error| error.to_string())?;
-    let described = Described {
+    let image = match description.image_build() {
+        Some(build) => Some(shared.images.build(&build, &progress, shared.desk.now()).await?),
+        None if app.config.container.is_silent() => None,
+        None => {
+            return Err("`port`, `network` and `scratch` are for apps in containers, which this class is not: \
+                        give it an `image`"
+                .to_owned());
+        }
+    };
+    let of_class = |launch, code| Described {
         health: description.health_check.as_ref().map(|check| health(check, &description)),
         scaling: description.scaling.over(Scaling::default()),
         retry: retries::of_class(&description.retry),
         start_timeout: Duration::from_secs(description.retry.request_start_timeout.unwrap_or(0)),
         machine_types: own_machine_types(shared, &description),
-        code: description.content_hash.clone(),
-        launch: Launch::Python(Box::new(PythonLaunch::new(description))),
+        code,
+        launch,
     };
-    if let Launch::Python(python) = &described.launch {
-        python.prepare(&shared.python, &progress).await.map_err(|error| error.to_string())?;
-    }
-    Ok(described)
+    let code = match &image {
+        Some(found) => format!("{} in {}", description.content_hash, found.digest),
+        None => description.content_hash.clone(),
+    };
+    let image = match (image, &description.container) {
+        (Some(found), Some(container)) if !container.isolated => {
+            let launch = direct(container, found, description.exposed_port);
+            return Ok(of_class(Launch::Image(Box::new(launch)), code));
+        }
+        (image, _) => image,
+    };
+    let launch = PythonLaunch::new(description.clone(), image);
+    launch.prepare(&shared.python, &progress).await.map_err(|error| error.to_string())?;
+    Ok(of_class(Launch::Python(Box::new(launch)), code))
 }
 
-/// Only asks what the image is: it is pulled when a runner is wanted.
+/// A container that is itself the server, as its class says.
+fn direct(container: &AppContainer, found: Found, port: Option<u16>) -> ImageLaunch {
+    let command = container.argv(&found.config.entrypoint, &found.config.cmd);
+    ImageLaunch { found, command, port }
+}
+
+/// Only asks what the image is, or builds it: it is pulled when a runner is wanted.
 async fn describe_image(
     shared: &Arc<Shared>,
     app: &Arc<App>,
     image: &ImageProgram,
 ) -> Result<Described, String> {
     app.preparing(format!("looking for {}", image.image));
-    let found = shared.images.find(&image.image).await?;
+    let progress = report_progress(shared, app);
+    let found = shared.images.find(&image.image, &progress, shared.desk.now()).await?;
     let code = format!("{} as {image:?}", found.digest);
-    let launch = ImageLaunch { program: image.clone(), found };
+    let launch = ImageLaunch { found, command: image.command.clone(), port: None };
     Ok(Described::silent(Launch::Image(Box::new(launch)), code))
 }
 

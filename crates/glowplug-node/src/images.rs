@@ -4,12 +4,13 @@
 //! get: a tag that moves is taken up at the next start of the node. Where the registry cannot be asked, the
 //! image that the name meant last is taken, if it is still here.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use glowplug_api::control::{ImageFsckView, ImageGcRequest, ImageGcView};
+use glowplug_artifacts::{ImageBuild, ImageBuilds, ProgressSender as BuildProgress};
 use glowplug_core::Timestamp;
 use glowplug_image::config::ImageConfig;
 use glowplug_image::layer::unpack;
@@ -20,10 +21,9 @@ use glowplug_image::source::registry::{Options as RegistryOptions, Registry};
 use glowplug_image::source::{self, Resolved, Source};
 use glowplug_image::store::{self, Checked, Image, Mounted};
 use glowplug_image::touched::Touched;
-use glowplug_image::{Digest, Store};
+use glowplug_image::{Digest, Reference, Store};
 use tokio::sync::{Notify, OnceCell};
 
-use crate::apps::Launch;
 use crate::config::{ImageName, ImagesConfig};
 use crate::image_views;
 use crate::runner_task::chain;
@@ -40,8 +40,11 @@ pub(crate) struct Images {
     folder: PathBuf,
     /// Opened by the first who needs it: a node without images has no store of them.
     puller: OnceCell<Puller>,
+    builds: ImageBuilds,
     pulls: Options,
     registries: RegistryOptions,
+    /// By this process: nobody else could bring them again.
+    built: Mutex<HashSet<Digest>>,
     /// What they may take of the disk. `None`: all of it.
     budget_bytes: Option<u64>,
     pulled: Notify,
@@ -53,8 +56,14 @@ pub(crate) struct Found {
     name: String,
     pub(crate) digest: Digest,
     pub(crate) config: ImageConfig,
-    /// `None`: its registry could not be asked, and it is what the name meant before.
+    /// `None`: its registry could not be asked and it is what the name meant before, or it was built here.
     origin: Option<Origin>,
+}
+
+/// Where an image is, if it need not be made.
+enum Place {
+    Registry(Reference),
+    Archive(PathBuf),
 }
 
 struct Origin {
@@ -77,13 +86,19 @@ impl std::fmt::Debug for Found {
 }
 
 impl Found {
+    #[cfg(test)]
+    pub(crate) fn sample(name: &str, config: ImageConfig) -> Self {
+        Self { name: name.to_owned(), digest: Digest::of(b""), config, origin: None }
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 }
 
 impl Images {
-    pub(crate) fn new(folder: PathBuf, config: &ImagesConfig) -> Self {
+    /// `data_dir` is where images are built.
+    pub(crate) fn new(folder: PathBuf, data_dir: &Path, config: &ImagesConfig) -> Self {
         let pulls = Options {
             bytes_per_second_max: config.bytes_per_second_max,
             free_bytes_min: config.disk_reserve_bytes,
@@ -100,6 +115,8 @@ impl Images {
         Self {
             folder,
             puller: OnceCell::new(),
+            builds: ImageBuilds::new(data_dir),
+            built: Mutex::default(),
             pulls,
             registries,
             budget_bytes: config.budget_bytes,
@@ -108,10 +125,23 @@ impl Images {
         }
     }
 
-    /// Asks what the image is made of.
-    pub(crate) async fn find(&self, name: &ImageName) -> Result<Found, String> {
+    /// Asks what the image is made of. One that is built here is built.
+    pub(crate) async fn find(
+        &self,
+        name: &ImageName,
+        progress: &BuildProgress,
+        now: Timestamp,
+    ) -> Result<Found, String> {
+        let place = match name {
+            ImageName::Registry(reference) => Place::Registry(reference.clone()),
+            ImageName::Archive(path) => Place::Archive(path.clone()),
+            ImageName::Build { dockerfile } => {
+                let build = in_its_folder(dockerfile)?;
+                return self.build(&build, progress, now).await;
+            }
+        };
         let puller = self.puller().await?;
-        let source = self.source(name, puller.store()).await?;
+        let source = self.source(place, puller.store()).await?;
         let name = name.to_string();
         match puller.resolve(&*source).await {
             Ok(resolved) => Ok(Found {
@@ -132,6 +162,49 @@ impl Images {
             }
             Err(error) => Err(chain(&error)),
         }
+    }
+
+    /// Builds an image, unless it was built before and is still here, and takes it into the store.
+    pub(crate) async fn build(
+        &self,
+        build: &ImageBuild,
+        progress: &BuildProgress,
+        now: Timestamp,
+    ) -> Result<Found, String> {
+        let puller = self.puller().await?;
+        let key = self.builds.key(build).await.map_err(|error| chain(&error))?;
+        let name = format!("built:{key}");
+        let (store, known) = (puller.store().clone(), name.clone());
+        let image = blocking(move || match store.named(&known) {
+            Some(named) => store.image(&named.digest),
+            None => Ok(None),
+        });
+        if let Some(image) = image.await? {
+            return Ok(self.as_built(name, image));
+        }
+        let built = self.builds.ensure(build, progress).await.map_err(|error| chain(&error))?;
+        let archive = Place::Archive(built.layout.clone());
+        let source = self.source(archive, puller.store()).await?;
+        let image = puller.pull(&source, &ProgressSender::none()).await;
+        let image = image.map_err(|error| chain(&error))?;
+        let (store, noted, digest) = (puller.store().clone(), name.clone(), image.digest.clone());
+        blocking(move || store.set_name(&noted, &digest, now)).await?;
+        // It takes as much room as the image, and is made anew when it is missed.
+        if let Err(error) = self.builds.discard(&built).await {
+            tracing::warn!("what was left of a build is not removed: {}", chain(&error));
+        }
+        Ok(self.as_built(name, image))
+    }
+
+    fn as_built(&self, name: String, image: Image) -> Found {
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        built.insert(image.digest.clone());
+        Found { name, digest: image.digest, config: image.config, origin: None }
+    }
+
+    /// The images that this process has built.
+    fn built(&self) -> HashSet<Digest> {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The lower layers of a root, if the image need not be pulled.
@@ -164,7 +237,7 @@ impl Images {
         let Some(Origin { source, resolved }) = &found.origin else {
             let name = &found.name;
             return Err(format!(
-                "{name} is gone from the disk, and its registry could not be asked: start the node again"
+                "{name} is gone from the disk, and there was nobody to ask for it: start the node again"
             ));
         };
         let puller = self.puller().await?;
@@ -276,17 +349,17 @@ impl Images {
             .await
     }
 
-    async fn source(&self, name: &ImageName, store: &Store) -> Result<Arc<dyn Source>, String> {
-        let (name, registries) = (name.clone(), self.registries.clone());
+    async fn source(&self, place: Place, store: &Store) -> Result<Arc<dyn Source>, String> {
+        let registries = self.registries.clone();
         let scratch = store.scratch();
         // A helper that keeps credentials may take its time, as may inflating an archive.
         let open = move || -> Result<Arc<dyn Source>, source::Error> {
-            match name {
-                ImageName::Registry(reference) => {
+            match place {
+                Place::Registry(reference) => {
                     let credentials = Lookup::of_environment().find(reference.registry())?;
                     Ok(Arc::new(Registry::new(reference, credentials, &registries)?))
                 }
-                ImageName::Archive(path) => {
+                Place::Archive(path) => {
                     let archive = Archive::open(&path, None, &scratch, ARCHIVE_BYTES_MAX)?;
                     Ok(Arc::new(archive))
                 }
@@ -300,11 +373,8 @@ impl Images {
 /// The images that runners of deployed apps will want.
 pub(crate) fn wanted(shared: &Shared) -> HashSet<Digest> {
     let deployed = shared.apps.all().filter_map(|app| app.deployed());
-    let digest = |launch: &Launch| match launch {
-        Launch::Image(launch) => Some(launch.found.digest.clone()),
-        _ => None,
-    };
-    deployed.filter_map(|deployed| digest(&deployed.launch)).collect()
+    let digests = deployed.filter_map(|deployed| deployed.launch.image().cloned());
+    digests.chain(shared.images.built()).collect()
 }
 
 /// Keeps the images within their budget: after each pull, and now and then.
@@ -343,6 +413,14 @@ fn tell(gone: &ImageGcView, budget_bytes: u64) {
             "images take more than `budget` in [node.images], and all of them are wanted by apps or in use"
         );
     }
+}
+
+/// A Dockerfile, with the folder that it is in as its context.
+fn in_its_folder(dockerfile: &Path) -> Result<ImageBuild, String> {
+    let text = std::fs::read_to_string(dockerfile)
+        .map_err(|error| format!("cannot read {}: {error}", dockerfile.display()))?;
+    let context = dockerfile.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok(ImageBuild { dockerfile: text, context, args: BTreeMap::new() })
 }
 
 async fn blocking<T: Send + 'static>(

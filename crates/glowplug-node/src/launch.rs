@@ -11,8 +11,9 @@ use glowplug_artifacts::ProgressSender;
 use glowplug_core::Event;
 use glowplug_gateway::host::AppProblem;
 use glowplug_image::store::Mounted;
-use glowplug_runner::{Limits, Listen, RunnerSpec};
+use glowplug_runner::{Limits, Listen, Recording, RunnerSpec};
 
+use self::container::World;
 use crate::apps::{App, Deployed, Launch, PythonLaunch};
 use crate::images::Found;
 use crate::runner_task::Start;
@@ -49,6 +50,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
     })?;
     let mut spec = base(shared, app, &deployed, start);
     let mut image = None;
+    let runtime = shared.config.node.runtime.as_str();
     match &*deployed.launch {
         Launch::Command(command) => {
             spec.argv.clone_from(&command.argv);
@@ -57,6 +59,13 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
         }
         Launch::Python(python) => {
             let launch = python_launch(shared, start, python).await?;
+            if let Some(found) = &python.image {
+                let (mounted, recording) = image_for(shared, start, app, found).await?;
+                let world =
+                    World { app, image: &found.config, mounted: &mounted, recording, runtime };
+                container::describe_python(&mut spec, &world, &launch)?;
+                return Ok(Prepared { spec, image: Some(mounted) });
+            }
             spec.argv.clone_from(&launch.argv);
             spec.cwd.clone_from(&launch.working_dir);
             spec.listen = Listen::UnixSocket;
@@ -65,15 +74,27 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
             spec.env.extend(own);
         }
         Launch::Image(launch) => {
-            let mounted = mounted(shared, start, &launch.found).await?;
-            let of = (&launch.found.digest, app.name());
-            let now = shared.desk.now();
-            let recording = shared.images.begin_recording(start.runner, of, now).await;
-            container::describe(shared, &mut spec, app, launch, &mounted, recording)?;
+            let found = &launch.found;
+            let (mounted, recording) = image_for(shared, start, app, found).await?;
+            let world = World { app, image: &found.config, mounted: &mounted, recording, runtime };
+            container::describe(&mut spec, &world, launch)?;
             image = Some(mounted);
         }
     }
     Ok(Prepared { spec, image })
+}
+
+/// The image's files, and whether it is recorded which of them this start opens.
+async fn image_for(
+    shared: &Arc<Shared>,
+    start: &Start,
+    app: &App,
+    found: &Found,
+) -> Result<(Mounted, Recording), String> {
+    let mounted = mounted(shared, start, found).await?;
+    let (of, now) = ((&found.digest, app.name()), shared.desk.now());
+    let recording = shared.images.begin_recording(start.runner, of, now).await;
+    Ok((mounted, recording))
 }
 
 /// The image's files, pulled if they are not here.

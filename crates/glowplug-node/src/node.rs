@@ -148,7 +148,7 @@ impl Node {
             scaling,
             webhooks,
             python,
-            images: Images::new(images_dir, &config.node.images),
+            images: Images::new(images_dir, &data_dir, &config.node.images),
             recorder,
         };
         let shared = share(config, opened);

@@ -10,6 +10,7 @@ use glowplug_core::spec::{Overrides, PolicyName, Scaling};
 use glowplug_gateway::host::Access;
 use glowplug_runner::Listen;
 
+use super::container::{self, ContainerConfig};
 use super::document::Entry;
 use super::image::{self, ImageProgram};
 use super::layers::{Layers, Values, table};
@@ -141,6 +142,8 @@ pub struct AppConfig {
     pub listen: Option<Listen>,
     /// `None`: the node's.
     pub user: Option<String>,
+    /// Of use to an app in a container.
+    pub container: ContainerConfig,
     pub access: Access,
     /// Each of them exists. Empty: the class's own, else the node's `default_machine`.
     pub machine_types: Vec<String>,
@@ -191,6 +194,7 @@ fn read_app(
         }
     };
     let program = read_program(layers, path, place, values);
+    let container = container::read(layers, path, values);
     let cwd = read_cwd(layers, path, values);
     if let Some(health_path) = values.text("health_path").filter(|path| !path.starts_with('/')) {
         let message = format!("`health_path` in [{path}] is \"{health_path}\"");
@@ -216,6 +220,7 @@ fn read_app(
             _ => Listen::Port,
         }),
         user: values.text("user"),
+        container,
         access: match values.text("access").as_deref() {
             Some("public") => Access::Public,
             _ => Access::Private,
@@ -253,7 +258,7 @@ fn read_program(
 ) -> Option<Program> {
     const WAYS: [&str; 3] = ["app", "command", "image"];
     let given: Vec<&str> = WAYS.into_iter().filter(|key| values.is_set(key)).collect();
-    image::refuse_without(layers, path, values);
+    container::refuse_for_commands(layers, path, values);
     match given.as_slice() {
         ["app"] => read_python(layers, path, &values.origin("app"), &values.text("app")?),
         ["command"] => {

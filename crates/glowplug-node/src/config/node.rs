@@ -194,7 +194,7 @@ pub(super) fn read(
         let origin = node.origin("default_machine");
         super::app::check_machine(layers, &origin, "node", &machine, machines);
     }
-    super::image::check_runtime(layers, "node", &node);
+    super::container::check_runtime(layers, "node", &node);
     refuse_zeros(layers, Section::Limits, &limits);
     refuse_zeros(layers, Section::Realtime, &realtime);
     super::images::check(layers, &images);

@@ -11,6 +11,7 @@ use glowplug_api::control::{
     ImageFsckEvent, ImageFsckRequest, ImageGcRequest, ImageGcView, ImagePullEvent,
     ImagePullRequest, ImageView,
 };
+use glowplug_artifacts::ProgressSender as BuildProgress;
 use glowplug_gateway::Body;
 use glowplug_image::pull::{Progress, ProgressSender};
 use glowplug_image::store::{Checked, Image};
@@ -59,12 +60,8 @@ async fn list(shared: &Shared) -> Answer {
 
 /// The apps whose runners get an image.
 fn apps(shared: &Shared, image: &Image) -> Vec<String> {
-    let is_its_image = |launch: &Launch| match launch {
-        Launch::Image(launch) => launch.found.digest == image.digest,
-        _ => false,
-    };
-    let apps =
-        shared.apps.all().filter(|app| app.deployed().is_some_and(|d| is_its_image(&d.launch)));
+    let wants = |launch: &Launch| launch.image() == Some(&image.digest);
+    let apps = shared.apps.all().filter(|app| app.deployed().is_some_and(|d| wants(&d.launch)));
     apps.map(|app| app.name().to_owned()).collect()
 }
 
@@ -153,7 +150,8 @@ fn pull(shared: &Arc<Shared>, wanted: &ImagePullRequest) -> Answer {
     let name = match name {
         Ok(name @ ImageName::Registry(_)) => name,
         Ok(_) => {
-            let detail = "an archive is read on the machine of the node: name it in the config";
+            let detail =
+                "archives and builds are read on the machine of the node: name it in the config";
             return Err(Failure::new(ErrorType::BadRequest, detail));
         }
         Err(problem) => {
@@ -165,8 +163,9 @@ fn pull(shared: &Arc<Shared>, wanted: &ImagePullRequest) -> Answer {
     let shared = shared.clone();
     let end = async move {
         let ended = async {
-            let found = shared.images.find(&name).await?;
-            let image = shared.images.pull(&found, &sender, shared.desk.now()).await?;
+            let (now, building) = (shared.desk.now(), BuildProgress::none());
+            let found = shared.images.find(&name, &building, now).await?;
+            let image = shared.images.pull(&found, &sender, now).await?;
             let store = shared.images.store().await?.ok_or("the folder of images is gone")?;
             Ok(view(&shared, &store, &image))
         };

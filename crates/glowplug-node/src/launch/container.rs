@@ -1,15 +1,17 @@
 //! What an image says about itself, and what the config wants, as a container to start.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use glowplug_image::config::ImageConfig;
 use glowplug_image::store::Mounted;
-use glowplug_runner::{ContainerSpec, ContainerUser, Listen, Network, Recording, RunnerSpec, host};
+use glowplug_runner::{
+    Bind, ContainerSpec, ContainerUser, Listen, Network, Recording, RunnerSpec, Writes, host,
+};
 
 use crate::apps::{App, ImageLaunch};
-use crate::config::{ContainerNetwork, ImageProgram};
-use crate::shared::Shared;
+use crate::config::ContainerNetwork;
 
 /// Signals that an image may name, with their numbers, which are the same on all architectures we run on.
 const SIGNALS: [(&str, i32); 8] = [
@@ -23,18 +25,72 @@ const SIGNALS: [(&str, i32); 8] = [
     ("WINCH", 28),
 ];
 const SIGNAL_MAX: i32 = 64;
+/// Names the file that a Python app tells the stages of its start to.
+const TIMELINE_VARIABLE: &str = "GLOWPLUG_TIMELINE";
+const TIMELINE_INSIDE: &str = "/.glowplug/timeline";
+
+/// What a container is made from, beside its program.
+pub(super) struct World<'a> {
+    pub(super) app: &'a App,
+    pub(super) image: &'a ImageConfig,
+    pub(super) mounted: &'a Mounted,
+    pub(super) recording: Recording,
+    /// For apps that name none.
+    pub(super) runtime: &'a str,
+}
 
 /// Makes `spec`, which has what is common to all runners, one of a container.
 pub(super) fn describe(
-    shared: &Shared,
     spec: &mut RunnerSpec,
-    app: &App,
+    world: &World<'_>,
     launch: &ImageLaunch,
-    mounted: &Mounted,
-    recording: Recording,
 ) -> Result<(), String> {
-    let (program, image) = (&launch.program, &launch.found.config);
-    spec.argv = argv(program, image)?;
+    spec.argv = argv(launch)?;
+    let mut container = container(spec, world)?;
+    if let Some(port) = world.app.config.container.port.or(launch.port) {
+        container.port = port;
+    }
+    spec.container = Some(container);
+    Ok(())
+}
+
+/// As [`describe`], for a `fal.App` that the container's Python serves.
+pub(super) fn describe_python(
+    spec: &mut RunnerSpec,
+    world: &World<'_>,
+    launch: &glowplug_artifacts::Launch,
+) -> Result<(), String> {
+    spec.argv.clone_from(&launch.argv);
+    spec.env.extend(launch.env.clone());
+    let timeline = spec.env.insert(TIMELINE_VARIABLE.to_owned(), TIMELINE_INSIDE.to_owned());
+    let mut container = container(spec, world)?;
+    let binds = launch.binds.iter().map(|(source, target)| Bind {
+        source: source.clone(),
+        target: target.clone(),
+        writes: Writes::Refused,
+    });
+    container.binds.extend(binds);
+    if let Some(timeline) = timeline {
+        let source = PathBuf::from(timeline);
+        let made = make_timeline(&source);
+        made.map_err(|error| format!("cannot make {}: {error}", source.display()))?;
+        let target = PathBuf::from(TIMELINE_INSIDE);
+        container.binds.push(Bind { source, target, writes: Writes::Kept });
+    }
+    spec.container = Some(container);
+    Ok(())
+}
+
+/// Whoever the program is in its container may write there.
+fn make_timeline(path: &Path) -> std::io::Result<()> {
+    let file = std::fs::File::create(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o666))
+}
+
+/// Everything but the program.
+fn container(spec: &mut RunnerSpec, world: &World<'_>) -> Result<ContainerSpec, String> {
+    let World { app, image, mounted, .. } = world;
+    let config = &app.config.container;
     spec.cwd = working_dir(image);
     spec.listen = app.config.listen.unwrap_or(Listen::Port);
     let own = std::mem::take(&mut spec.env);
@@ -45,28 +101,27 @@ pub(super) fn describe(
     let user = app.config.user.clone().unwrap_or_else(|| image.user.clone());
     let mut container = ContainerSpec::new(vec![mounted.tree.clone()]);
     container.root.data = vec![mounted.contents.clone()];
-    container.root.writable_bytes = program.scratch_bytes;
+    container.root.writable_bytes = config.scratch_bytes();
     container.hostname = spec.id.to_string();
-    container.port = program.port.or_else(|| image.port()).unwrap_or(ContainerSpec::PORT);
-    container.recording = recording;
+    container.port = image.port().unwrap_or(ContainerSpec::PORT);
+    container.recording = world.recording;
     container.stop_signal = stop_signal(&image.stop_signal)?;
-    let runtime = program.runtime.as_ref().unwrap_or(&shared.config.node.runtime);
-    container.runtime = host::runtime(runtime)?;
-    container.network = match program.network {
-        ContainerNetwork::None => Network::None,
-        ContainerNetwork::Host => Network::Host,
+    container.runtime = host::runtime(config.runtime.as_deref().unwrap_or(world.runtime))?;
+    container.network = match config.network {
+        None | Some(ContainerNetwork::None) => Network::None,
+        Some(ContainerNetwork::Host) => Network::Host,
     };
     if !user.is_empty() {
         container.user = ContainerUser::Named(user);
     }
-    spec.container = Some(container);
-    Ok(())
+    Ok(container)
 }
 
-fn argv(program: &ImageProgram, image: &ImageConfig) -> Result<Vec<String>, String> {
-    let argv = if program.command.is_empty() { image.argv() } else { program.command.clone() };
+fn argv(launch: &ImageLaunch) -> Result<Vec<String>, String> {
+    let own = &launch.command;
+    let argv = if own.is_empty() { launch.found.config.argv() } else { own.clone() };
     if argv.is_empty() {
-        let name = &program.image;
+        let name = launch.found.name();
         return Err(format!("{name} does not say what to run: add a `command` to the app"));
     }
     Ok(argv)
@@ -96,19 +151,14 @@ fn stop_signal(text: &str) -> Result<i32, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::config::ImageName;
+    use crate::images::Found;
 
-    fn program(command: &[&str]) -> ImageProgram {
-        ImageProgram {
-            image: ImageName::parse("example.com/a:1", Path::new("/")).unwrap(),
+    fn launch(command: &[&str], config: &str) -> ImageLaunch {
+        ImageLaunch {
+            found: Found::sample("example.com/a:1", image(config)),
             command: command.iter().map(|&word| word.to_owned()).collect(),
             port: None,
-            network: ContainerNetwork::None,
-            runtime: None,
-            scratch_bytes: 1,
         }
     }
 
@@ -118,10 +168,10 @@ mod tests {
 
     #[test]
     fn the_config_s_command_replaces_all_that_the_image_would_run() {
-        let entry = image(r#"{"Entrypoint": ["/run", "-v"], "Cmd": ["serve"]}"#);
-        assert_eq!(argv(&program(&[]), &entry).unwrap(), ["/run", "-v", "serve"]);
-        assert_eq!(argv(&program(&["sh"]), &entry).unwrap(), ["sh"]);
-        let error = argv(&program(&[]), &image("{}")).unwrap_err();
+        let entry = r#"{"Entrypoint": ["/run", "-v"], "Cmd": ["serve"]}"#;
+        assert_eq!(argv(&launch(&[], entry)).unwrap(), ["/run", "-v", "serve"]);
+        assert_eq!(argv(&launch(&["sh"], entry)).unwrap(), ["sh"]);
+        let error = argv(&launch(&[], "{}")).unwrap_err();
         assert_eq!(error, "example.com/a:1 does not say what to run: add a `command` to the app");
     }
 

@@ -38,12 +38,7 @@ impl Server {
             println!("skipped: only root can make containers");
             return None;
         }
-        let busybox =
-            std::env::var_os("GLOWPLUG_TEST_BUSYBOX").map_or("/bin/busybox".into(), PathBuf::from);
-        let Ok(busybox) = fs::read(&busybox) else {
-            println!("skipped: there is no {}: `cargo xtask test` fetches it", busybox.display());
-            return None;
-        };
+        let busybox = busybox()?;
         Some(Self { registry: OwnRegistry::start(Access::Everybody)?, busybox })
     }
 
@@ -122,6 +117,17 @@ impl Server {
     }
 }
 
+/// A program that needs nothing else. `None` where it is missing, and says so.
+pub(crate) fn busybox() -> Option<Vec<u8>> {
+    let busybox =
+        std::env::var_os("GLOWPLUG_TEST_BUSYBOX").map_or("/bin/busybox".into(), PathBuf::from);
+    let found = fs::read(&busybox).ok();
+    if found.is_none() {
+        println!("skipped: there is no {}: `cargo xtask test` fetches it", busybox.display());
+    }
+    found
+}
+
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
@@ -135,11 +141,19 @@ pub(crate) struct Ground {
 
 impl Ground {
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, Vec::new(), None)
+    }
+
+    pub(crate) fn start_with(
+        config: &str,
+        env: Vec<(String, String)>,
+        data_dir: Option<PathBuf>,
+    ) -> Self {
         let served = Served::start(ServedOptions {
             binary: env!("CARGO_BIN_EXE_glowplug").into(),
             config: config.to_owned(),
-            env: Vec::new(),
-            data_dir: None,
+            env,
+            data_dir,
         });
         let client = reqwest::Client::builder().timeout(Duration::from_mins(2)).build().unwrap();
         Self { served: served.unwrap(), client }
@@ -159,6 +173,12 @@ impl Ground {
         let (status, text) = self.get_text(path).await;
         assert_eq!(status, 200, "{text}");
         serde_json::from_str(&text).unwrap()
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &'static str) -> (u16, Value) {
+        let answer = self.client.post(self.served.url(path)).body(body).send().await.unwrap();
+        let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
     pub(crate) async fn delete(&self, path: &str) -> u16 {

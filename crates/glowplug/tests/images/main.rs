@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its scene must fail")]
 #![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
+mod built;
 mod ground;
 mod keeping;
 
