@@ -90,10 +90,19 @@ impl Buildah {
         Some(Self { folder })
     }
 
+    /// With nothing else on PATH.
+    fn env_alone(&self) -> Vec<(String, String)> {
+        self.env_with(OsString::from(self.folder.path()))
+    }
+
     fn env(&self) -> Vec<(String, String)> {
         let mut path = OsString::from(self.folder.path());
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
+        self.env_with(path)
+    }
+
+    fn env_with(&self, path: OsString) -> Vec<(String, String)> {
         vec![
             ("PATH".to_owned(), path.into_string().unwrap()),
             ("HOME".to_owned(), self.folder.path().display().to_string()),
@@ -110,7 +119,7 @@ async fn a_dockerfile_is_built_once_for_what_it_says() {
     fs::set_permissions(project.path().join("busybox"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(project.path().join("index.html"), "one\n").unwrap();
     let config = format!("[apps.app]\nimage = \"build:{}\"\n", project.path().display());
-    let mut node = Ground::start_with(&config, buildah.env(), None);
+    let mut node = Ground::start_with(&config, buildah.env_alone(), None);
     assert_eq!(node.ask("app").await, (200, "one\n".to_owned()), "{}", node.served.log());
     assert_eq!(node.get_text("/run/local/app/system").await, (200, "Linux\n".to_owned()));
     let first = node.get("/api/v1/images").await;
