@@ -159,7 +159,7 @@ async fn describe_python(shared: &Arc<Shared>, app: &Arc<App>) -> Result<Describ
         Some(build) => Some(shared.images.build(&build, &progress, shared.desk.now()).await?),
         None if app.config.container.is_silent() => None,
         None => {
-            return Err("`port`, `network` and `scratch` are for apps in containers, which this class is not: \
+            return Err("`port`, `network`, `runtime` and `scratch` are for apps in containers, which this class is not: \
                         give it an `image`"
                 .to_owned());
         }

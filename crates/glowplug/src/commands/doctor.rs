@@ -73,6 +73,9 @@ pub(crate) async fn run(place: &place::PlaceFlags, context: &Context) -> Result<
     findings.push(program("uv", "limited", uv_remedy));
     let python_remedy = "runs Python apps: install Debian's package python3";
     findings.push(program("python3", "missing", python_remedy));
+    let buildah_remedy =
+        "builds images from Dockerfiles, also those of classes: install Debian's package buildah";
+    findings.push(program("buildah", "limited", buildah_remedy));
     findings.extend(host::facts(&host::find_gpus()).into_iter().map(Finding::from));
 
     context.output.value(&findings, |findings| {

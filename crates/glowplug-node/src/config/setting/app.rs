@@ -70,7 +70,8 @@ pub(super) const APP: &[Setting] = &[
         Kind::Text,
         Otherwise("`app` or `command` says what runs"),
         "A container image that holds an HTTP server: a name such as `example.com/team/model:1`, or \
-         `archive:PATH` for one on disk (`docker save`, an OCI layout). `command` replaces what it would run.",
+         `archive:PATH` for one on disk (`docker save`, an OCI layout), or `build:PATH` for a folder with a \
+         Dockerfile, or a Dockerfile, to build it from with buildah. `command` replaces what it would run.",
     ),
     setting(
         "port",

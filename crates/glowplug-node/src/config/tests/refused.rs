@@ -167,12 +167,12 @@ fn an_app_runs_exactly_one_thing_that_exists() {
     check_error(
         "[apps.hello]\nimage = 'Not An Image'",
         "glowplug.toml:2: `image` in [apps.hello] is \"Not An Image\", which names no image: invalid reference format\n  \
-         help: write it as in `example.com/team/model:1`, or `archive:PATH` for one on disk",
+         help: write it as in `example.com/team/model:1`, `archive:PATH` for one on disk, or `build:FOLDER` for one to build",
     );
     check_error(
         "[apps.hello]\nimage = 'archive:missing'",
         "glowplug.toml:2: `image` in [apps.hello] is \"archive:missing\", which names no image: there is no DIR/missing\n  \
-         help: write it as in `example.com/team/model:1`, or `archive:PATH` for one on disk",
+         help: write it as in `example.com/team/model:1`, `archive:PATH` for one on disk, or `build:FOLDER` for one to build",
     );
     check_error(
         "[apps.hello]\nimage = 'nginx'\nport = 70000",
