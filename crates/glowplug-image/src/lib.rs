@@ -7,6 +7,7 @@
 //!
 //! This crate prepares and caches, and never chooses: which image is wanted when is the engine's business.
 
+pub mod analyze;
 pub mod config;
 mod content;
 pub mod contents;

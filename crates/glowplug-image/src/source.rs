@@ -94,8 +94,18 @@ pub struct Resolved {
     /// Of the manifest for this platform.
     pub digest: Digest,
     pub config: ImageConfig,
+    /// The whole configuration, as its builder wrote it.
+    pub config_json: Bytes,
     /// Lowest first.
     pub layers: Vec<LayerDescriptor>,
+}
+
+impl Resolved {
+    /// The steps of the build that made the layers, lowest first; of another length than the layers where the builder
+    /// did not keep count.
+    pub fn steps(&self) -> Vec<String> {
+        manifest::steps(&self.config_json)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -30,6 +30,7 @@ mod late;
 mod layers;
 mod mounts;
 mod names;
+mod reader;
 pub(crate) mod sealed;
 mod sum;
 mod touched;
@@ -51,6 +52,7 @@ pub use self::layers::{Layer, LayerPins, NewLayer};
 pub use self::mounts::Mounted;
 pub(crate) use self::mounts::is_under_an_overlay;
 pub use self::names::Named;
+pub use self::reader::Reader;
 use self::sum::{Sum, Summed};
 pub use self::usage::{LayerUsage, SharedWith, Usage};
 use crate::config::ImageConfig;
@@ -83,7 +85,8 @@ struct Inner {
     /// Held over a collection or a repair.
     collecting: Mutex<()>,
     mounts: Mutex<mounts::Mounts>,
-    _lock: File,
+    /// `None`: what only reads needs none.
+    _lock: Option<File>,
 }
 
 /// An image that is complete.
@@ -175,7 +178,7 @@ impl Store {
             touched: Mutex::default(),
             collecting: Mutex::default(),
             mounts: Mutex::default(),
-            _lock: lock,
+            _lock: Some(lock),
         };
         let store = Self { inner: Arc::new(inner) };
         store.check_after_a_power_cut()?;

@@ -13,13 +13,15 @@ mod words;
 use std::fmt::Write as _;
 
 use crate::plan::result::{Change, Numbers, Plan, Recommendation};
-use svg::escaped;
+pub use svg::escaped;
 
 /// Apps that the page's table lists: those with the most requests.
 pub const APP_ROWS_MAX: usize = 2_000;
 
-const STYLE: &str = include_str!("report/style.css");
-const SCRIPT: &str = include_str!("report/page.js");
+/// The looks of all pages that Glowplug writes.
+pub const STYLE: &str = include_str!("report/style.css");
+/// Sorts tables.
+pub const SCRIPT: &str = include_str!("report/page.js");
 
 /// The whole page.
 pub fn html(plan: &Plan) -> String {

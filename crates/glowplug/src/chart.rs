@@ -42,7 +42,7 @@ impl Style {
     }
 
     /// A bar of so many eighths of a column, at least a sliver.
-    fn bar(self, eighths: u64) -> String {
+    pub(crate) fn bar(self, eighths: u64) -> String {
         const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
         let count = |columns: u64| usize::try_from(columns).unwrap_or(usize::MAX);
         match self {

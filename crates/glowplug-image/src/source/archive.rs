@@ -80,9 +80,10 @@ impl Archive {
             match manifest::read(&document).map_err(|problem| self.unusable(&problem))? {
                 Manifest::Index(inner) => entries = inner,
                 Manifest::Image(image) => {
-                    let config = manifest::read_config(&self.blob(&image.config)?);
+                    let config_json = Bytes::from(self.blob(&image.config)?);
+                    let config = manifest::read_config(&config_json);
                     let config = config.map_err(|problem| self.unusable(&problem))?;
-                    return Ok(Resolved { digest, config, layers: image.layers });
+                    return Ok(Resolved { digest, config, config_json, layers: image.layers });
                 }
             }
         }
@@ -129,8 +130,8 @@ impl Archive {
                 self.unusable(&format!("its `manifest.json` is malformed: {error}"))
             })?;
         let image = self.choose_saved(saved)?;
-        let config = self.document(&image.config)?;
-        let diff_ids: RootFiles = serde_json::from_slice(&config)
+        let config_json = Bytes::from(self.document(&image.config)?);
+        let diff_ids: RootFiles = serde_json::from_slice(&config_json)
             .map_err(|error| self.unusable(&format!("`{}` is malformed: {error}", image.config)))?;
         let diff_ids = diff_ids.rootfs.diff_ids;
         if diff_ids.len() != image.layers.len() {
@@ -140,9 +141,10 @@ impl Archive {
         let layers = layers.map(|(path, diff_id)| self.saved_layer(path, diff_id));
         let layers = layers.collect::<Result<_, _>>()?;
         // There is no manifest with a digest; Docker calls this the image's id.
-        let digest = Digest::of(&config);
-        let config = manifest::read_config(&config).map_err(|problem| self.unusable(&problem))?;
-        Ok(Resolved { digest, config, layers })
+        let digest = Digest::of(&config_json);
+        let config =
+            manifest::read_config(&config_json).map_err(|problem| self.unusable(&problem))?;
+        Ok(Resolved { digest, config, config_json, layers })
     }
 
     fn choose_saved(&self, mut saved: Vec<Saved>) -> Result<Saved, Error> {

@@ -172,6 +172,23 @@ pub(super) fn read_config(bytes: &[u8]) -> Result<ImageConfig, String> {
     Ok(wire.config.unwrap_or_default())
 }
 
+/// What made each layer, as the configuration tells it.
+pub(super) fn steps(config: &[u8]) -> Vec<String> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Step {
+        created_by: String,
+        empty_layer: bool,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct WireHistory {
+        history: Vec<Step>,
+    }
+    let wire: WireHistory = serde_json::from_slice(config).unwrap_or_default();
+    wire.history.into_iter().filter(|step| !step.empty_layer).map(|step| step.created_by).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

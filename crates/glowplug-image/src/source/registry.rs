@@ -60,35 +60,45 @@ impl std::fmt::Debug for Registry {
     }
 }
 
+/// What speaks to a registry: in the clear to this machine only, or where it is allowed.
+pub(crate) fn client(
+    reference: &Reference,
+    credentials: Credentials,
+    options: &Options,
+) -> Result<(Client, RegistryAuth), Error> {
+    let host = reference.resolve_registry().to_owned();
+    let is_plain = is_this_machine(&host) || options.insecure.contains(&host);
+    let protocol = if is_plain { ClientProtocol::Http } else { ClientProtocol::Https };
+    let config = ClientConfig {
+        protocol,
+        connect_timeout: Some(CONNECT_TIMEOUT),
+        read_timeout: Some(options.read_timeout),
+        user_agent: concat!("glowplug/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    };
+    let name = reference.to_string();
+    let client = Client::try_from(config)
+        .map_err(|error| Error::Unreadable { name, problem: error.to_string() })?;
+    let auth = match credentials {
+        Credentials::Anonymous => RegistryAuth::Anonymous,
+        Credentials::Basic { user, password } => RegistryAuth::Basic(user, password),
+        Credentials::Token(token) => RegistryAuth::Bearer(token),
+    };
+    Ok((client, auth))
+}
+
 impl Registry {
     pub fn new(
         reference: Reference,
         credentials: Credentials,
         options: &Options,
     ) -> Result<Self, Error> {
-        let host = reference.resolve_registry().to_owned();
-        let is_plain = is_this_machine(&host) || options.insecure.contains(&host);
-        let protocol = if is_plain { ClientProtocol::Http } else { ClientProtocol::Https };
-        let config = ClientConfig {
-            protocol,
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(options.read_timeout),
-            user_agent: concat!("glowplug/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        let name = reference.to_string();
-        let client = Client::try_from(config)
-            .map_err(|error| Error::Unreadable { name, problem: error.to_string() })?;
         let recipe = Recipe {
             reference: reference.whole(),
             credentials: credentials.clone(),
             options: options.clone(),
         };
-        let auth = match credentials {
-            Credentials::Anonymous => RegistryAuth::Anonymous,
-            Credentials::Basic { user, password } => RegistryAuth::Basic(user, password),
-            Credentials::Token(token) => RegistryAuth::Bearer(token),
-        };
+        let (client, auth) = client(&reference, credentials, options)?;
         Ok(Self { client, reference, auth, recipe })
     }
 
@@ -98,10 +108,11 @@ impl Registry {
             Manifest::Image(image) => (image, digest),
             Manifest::Index(entries) => self.image_of(&entries).await?,
         };
-        let config = self.document(&image.config, image.config_bytes).await?;
+        let config_json =
+            bytes::Bytes::from(self.document(&image.config, image.config_bytes).await?);
         let config =
-            manifest::read_config(&config).map_err(|problem| self.bad_manifest(problem))?;
-        Ok(Resolved { digest, config, layers: image.layers })
+            manifest::read_config(&config_json).map_err(|problem| self.bad_manifest(problem))?;
+        Ok(Resolved { digest, config, config_json, layers: image.layers })
     }
 
     async fn image_of(
@@ -293,7 +304,7 @@ fn is_this_machine(registry: &str) -> bool {
 }
 
 /// An error with its sources, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -13,8 +13,8 @@ use super::{Error, Result, Store, failed, names_in};
 use crate::contents::Pins;
 use crate::digest::Digest;
 use crate::erofs;
-use crate::layer::Entry;
 use crate::layer::unpack::Unpacked;
+use crate::layer::{Entry, Slice};
 
 const FOLDER: &str = "layers";
 const INDEX_FILE: &str = "index";
@@ -139,6 +139,15 @@ impl Layer {
 
     pub(crate) fn read_pack(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.pack.read_exact_at(into, offset)
+    }
+}
+
+impl Layer {
+    /// A small file.
+    pub(super) fn packed(&self, slice: &Slice) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; slice.bytes as usize];
+        self.pack.read_exact_at(&mut bytes, slice.offset)?;
+        Ok(bytes)
     }
 }
 

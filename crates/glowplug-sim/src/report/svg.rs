@@ -222,7 +222,7 @@ impl Figure {
 }
 
 /// Text that a page shows as it is.
-pub(super) fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -1,8 +1,10 @@
 //! `glowplug image`
 
+mod analyze;
 mod fsck;
 mod gc;
 mod holder;
+mod origin;
 mod show;
 
 use std::io::IsTerminal;
@@ -35,6 +37,8 @@ pub(crate) enum Command {
         /// Its name, or its digest as `glowplug image list` shows it; the beginning is enough
         image: String,
     },
+    /// What is in an image, what of it is paid for without need, and what to change. Runs nothing of it
+    Analyze(analyze::Args),
     /// Remove what no app wants and no runner uses
     Gc(gc::Args),
     /// Look for damage in what is on the disk; exit code 1 if there is any
@@ -50,6 +54,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<(), Failu
         }
         Command::Rm { digest } => remove(&digest, context).await,
         Command::Show { image } => show::run(&image, context).await,
+        Command::Analyze(args) => analyze::run(&args, context).await,
         Command::Gc(args) => gc::run(&args, context).await,
         Command::Fsck(args) => fsck::run(&args, context).await,
     }
