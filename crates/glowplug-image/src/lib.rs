@@ -11,6 +11,7 @@ pub mod analyze;
 pub mod config;
 mod content;
 pub mod contents;
+pub mod convert;
 mod digest;
 pub mod erofs;
 pub mod layer;

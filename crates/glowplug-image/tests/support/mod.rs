@@ -7,6 +7,7 @@ pub(crate) mod chunked;
 pub(crate) mod faulty;
 pub(crate) mod images;
 pub(crate) mod root;
+pub(crate) mod tree;
 
 use std::sync::Arc;
 
