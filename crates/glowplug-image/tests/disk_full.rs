@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::Command;
 
 use glowplug_image::Store;
+use glowplug_image::convert::{self, layout};
 use glowplug_image::source::Compression;
 use glowplug_image::store::Repair;
 
 use self::support::faulty::{Faulty, Manners};
-use self::support::images::{expected, image, layer};
+use self::support::images::{expected, image, layer, noise};
 use self::support::root::{files, is_root};
 use self::support::{chain, pull, puller};
 
@@ -88,4 +89,36 @@ async fn a_full_disk_fails_the_pull_and_nothing_else() {
         store.sync().unwrap();
         store.remove_image(&image.digest).unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_fails_the_conversion_and_leaves_nothing() {
+    if !is_root() {
+        return;
+    }
+    let Some(disk) = Disk::new() else { return };
+    // Larger than the disk together, whatever compresses them.
+    let contents: Vec<_> = (0..8).map(|seed| noise(seed, 10 << 20)).collect();
+    let names: Vec<_> = (0..8).map(|number| format!("file-{number}")).collect();
+    let all: Vec<_> =
+        names.iter().map(String::as_str).zip(contents.iter().map(Vec::as_slice)).collect();
+    let packed =
+        image(vec![layer(Compression::None, &all[..4]), layer(Compression::None, &all[4..])]);
+    let registry = Faulty::start(&[("1", &packed)], Manners::default()).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let store = Store::open(elsewhere.path()).unwrap();
+    let image = pull(&puller(&store), &registry.name("1")).await.unwrap();
+    let (reader, json) = (store.reader(), &packed.config.bytes);
+    let convert = |scratch: &Path| convert::convert(&reader, &image, json, 1, scratch, &mut |_| {});
+    let target = disk.mounted().join("a.tar");
+    std::fs::write(&target, "before").unwrap();
+    let left = || std::fs::read_dir(disk.mounted()).unwrap().count();
+    let before = left();
+
+    let error = chain(&convert(&disk.mounted()).unwrap_err());
+    assert!(error.contains("No space left on device"), "{error}");
+    let mut converted = convert(elsewhere.path()).unwrap();
+    let error = chain(&layout::write_file(&mut converted, &target, "1").unwrap_err());
+    assert!(error.contains("No space left on device"), "{error}");
+    assert_eq!((left(), std::fs::read(&target).unwrap()), (before, b"before".to_vec()));
 }

@@ -55,7 +55,9 @@ pub(super) fn of(entries: &[Entry], touched: &Touched) -> Order {
     let mut take = |path: &[u8], ordered: &mut Vec<Entry>| {
         if let Some(file) = files.remove(path) {
             ordered.push(file.clone());
-            ordered.extend(links.remove(path).into_iter().flatten().cloned());
+            // Some readers take a link's word for what its file is, others do not: they say the same here.
+            let same = |link: &Entry| Entry { meta: file.meta.clone(), ..link.clone() };
+            ordered.extend(links.remove(path).into_iter().flatten().map(same));
         }
     };
     for file in touched.files() {

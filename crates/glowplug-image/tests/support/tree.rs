@@ -28,18 +28,11 @@ pub(crate) fn of_folder(root: &Path) -> Tree {
     tree
 }
 
-/// Without what a folder that is no mount of an image has of its own.
-pub(crate) fn of_rootless(root: &Path) -> Tree {
-    without_times(&of_folder(root))
-}
-
-/// Tools set times of folders before they fill them.
-pub(crate) fn without_times(tree: &Tree) -> Tree {
+/// Folders that no layer names, or that a whiteout is in, are as old as the machine that made them.
+pub(crate) fn without_folder_times(tree: &Tree) -> Tree {
     let mut tree = tree.clone();
-    for seen in tree.values_mut() {
-        if seen.links == 0 {
-            seen.modified = (0, 0);
-        }
+    for seen in tree.values_mut().filter(|seen| seen.links == 0) {
+        seen.modified = (0, 0);
     }
     tree
 }
