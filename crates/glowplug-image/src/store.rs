@@ -25,9 +25,11 @@
 
 mod check;
 mod collect;
+mod directory;
 mod durability;
 mod late;
 mod layers;
+mod mounting;
 mod mounts;
 mod names;
 mod reader;
@@ -39,7 +41,7 @@ mod usage;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,7 @@ pub use self::collect::Collected;
 use self::durability::Durability;
 pub(crate) use self::late::LayerPacks;
 pub use self::layers::{Layer, LayerPins, NewLayer};
+pub use self::mounting::Mounting;
 pub use self::mounts::Mounted;
 pub(crate) use self::mounts::is_under_an_overlay;
 pub use self::names::Named;
@@ -85,6 +88,8 @@ struct Inner {
     /// Held over a collection or a repair.
     collecting: Mutex<()>,
     mounts: Mutex<mounts::Mounts>,
+    /// What the kernel can do, once it was asked.
+    mounting: OnceLock<Mounting>,
     /// `None`: what only reads needs none.
     _lock: Option<File>,
 }
@@ -178,11 +183,19 @@ impl Store {
             touched: Mutex::default(),
             collecting: Mutex::default(),
             mounts: Mutex::default(),
+            mounting: OnceLock::new(),
             _lock: Some(lock),
         };
         let store = Self { inner: Arc::new(inner) };
         store.check_after_a_power_cut()?;
         store.sweep_late(None)?;
+        Ok(store)
+    }
+
+    /// As [`open`](Self::open), without asking the kernel what it can do.
+    pub fn open_for(folder: &Path, mounting: Mounting) -> Result<Self> {
+        let store = Self::open(folder)?;
+        let _ = store.inner.mounting.set(mounting);
         Ok(store)
     }
 

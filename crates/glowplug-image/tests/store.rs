@@ -6,10 +6,11 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use glowplug_image::config::ImageConfig;
 use glowplug_image::layer::unpack::{Limits, unpack};
-use glowplug_image::store::{self, Image};
+use glowplug_image::store::{self, Image, Mounting};
 use glowplug_image::{Digest, Store};
 
 use self::support::images::archive;
@@ -72,14 +73,115 @@ fn an_image_is_its_layers_and_runners_write_into_their_own() {
     assert_eq!(store.images().unwrap(), []);
 }
 
+/// Everything that an archive can say of a file.
+fn rich_archive() -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, kind: tar::EntryType, mode: u32, content: &[u8], link: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(content.len() as u64);
+        header.set_mode(mode);
+        header.set_uid(12);
+        header.set_gid(34);
+        header.set_mtime(1_700_000_000);
+        if link.is_empty() {
+            builder.append_data(&mut header, name, content).unwrap();
+        } else {
+            builder.append_link(&mut header, name, link).unwrap();
+        }
+    };
+    add("dir/", tar::EntryType::Directory, 0o1750, b"", "");
+    add("dir/set-user-id", tar::EntryType::Regular, 0o4755, b"small", "");
+    add("dir/large", tar::EntryType::Regular, 0o640, &vec![3; 200_000], "");
+    add("dir/empty", tar::EntryType::Regular, 0o600, b"", "");
+    add("hard", tar::EntryType::Link, 0o640, b"", "dir/large");
+    add("soft", tar::EntryType::Symlink, 0o777, b"", "dir/nowhere");
+    add("pipe", tar::EntryType::Fifo, 0o622, b"", "");
+    add("read-only/", tar::EntryType::Directory, 0o555, b"", "");
+    add("read-only/file", tar::EntryType::Regular, 0o444, b"x", "");
+    builder.append_pax_extensions([("SCHILY.xattr.user.note", &b"kept"[..])]).unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(4);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, "noted", &b"note"[..]).unwrap();
+    builder.into_inner().unwrap()
+}
+
+/// What there is to know of each file below a root.
+fn described(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        let (mut note, mut content) = ([0; 64], Vec::new());
+        let noted = rustix::fs::lgetxattr(&path, "user.note", &mut note).unwrap_or(0);
+        if meta.is_dir() {
+            waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if meta.is_file() {
+            content = fs::read(&path).unwrap();
+        } else if meta.is_symlink() {
+            content = fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes();
+        }
+        let links = if meta.is_dir() { 0 } else { meta.nlink() };
+        found.push(format!(
+            "{name} {:o} {}:{} {links} {} {:?} {}",
+            meta.mode(),
+            meta.uid(),
+            meta.gid(),
+            meta.mtime(),
+            String::from_utf8_lossy(&note[..noted]),
+            Digest::of(&content)
+        ));
+    }
+    // The root is the runner's own.
+    found.retain(|line| !line.starts_with(' '));
+    found.sort();
+    found
+}
+
 #[test]
-fn an_image_in_use_cannot_be_removed() {
+fn an_image_that_is_written_out_is_the_one_that_is_mounted() {
+    if !is_root() {
+        return;
+    }
+    let [mounted, written_out] = [Mounting::Shared, Mounting::Directories].map(|mounting| {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_for(folder.path(), mounting).unwrap();
+        let mut layer = store.new_layer(&digest(1)).unwrap();
+        let limits = Limits::default();
+        let unpacked = unpack(&rich_archive()[..], &mut layer.pins, &mut layer.pack, &limits);
+        layer.finish(&unpacked.unwrap()).unwrap();
+        add_layer(&store, 2, &[(".wh.soft", b""), ("dir/empty", b"not any more")]);
+        let image = store.publish(image(9, &[1, 2])).unwrap();
+        let found = with_root(&store, &image, described);
+        // A second start finds the same, and nothing of what the first may have written.
+        with_root(&store, &image, |root| fs::write(root.join("dir/large"), b"mine").unwrap());
+        assert_eq!(with_root(&store, &image, described), found);
+        store.remove_image(&image.digest).unwrap();
+        found
+    });
+    assert_eq!(mounted.len(), 9, "{mounted:?}");
+    assert_eq!(mounted, written_out);
+}
+
+#[test]
+fn a_mounted_image_in_use_cannot_be_removed() {
+    an_image_in_use_cannot_be_removed(Mounting::Shared);
+}
+
+#[test]
+fn an_image_that_is_written_out_and_in_use_cannot_be_removed() {
+    an_image_in_use_cannot_be_removed(Mounting::Directories);
+}
+
+fn an_image_in_use_cannot_be_removed(mounting: Mounting) {
     if !is_root() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     // The kernel writes a space in a table of mounts in a form of its own.
-    let store = Store::open(&folder.path().join("with a space")).unwrap();
+    let store = Store::open_for(&folder.path().join("with a space"), mounting).unwrap();
     add_layer(&store, 1, &[("a", b"x")]);
     let image = image(9, &[1]);
     let image = store.publish(image).unwrap();

@@ -85,6 +85,7 @@ impl Store {
     /// Called when a store is opened, before anything else is done with it.
     pub(super) fn check_after_a_power_cut(&self) -> Result<()> {
         let Some(since) = self.inner.durability.doubtful_since()? else { return Ok(()) };
+        self.remove_directories()?;
         let since = since.checked_sub(CLOCK_SLACK).unwrap_or(SystemTime::UNIX_EPOCH);
         let findings = self.check_since(since, Repair::Yes, &mut |_| {})?;
         if !findings.is_clean() {

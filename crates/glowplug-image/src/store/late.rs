@@ -109,7 +109,7 @@ impl Store {
         flock(&users, FlockOperation::NonBlockingLockShared).ok()?;
         Some(Mounted {
             tree: folder.join(TREE_MOUNT),
-            contents: self.contents().folder().to_owned(),
+            contents: Some(self.contents().folder().to_owned()),
             late: Some(folder.join(FILES_MOUNT)),
             hold: Hold::Late { folder: folder.to_owned(), _users: users },
         })

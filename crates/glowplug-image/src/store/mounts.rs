@@ -9,6 +9,7 @@ use std::sync::{MutexGuard, PoisonError};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::mounting::Mounting;
 use super::{Error, Result, Store, TREE_FILE, failed};
 use crate::digest::Digest;
 
@@ -21,8 +22,8 @@ const EROFS_MAGIC: i64 = 0xE0F5_E1E2;
 pub struct Mounted {
     /// All names of the image, and the contents of small files.
     pub tree: PathBuf,
-    /// The contents of large files: a data-only layer.
-    pub contents: PathBuf,
+    /// The contents of large files: a data-only layer. `None`: all contents are in `tree`.
+    pub contents: Option<PathBuf>,
     /// The contents that come when they are read: another data-only layer, below the other one.
     pub late: Option<PathBuf>,
     pub(super) hold: Hold,
@@ -43,6 +44,11 @@ pub(super) struct Start {
 }
 
 impl Mounted {
+    /// The data-only layers below the tree, the first to be asked first.
+    pub fn data(&self) -> Vec<PathBuf> {
+        self.contents.iter().chain(&self.late).cloned().collect()
+    }
+
     /// Of a late image.
     pub(crate) fn late_folder(&self) -> Option<&Path> {
         match &self.hold {
@@ -79,6 +85,18 @@ impl Store {
         if !source.exists() {
             return Err(Error::ImageMissing { image: digest.clone() });
         }
+        let (tree, contents) = match self.mounting()? {
+            Mounting::Shared => {
+                (self.mount_tree(digest, &source)?, Some(self.contents().folder().to_owned()))
+            }
+            Mounting::Directories => (self.directory(digest)?, None),
+        };
+        *mounts.starts.entry(digest.clone()).or_default() += 1;
+        let start = Start { image: digest.clone(), store: self.clone() };
+        Ok(Mounted { tree, contents, late: None, hold: Hold::Image(start) })
+    }
+
+    fn mount_tree(&self, digest: &Digest, source: &Path) -> Result<PathBuf> {
         let tree = self.mount_point(digest);
         match fs::create_dir(&tree) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -88,13 +106,10 @@ impl Store {
         }
         if !is_mounted(&tree)? {
             let flags = MountFlags::RDONLY | MountFlags::NODEV;
-            mount(&source, &tree, "erofs", flags, None)
-                .map_err(|error| failed("mount", &source, error.into()))?;
+            mount(source, &tree, "erofs", flags, None)
+                .map_err(|error| failed("mount", source, error.into()))?;
         }
-        *mounts.starts.entry(digest.clone()).or_default() += 1;
-        let contents = self.contents().folder().to_owned();
-        let start = Start { image: digest.clone(), store: self.clone() };
-        Ok(Mounted { tree, contents, late: None, hold: Hold::Image(start) })
+        Ok(tree)
     }
 
     /// Fails where a runner uses the image, or is about to.
@@ -104,7 +119,7 @@ impl Store {
     pub(super) fn unmount(&self, digest: &Digest) -> Result<()> {
         let mounts = self.mounts();
         let tree = self.mount_point(digest);
-        if mounts.starts.contains_key(digest) || overlays()?.have(&tree) {
+        if self.has_users(&mounts, &overlays()?, digest) {
             return Err(Error::InUse { image: digest.clone() });
         }
         match unmount(&tree, UnmountFlags::empty()) {
@@ -128,10 +143,12 @@ impl Store {
     ) -> Result<HashSet<Digest>> {
         let mounts = self.mounts();
         let overlays = overlays()?;
-        let is_used = |image: &&Digest| {
-            mounts.starts.contains_key(*image) || overlays.have(&self.mount_point(image))
-        };
-        Ok(images.filter(is_used).cloned().collect())
+        Ok(images.filter(|image| self.has_users(&mounts, &overlays, image)).cloned().collect())
+    }
+
+    fn has_users(&self, mounts: &Mounts, overlays: &Overlays, image: &Digest) -> bool {
+        let trees = [self.mount_point(image), self.directory_of(image)];
+        mounts.starts.contains_key(image) || trees.iter().any(|tree| overlays.have(tree))
     }
 
     /// Unmounts every image that no runner uses. What cannot be unmounted stays for the next time.
@@ -175,10 +192,11 @@ pub(crate) fn is_under_an_overlay(tree: &Path) -> Result<bool> {
 struct Overlays(Vec<String>);
 
 impl Overlays {
-    /// Whether one of them has this lower layer.
+    /// Whether one of them has this as its uppermost lower layer.
     fn have(&self, tree: &Path) -> bool {
-        let wanted = format!("lowerdir={}:", tree.display());
-        self.0.iter().any(|line| line.contains(&wanted))
+        // Others follow, or other options.
+        let wanted = [":", ","].map(|end| format!("lowerdir={}{end}", tree.display()));
+        self.0.iter().any(|line| wanted.iter().any(|wanted| line.contains(wanted)))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::durability::Durability;
 use super::{Error, Image, Inner, Layer, Result, Store, failed, mounts, names};
@@ -44,6 +44,7 @@ impl Reader {
             collecting: Mutex::default(),
             touched: Mutex::default(),
             mounts: Mutex::new(mounts::Mounts::default()),
+            mounting: OnceLock::new(),
             _lock: None,
             folder,
         };

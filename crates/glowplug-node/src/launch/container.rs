@@ -100,7 +100,7 @@ fn container(spec: &mut RunnerSpec, world: &World<'_>) -> Result<ContainerSpec, 
     spec.user = None;
     let user = app.config.user.clone().unwrap_or_else(|| image.user.clone());
     let mut container = ContainerSpec::new(vec![mounted.tree.clone()]);
-    container.root.data = vec![mounted.contents.clone()];
+    container.root.data = mounted.data();
     container.root.writable_bytes = config.scratch_bytes();
     container.hostname = spec.id.to_string();
     container.port = image.port().unwrap_or(ContainerSpec::PORT);
