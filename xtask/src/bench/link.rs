@@ -38,7 +38,8 @@ const AHEAD_MAX: Duration = Duration::from_millis(2);
 /// Round trips that are measured before anything else is.
 const PINGS: usize = 20;
 const PROBE_BYTES: usize = 64 << 20;
-/// A link that is measured outside of these is not what is said of it.
+/// A link that is measured outside of these, as often as this, is not what is said of it.
+const TRIES_MAX: usize = 3;
 const ROUND_TRIP_MILLIS: std::ops::Range<f64> = 19.9..30.0;
 const MEGABITS_PER_SECOND: std::ops::Range<f64> = 600.0..1_050.0;
 
@@ -99,8 +100,28 @@ impl Link {
         Ok(link)
     }
 
-    /// Measures a link like this one to a program of our own.
+    /// Measures a link like this one, and fails unless it is what it is said to be.
     pub(super) fn measure() -> Result<Seen> {
+        let mut seen = Self::measure_once()?;
+        for _ in 1..TRIES_MAX {
+            if seen.is_as_said() {
+                return Ok(seen);
+            }
+            seen = Self::measure_once()?;
+        }
+        if !seen.is_as_said() {
+            bail!(
+                "the link was to have 20 ms and 1 Gbit/s, and has {:.1} ms and {:.0} Mbit/s: this machine is \
+                 too busy to measure on",
+                seen.round_trip_millis,
+                seen.megabits_per_second
+            );
+        }
+        Ok(seen)
+    }
+
+    /// To a program of our own.
+    fn measure_once() -> Result<Seen> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot measure the link")?;
         let port = listener.local_addr().context("cannot measure the link")?.port();
@@ -111,18 +132,14 @@ impl Link {
             }
         })?;
         let link = Self::to(port)?;
-        let seen = probe(link.port).context("cannot measure the link")?;
-        if !ROUND_TRIP_MILLIS.contains(&seen.round_trip_millis)
-            || !MEGABITS_PER_SECOND.contains(&seen.megabits_per_second)
-        {
-            bail!(
-                "the link was to have 20 ms and 1 Gbit/s, and has {:.1} ms and {:.0} Mbit/s: this machine is \
-                 too busy to measure on",
-                seen.round_trip_millis,
-                seen.megabits_per_second
-            );
-        }
-        Ok(seen)
+        probe(link.port).context("cannot measure the link")
+    }
+}
+
+impl Seen {
+    fn is_as_said(self) -> bool {
+        ROUND_TRIP_MILLIS.contains(&self.round_trip_millis)
+            && MEGABITS_PER_SECOND.contains(&self.megabits_per_second)
     }
 }
 
