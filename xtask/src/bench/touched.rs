@@ -166,7 +166,12 @@ fn copy_python(root: &Path) -> Result<Python> {
         let parent = place.parent().context("a program has no folder")?;
         fs::create_dir_all(parent)
             .with_context(|| format!("cannot create {}", parent.display()))?;
-        Program::new("cp").args(["--recursive", "--dereference"]).arg(file).arg(parent).run()?;
+        // With their times, by which Python tells that what it has compiled is current.
+        Program::new("cp")
+            .args(["--recursive", "--dereference", "--preserve=timestamps"])
+            .arg(file)
+            .arg(parent)
+            .run()?;
     }
     fs::create_dir_all(root.join("tmp")).context("cannot create a folder for the image")?;
     Ok(python)
