@@ -97,19 +97,25 @@ impl Registry {
         Ok(pushed)
     }
 
-    /// The same image with layers that can be read in parts (zstd:chunked), put there as well; made once.
-    pub(super) fn push_in_parts(&self, image: &Image) -> Result<Image> {
-        let layout = image.layout.with_file_name("parts");
-        let done = layout.join("complete");
+    /// The same image, which is there, as `glowplug image convert` writes it from what a start of it has
+    /// touched; made once. `home` is the data directory of that start.
+    pub(super) fn push_converted(
+        &self,
+        image: &Image,
+        (glowplug, home): (&Path, &Path),
+    ) -> Result<Image> {
+        let layout = image.layout.with_file_name("converted");
+        let done = layout.with_file_name("converted-complete");
         if !done.is_file() {
-            eprintln!("writing {} in a form that can be read in parts, once", image.name);
+            eprintln!("converting {}, once", image.name);
             let _ = fs::remove_dir_all(&layout);
-            let copy = self.skopeo().args(["--dest-compress-format", "zstd:chunked"]);
-            let copy = copy.arg(format!("oci:{}:1", image.layout.display()));
-            copy.arg(format!("oci:{}:1", layout.display())).stdout_to_stderr().run()?;
+            let convert = Program::new(glowplug).env("GLOWPLUG_DATA_DIR", home);
+            let convert = convert.args(["image", "convert"]).arg(image.at(self.port)).arg("--to");
+            let convert = convert.arg(format!("archive:{}/", layout.display())).dir(home);
+            convert.stdout_to_stderr().run()?;
             fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
         }
-        let made = Image { layout, name: format!("parts-of-{}", image.name), sizes: image.sizes };
+        let made = Image { layout, name: format!("converted-{}", image.name), sizes: image.sizes };
         self.push(&made)?;
         Ok(made)
     }

@@ -151,9 +151,9 @@ fn in_folder(
         }
         let Some((_, image)) = made.iter().find(|(what, _)| *what == row.what) else { continue };
         let lazy = row.what == What::FirstAnswer;
-        // The peers cannot start from parts, so they get the image as it is commonly stored.
-        let parts = lazy.then(|| scene.registry.push_in_parts(image)).transpose()?;
-        let images = (parts.as_ref().unwrap_or(image), image);
+        // The peers have no use for a converted image, so they get it as it is commonly stored.
+        let converted = lazy.then(|| scene.convert(image)).transpose()?;
+        let images = (converted.as_ref().unwrap_or(image), image);
         let rounds = if lazy && quick { LAZY_ROUNDS_QUICK } else { rounds };
         let times = scene.row(row, images, rounds)?;
         measured.cases.extend(cases(row, &times));
@@ -189,6 +189,15 @@ impl Scene<'_> {
         };
         self.registry.push(&image)?;
         Ok(image)
+    }
+
+    /// What is worth having first is known from a start that pulled all of it.
+    fn convert(&self, image: &Image) -> Result<Image> {
+        let home = self.folder.join("pull");
+        first_answer::ours(self.glowplug, &home, &image.at(self.registry.port))?;
+        let converted = self.registry.push_converted(image, (self.glowplug, &home.join("data")));
+        remove_folder(&home)?;
+        converted
     }
 
     /// Of the two images we pull the first one, and the others the second.
