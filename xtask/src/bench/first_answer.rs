@@ -17,10 +17,29 @@ const TIMEOUT: Duration = Duration::from_mins(5);
 const PAUSE: Duration = Duration::from_millis(2);
 /// Of one try: a first answer may take as long as a whole pull.
 const TRY_TIMEOUT: Duration = Duration::from_mins(5);
+const RECORD_TIMEOUT: Duration = Duration::from_secs(20);
+const RECORD_PAUSE: Duration = Duration::from_millis(20);
 const CONTAINER: &str = "bench-answer";
 
 /// Seconds from the start of `glowplug run` on an empty data directory.
 pub(super) fn ours(program: &Path, home: &Path, image: &str) -> Result<f64> {
+    run(program, home, image, || Ok(()))
+}
+
+/// Starts it once for the list of what it touches.
+pub(super) fn record(program: &Path, home: &Path, image: &str) -> Result<()> {
+    let lists = home.join("data/images/touched");
+    run(program, home, image, || {
+        let written = stopwatch::wait_for(RECORD_TIMEOUT, RECORD_PAUSE, || {
+            Ok(fs::read_dir(&lists).ok().and_then(|mut lists| lists.next()))
+        })?;
+        written.map(drop).context("what the start touched is not recorded")
+    })
+    .map(drop)
+}
+
+/// Seconds until the first answer, after which `then` is done before the end.
+fn run(program: &Path, home: &Path, image: &str, then: impl FnOnce() -> Result<()>) -> Result<f64> {
     fs::create_dir_all(home).with_context(|| format!("cannot create {}", home.display()))?;
     let port = free_port()?;
     let run = Program::new(program).args(["run", "--name", "large", "--image", image]);
@@ -33,8 +52,9 @@ pub(super) fn ours(program: &Path, home: &Path, image: &str) -> Result<f64> {
         Ok(ask(port, "/run/local/large/").ok())
     })?;
     let took = watch.elapsed();
-    drop(running);
     answered.context("the app gave no answer in time")?;
+    then()?;
+    drop(running);
     Ok(took.as_secs_f64())
 }
 

@@ -194,7 +194,7 @@ impl Scene<'_> {
     /// What is worth having first is known from a start that pulled all of it.
     fn convert(&self, image: &Image) -> Result<Image> {
         let home = self.folder.join("pull");
-        first_answer::ours(self.glowplug, &home, &image.at(self.registry.port))?;
+        first_answer::record(self.glowplug, &home, &image.at(self.registry.port))?;
         let converted = self.registry.push_converted(image, (self.glowplug, &home.join("data")));
         remove_folder(&home)?;
         converted
