@@ -1,6 +1,6 @@
 //! A node as its users have it: the real binary, `glowplug serve`, on a free port of loopback.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -176,6 +176,19 @@ impl Drop for Served {
         for pid in crate::processes_with(&marker) {
             drop(send_signal(pid, "-KILL"));
         }
+        // A node that was stopped leaves none; one that a failed test killed would keep its folders for ever.
+        for folder in [self.folder.path().to_owned(), self.data_dir()] {
+            unmount_below(&folder);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "umount(8), for what a killed node left mounted")]
+fn unmount_below(folder: &Path) {
+    let Ok(table) = fs::read_to_string("/proc/self/mounts") else { return };
+    let places = table.lines().filter_map(|line| line.split(' ').nth(1));
+    for place in places.filter(|place| Path::new(place).starts_with(folder)) {
+        drop(Command::new("umount").args(["--lazy", place]).status());
     }
 }
 
