@@ -15,6 +15,7 @@ mod image;
 mod images;
 mod layers;
 mod machine;
+mod mounts;
 mod network;
 mod node;
 mod problem;
@@ -38,6 +39,8 @@ pub use image::{ImageName, ImageProgram};
 pub use images::ImagesConfig;
 pub use layers::{FlagSetting, FlagValue};
 pub use machine::{DEFAULT_MACHINE, MachineTypeConfig, built_in as built_in_machine_types};
+pub(crate) use mounts::DATA_DIR;
+pub use mounts::{Data, Mount, SecretSource};
 pub use network::Network;
 pub use node::{
     ContentionConfig, FilesConfig, LimitsConfig, LogFormat, NodeConfig, QueueConfig,

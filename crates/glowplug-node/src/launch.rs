@@ -1,6 +1,7 @@
 //! From a decision to start to the program that is started.
 
 mod container;
+mod given;
 mod pulling;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use glowplug_artifacts::ProgressSender;
 use glowplug_core::Event;
 use glowplug_gateway::host::AppProblem;
 use glowplug_image::store::Mounted;
-use glowplug_runner::{Limits, Listen, Recording, RunnerSpec};
+use glowplug_runner::{Limits, Listen, Recording, RunnerSpec, SecretFiles, host};
 
 use self::container::World;
 use crate::apps::{App, Deployed, Launch, PythonLaunch};
@@ -49,8 +50,10 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
         AppProblem::Unknown { .. } => "its app is not known any more".to_owned(),
     })?;
     let mut spec = base(shared, app, &deployed, start);
+    // Read anew at each start, so that a new one counts from the next start on.
+    let secrets = given::secrets(&app.config.secrets)?;
     let mut image = None;
-    let runtime = shared.config.node.runtime.as_str();
+    let node = &shared.config.node;
     match &*deployed.launch {
         Launch::Command(command) => {
             spec.argv.clone_from(&command.argv);
@@ -61,9 +64,9 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
             let launch = python_launch(shared, start, python).await?;
             if let Some(found) = &python.image {
                 let (mounted, recording) = image_for(shared, start, app, found).await?;
-                let world =
-                    World { app, image: &found.config, mounted: &mounted, recording, runtime };
+                let world = World { app, image: &found.config, mounted: &mounted, recording, node };
                 container::describe_python(&mut spec, &world, &launch)?;
+                complete(&mut spec, app, secrets)?;
                 return Ok(Prepared { spec, image: Some(mounted) });
             }
             spec.argv.clone_from(&launch.argv);
@@ -76,12 +79,28 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
         Launch::Image(launch) => {
             let found = &launch.found;
             let (mounted, recording) = image_for(shared, start, app, found).await?;
-            let world = World { app, image: &found.config, mounted: &mounted, recording, runtime };
+            let world = World { app, image: &found.config, mounted: &mounted, recording, node };
             container::describe(&mut spec, &world, launch)?;
             image = Some(mounted);
         }
     }
+    complete(&mut spec, app, secrets)?;
     Ok(Prepared { spec, image })
+}
+
+/// What is given last: secrets, and in a container the GPUs.
+fn complete(
+    spec: &mut RunnerSpec,
+    app: &App,
+    secrets: BTreeMap<String, String>,
+) -> Result<(), String> {
+    match (&mut spec.container, &app.config.container.secret_files) {
+        (Some(container), Some(dir)) => {
+            container.secrets = Some(SecretFiles { dir: dir.clone(), files: secrets });
+        }
+        _ => spec.env.extend(secrets),
+    }
+    host::give_gpus(spec, &host::GpuPlaces::default())
 }
 
 /// The image's files, and whether it is recorded which of them this start opens.

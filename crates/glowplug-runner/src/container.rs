@@ -23,6 +23,7 @@ mod network;
 pub(crate) mod oci;
 mod passwd;
 mod root;
+mod secrets;
 mod spec;
 mod system_calls;
 mod tree;
@@ -43,8 +44,8 @@ pub use self::capabilities::Capabilities;
 pub(crate) use self::devices::allowed as allowed_devices;
 pub(crate) use self::enter::Entrance;
 pub use self::spec::{
-    Bind, ContainerSpec, ContainerUser, Network, Recording, Root, Runtime, Scratch, SystemCalls,
-    Writes,
+    Bind, ContainerSpec, ContainerUser, Hook, HookStage, Network, Recording, Root, Runtime,
+    Scratch, SecretFiles, SystemCalls, Writes,
 };
 use crate::protocol::Identity;
 

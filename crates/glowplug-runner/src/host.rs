@@ -2,6 +2,7 @@
 //!
 //! Everything is looked up once, on request; nothing here is cached or watched.
 
+mod cdi;
 mod containers;
 mod facts;
 mod gpus;
@@ -12,6 +13,7 @@ use std::path::Path;
 
 use glowplug_core::resources::{Capacity, Gpu};
 
+pub use self::cdi::{GpuPlaces, give_gpus};
 pub use self::containers::containers;
 pub use self::facts::{FactStatus, HostFact, facts};
 pub use self::gpus::{Gpus, find_gpus};

@@ -18,8 +18,8 @@ pub use backend::{
     ObservedRunner, ObservedState, RunnerAddress, RunnerSpec, StopMode, TouchedFiles,
 };
 pub use container::{
-    Bind, Capabilities, ContainerSpec, ContainerUser, Network, Recording, Root, Runtime, Scratch,
-    SystemCalls, Writes,
+    Bind, Capabilities, ContainerSpec, ContainerUser, Hook, HookStage, Network, Recording, Root,
+    Runtime, Scratch, SecretFiles, SystemCalls, Writes,
 };
 pub use fake::{
     FAKE_LINE_BYTES_MAX, FAKE_LOG_BYTES_MAX, FakeBackend, FakeBehaviour, FakeStop, FakeWorld,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{ExitCause, Limits, RunnerAddress};
 use crate::cgroup::{Bounds, CgroupPlan};
-use crate::container::{ContainerSpec, Runtime, allowed_devices};
+use crate::container::{ContainerSpec, Hook, Runtime, allowed_devices};
 use crate::proc_table::ProcessMark;
 
 /// The longest launch order (above all the environment) that a shim reads.
@@ -93,6 +93,22 @@ impl LaunchOrder {
 
     pub(crate) fn has_oci_runtime(&self) -> bool {
         self.container.as_ref().is_some_and(|container| container.runtime != Runtime::Native)
+    }
+
+    /// Hooks are made for OCI runtimes; what a container without one lacks for it is told in its log.
+    pub(crate) fn hooks_that_are_not_run(&self) -> Option<String> {
+        let container = self.container.as_ref()?;
+        if container.hooks.is_empty() || container.runtime != Runtime::Native {
+            return None;
+        }
+        let name =
+            |hook: &Hook| hook.args.get(1).or(hook.args.first()).cloned().unwrap_or_default();
+        let names: Vec<String> = container.hooks.iter().map(name).collect();
+        Some(format!(
+            "hooks of its devices are not run without an OCI runtime ({}): set `runtime` if the program \
+             lacks something of the driver",
+            names.join(", ")
+        ))
     }
 
     /// What asks the program to end.

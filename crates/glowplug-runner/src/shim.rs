@@ -98,6 +98,9 @@ fn run(dir: PathBuf) -> io::Result<()> {
     if order.has_oci_runtime() {
         groups.expect_others(order.cgroups.runtime_dirs(&order.cgroup_name));
     }
+    if let Some(note) = order.hooks_that_are_not_run() {
+        log.say(&note);
+    }
     let started = launch::start(&order, &dir, &groups);
     let mut shim = Shim {
         dir,

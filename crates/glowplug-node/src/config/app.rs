@@ -15,6 +15,7 @@ use super::document::Entry;
 use super::image::{self, ImageProgram};
 use super::layers::{Layers, Values, table};
 use super::machine::MachineTypeConfig;
+use super::mounts::{self, SecretSource};
 use super::problem::{Origin, nearest, suggest};
 use super::setting::Section;
 use super::value::Value;
@@ -136,6 +137,7 @@ pub struct AppConfig {
     /// Exists.
     pub cwd: PathBuf,
     pub env: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, SecretSource>,
     /// Begins with `/`.
     pub health_path: Option<String>,
     /// `None`: as suits the program.
@@ -214,6 +216,7 @@ fn read_app(
         program: program?,
         cwd,
         env: values.texts("env").unwrap_or_default(),
+        secrets: mounts::secrets(layers, path, values),
         health_path: values.text("health_path"),
         listen: values.text("listen").map(|listen| match listen.as_str() {
             "unix" => Listen::UnixSocket,

@@ -1,12 +1,16 @@
 //! What `[apps.NAME]` says about the container that an app runs in.
 
+use std::path::PathBuf;
+
 use glowplug_runner::host::runtime_names;
 
 use super::layers::{Layers, Values};
+use super::mounts::{self, Data, Mount};
 use super::problem::suggest;
 
 /// Settings that mean something for containers only.
-const OWN_KEYS: [&str; 4] = ["port", "network", "runtime", "scratch"];
+const OWN_KEYS: [&str; 7] =
+    ["port", "network", "runtime", "scratch", "data", "mounts", "secret_files"];
 /// Enough for temporary files, and little beside what a model takes.
 const SCRATCH_BYTES_DEFAULT: u64 = 1 << 30;
 
@@ -19,6 +23,10 @@ pub struct ContainerConfig {
     /// Else the node's.
     pub runtime: Option<String>,
     scratch_bytes: Option<u64>,
+    pub data: Data,
+    pub mounts: Vec<Mount>,
+    /// Where secrets are files instead of variables.
+    pub secret_files: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +63,9 @@ pub(super) fn read(layers: &mut Layers, path: &str, values: &Values) -> Containe
         }),
         runtime: values.is_set("runtime").then(|| values.text("runtime")).flatten(),
         scratch_bytes: values.is_set("scratch").then(|| values.bytes("scratch")).flatten(),
+        data: mounts::data(layers, path, values),
+        mounts: mounts::mounts(layers, path, values),
+        secret_files: mounts::secret_files(layers, path, values),
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     Path,
     Text,
     Bool,
+    /// Whether, or where.
+    Place,
     Choice(&'static [&'static str]),
     /// Number of seconds, or text such as `30s`.
     Duration,
@@ -107,6 +109,7 @@ impl Kind {
             Self::Path => "a path in quotes".into(),
             Self::Text => "text in quotes".into(),
             Self::Bool => "true or false".into(),
+            Self::Place => "true, false, or a path in quotes".into(),
             Self::Choice(options) => format!("one of {}", quoted(options)),
             Self::Duration => {
                 "a duration: a number of seconds, or text such as \"30s\" or \"5m\"".into()
@@ -146,14 +149,16 @@ impl Kind {
         let wrong_type =
             || Unfit::new(format!("must be {}, not {}", self.expected(), raw.describe()));
         match (self, raw) {
-            (Self::Text | Self::Path, Raw::Text(text)) if text.is_empty() => {
+            (Self::Text | Self::Path | Self::Place, Raw::Text(text)) if text.is_empty() => {
                 Err(Unfit::new("is empty"))
             }
-            (Self::Text | Self::Path, Raw::Text(text)) => Ok(Value::Text(text.clone())),
+            (Self::Text | Self::Path | Self::Place, Raw::Text(text)) => {
+                Ok(Value::Text(text.clone()))
+            }
             (Self::Address, Raw::Text(text)) => {
                 address(text).map(Value::Address).ok_or_else(wrong_type)
             }
-            (Self::Bool, Raw::Bool(value)) => Ok(Value::Bool(*value)),
+            (Self::Bool | Self::Place, Raw::Bool(value)) => Ok(Value::Bool(*value)),
             (Self::Choice(options), Raw::Text(text)) => {
                 if options.contains(&text.as_str()) {
                     Ok(Value::Text(text.clone()))

@@ -10,8 +10,9 @@ use glowplug_runner::{
     Bind, ContainerSpec, ContainerUser, Listen, Network, Recording, RunnerSpec, Writes, host,
 };
 
+use super::given;
 use crate::apps::{App, ImageLaunch};
-use crate::config::ContainerNetwork;
+use crate::config::{ContainerNetwork, NodeConfig};
 
 /// Signals that an image may name, with their numbers, which are the same on all architectures we run on.
 const SIGNALS: [(&str, i32); 8] = [
@@ -35,8 +36,7 @@ pub(super) struct World<'a> {
     pub(super) image: &'a ImageConfig,
     pub(super) mounted: &'a Mounted,
     pub(super) recording: Recording,
-    /// For apps that name none.
-    pub(super) runtime: &'a str,
+    pub(super) node: &'a NodeConfig,
 }
 
 /// Makes `spec`, which has what is common to all runners, one of a container.
@@ -94,7 +94,8 @@ fn container(spec: &mut RunnerSpec, world: &World<'_>) -> Result<ContainerSpec, 
     spec.cwd = working_dir(image);
     spec.listen = app.config.listen.unwrap_or(Listen::Port);
     let own = std::mem::take(&mut spec.env);
-    spec.env = environment(image);
+    spec.env = given::caches(config).collect();
+    spec.env.extend(environment(image));
     spec.env.extend(own);
     // The node's `user` is one of the host's; here the container's own count.
     spec.user = None;
@@ -106,11 +107,12 @@ fn container(spec: &mut RunnerSpec, world: &World<'_>) -> Result<ContainerSpec, 
     container.port = image.port().unwrap_or(ContainerSpec::PORT);
     container.recording = world.recording;
     container.stop_signal = stop_signal(&image.stop_signal)?;
-    container.runtime = host::runtime(config.runtime.as_deref().unwrap_or(world.runtime))?;
+    container.runtime = host::runtime(config.runtime.as_deref().unwrap_or(&world.node.runtime))?;
     container.network = match config.network {
         None | Some(ContainerNetwork::None) => Network::None,
         Some(ContainerNetwork::Host) => Network::Host,
     };
+    container.binds = given::binds(config, &app.config.name, &world.node.data_dir)?;
     if !user.is_empty() {
         container.user = ContainerUser::Named(user);
     }

@@ -12,7 +12,7 @@ use rustix::thread::UnshareFlags;
 use super::capabilities::Capabilities;
 use super::{
     ContainerSpec, Network, Preparation, Prepared, Report, ResolvedUser, Runtime, SOCKET_DIR,
-    files, mounts, network, oci, passwd, unshare,
+    files, mounts, network, oci, passwd, secrets, unshare,
 };
 use crate::cgroup::go_through;
 
@@ -97,6 +97,9 @@ fn make_whole(preparation: &Preparation<'_>) -> Result<ResolvedUser, String> {
     let user = passwd::resolve(&spec.user)?;
     files::make_working_dir(preparation.working_dir)?;
     files::give(Path::new(SOCKET_DIR), &user.identity)?;
+    if let Some(files) = &spec.secrets {
+        secrets::mount(files, &user.identity)?;
+    }
     mounts::seal(spec)?;
     Ok(user)
 }

@@ -1,5 +1,7 @@
 //! What a runner's container is made of. Completely decided by the caller: nothing here reads an image.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -34,8 +36,56 @@ pub struct ContainerSpec {
     pub capabilities: Capabilities,
     /// Sent where a plain process gets SIGTERM.
     pub stop_signal: i32,
+    pub secrets: Option<SecretFiles>,
+    /// Run by OCI runtimes only.
+    pub hooks: Vec<Hook>,
     pub recording: Recording,
     pub runtime: Runtime,
+}
+
+/// A program of the host that has to be run for a device of the container to work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hook {
+    pub stage: HookStage,
+    pub path: PathBuf,
+    /// The program's own name comes first.
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+}
+
+/// When a hook is run, in the words of the OCI's runtime specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HookStage {
+    Prestart,
+    CreateRuntime,
+    CreateContainer,
+    StartContainer,
+    Poststart,
+    Poststop,
+}
+
+impl HookStage {
+    pub fn parse(name: &str) -> Option<Self> {
+        let deserializer = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(name);
+        Self::deserialize(deserializer).ok()
+    }
+}
+
+/// Files in memory that the program's user alone can read.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretFiles {
+    pub dir: PathBuf,
+    /// What is in each, by name.
+    pub files: BTreeMap<String, String>,
+}
+
+/// Their names may be told, nothing else.
+impl fmt::Debug for SecretFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.files.keys().collect();
+        f.debug_struct("SecretFiles").field("dir", &self.dir).field("files", &names).finish()
+    }
 }
 
 /// Who makes the program's surroundings out of what the shim has prepared.
@@ -138,6 +188,8 @@ impl ContainerSpec {
             system_calls: SystemCalls::Filtered,
             capabilities: Capabilities::default(),
             stop_signal: libc::SIGTERM,
+            secrets: None,
+            hooks: Vec::new(),
             recording: Recording::Off,
             runtime: Runtime::Native,
         }

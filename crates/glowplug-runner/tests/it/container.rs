@@ -23,6 +23,7 @@ macro_rules! on_each_runtime {
 }
 
 mod escape;
+mod gpus;
 mod limits;
 mod overhead;
 mod touched;

@@ -134,6 +134,35 @@ async fn a_runtime_that_is_not_there_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_container_is_given_is_there() {
+    let Some(server) = Server::new() else { return };
+    let image = server.push("app:1").await;
+    let models = tempfile::tempdir().unwrap();
+    fs::write(models.path().join("weights"), "weights\n").unwrap();
+    fs::write(models.path().join("token"), "hunter2\n").unwrap();
+    let script = "echo kept >> /data/kept; (cat /data/kept /models/weights /run/secrets/TOKEN; echo; \
+                  echo $HF_HOME $XDG_CACHE_HOME; touch /models/x || echo refused) > /tmp/said; \
+                  exec busybox httpd -f -p $PORT -h /tmp";
+    let models_dir = models.path().display();
+    let config = format!(
+        "[apps.app]\nimage = \"{image}\"\nkeep_alive = 1\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]\n\
+         data = true\nmounts = [\"{models_dir}:/models:ro\"]\nsecret_files = \"/run/secrets\"\n\
+         secrets = {{ TOKEN = \"file:{models_dir}/token\" }}\nenv = {{ XDG_CACHE_HOME = \"/own\" }}\n"
+    );
+    let node = Ground::start(&config);
+    let expected =
+        |kept: &str| format!("{kept}weights\nhunter2\n/data/.cache/huggingface /own\nrefused\n");
+    let said = node.get_text("/run/local/app/said").await;
+    assert_eq!(said, (200, expected("kept\n")));
+    node.wait_until_cold("app").await;
+    let said = node.get_text("/run/local/app/said").await;
+    assert_eq!(said, (200, expected("kept\nkept\n")), "data outlives a runner");
+    let kept = node.served.data_dir().join("data/local/kept");
+    assert_eq!(fs::read_to_string(kept).unwrap(), "kept\nkept\n");
+    assert!(!node.served.log().contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_sees_itself_and_nothing_else() {
     let Some(server) = Server::new() else { return };
     let image = server.push("app:1").await;

@@ -100,6 +100,36 @@ pub(super) const APP: &[Setting] = &[
         "What a container may write beside its mounts, in memory: it is gone with the runner.",
     ),
     setting(
+        "data",
+        Kind::Place,
+        Otherwise("false"),
+        "What an app with an `image` has at `/data`, to read and to write, beyond the life of its runners: a \
+         directory, or `true` for `data/OWNER` in the node's data directory, which all apps of the owner share. \
+         The caches of common tools are put there (`HF_HOME`, `TORCH_HOME`, `TRITON_CACHE_DIR`, \
+         `XDG_CACHE_HOME`) unless the image or `env` says otherwise.",
+    ),
+    setting(
+        "mounts",
+        Kind::Names,
+        Otherwise("none"),
+        "Files and directories of the host in a container: `SOURCE:TARGET`, and `:ro` behind it if they are \
+         only read.",
+    ),
+    setting(
+        "secrets",
+        Kind::Texts,
+        Otherwise("none"),
+        "Variables whose values are not written here: `env:NAME` takes one from the node's environment, \
+         `file:PATH` from a file. Read at each start; never on the disk or in a log.",
+    ),
+    setting(
+        "secret_files",
+        Kind::Text,
+        Otherwise("secrets are variables"),
+        "The directory of a container in which each of its `secrets` is a file that only its user can read, \
+         such as `/run/secrets`; they are no variables then.",
+    ),
+    setting(
         "cwd",
         Kind::Path,
         Otherwise("the config file's directory"),

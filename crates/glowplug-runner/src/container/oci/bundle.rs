@@ -1,14 +1,17 @@
 //! What the init prepares for an OCI runtime: the image's files, what is bound into them, and a place for
 //! the bundle.
 
+use std::fs::DirBuilder;
 use std::os::fd::IntoRawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::mount::{MountFlags, UnmountFlags, unmount};
 use rustix::thread::UnshareFlags;
 
 use super::super::{
-    Numbers, Preparation, Prepared, Runtime, devices, files, init, mounts, passwd, root, unshare,
+    Numbers, Preparation, Prepared, Runtime, devices, files, init, mounts, passwd, root, secrets,
+    unshare,
 };
 use super::{BUNDLE_BYTES, BUNDLE_DIR, Family};
 
@@ -18,6 +21,11 @@ const SECOND_HIERARCHY: &str = "/sys/fs/cgroup/unified";
 /// Where the bind with this number is taken from by the runtime.
 pub(super) fn bind_place(scaffold: &Path, number: usize) -> std::path::PathBuf {
     scaffold.join(BUNDLE_DIR).join(format!("bind-{number}"))
+}
+
+/// Where the files of secrets are taken from by the runtime.
+pub(super) fn secrets_place(scaffold: &Path) -> std::path::PathBuf {
+    scaffold.join(BUNDLE_DIR).join("secrets")
 }
 
 pub(in super::super) fn make(preparation: &Preparation<'_>) -> Result<Prepared, String> {
@@ -45,6 +53,15 @@ pub(in super::super) fn make(preparation: &Preparation<'_>) -> Result<Prepared, 
         mounts::make_place(&place, tree.is_dir)
             .and_then(|()| tree.attach(&place))
             .map_err(|error| mounts::failed(&place, error))?;
+    }
+    if let Some(files) = &spec.secrets {
+        secrets::check(files)?;
+        let place = secrets_place(preparation.scaffold);
+        DirBuilder::new()
+            .mode(0o500)
+            .create(&place)
+            .map_err(|error| mounts::failed(&files.dir, error))?;
+        secrets::write(files, &place, &user.identity)?;
     }
     if let Runtime::Oci(runtime) = &spec.runtime
         && Family::of(runtime) == Family::Crun

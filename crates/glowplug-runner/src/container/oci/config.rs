@@ -56,14 +56,33 @@ impl Terms<'_> {
         if self.spec.system_calls == SystemCalls::Filtered {
             linux["seccomp"] = profile::profile();
         }
-        Ok(json!({
+        let mut config = json!({
             "ociVersion": VERSION,
             "hostname": self.spec.hostname,
             "root": root,
             "process": self.process()?,
             "mounts": self.mounts()?,
             "linux": linux,
-        }))
+        });
+        if !self.spec.hooks.is_empty() {
+            config["hooks"] = self.hooks()?;
+        }
+        Ok(config)
+    }
+
+    fn hooks(&self) -> Result<Value, String> {
+        let mut hooks = json!({});
+        for hook in &self.spec.hooks {
+            let stage = serde_json::to_value(hook.stage).map_err(|error| error.to_string())?;
+            let name = stage.as_str().unwrap_or_default();
+            if hooks[name].is_null() {
+                hooks[name] = json!([]);
+            }
+            if let Some(of_stage) = hooks[name].as_array_mut() {
+                of_stage.push(json!({ "path": hook.path, "args": hook.args, "env": hook.env }));
+            }
+        }
+        Ok(hooks)
     }
 
     fn process(&self) -> Result<Value, String> {
@@ -143,6 +162,14 @@ impl Terms<'_> {
                 "type": "bind",
                 "source": text(&source)?,
                 "options": options,
+            }));
+        }
+        if let Some(secrets) = &self.spec.secrets {
+            all.push(json!({
+                "destination": text(&secrets.dir)?,
+                "type": "bind",
+                "source": text(&bundle::secrets_place(self.scaffold))?,
+                "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
             }));
         }
         Ok(Value::Array(all))

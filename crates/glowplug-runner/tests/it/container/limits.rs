@@ -45,6 +45,7 @@ async fn writes_end_where_they_are_told_to(runtime: Runner) {
         node.exited(spec.id).await;
         let lines = node.backend.logs(spec.id, 0, false).await.unwrap();
         let lines: Vec<String> = lines.map(|line| line.text).collect().await;
+        assert!(lines.iter().any(|line| line.contains("No space left")), "{place} {lines:?}");
         let written = number_after(&lines, "filled");
         assert!(written <= WRITABLE_BYTES && written > WRITABLE_BYTES / 2, "{place} {lines:?}");
         node.backend.forget(spec.id).await.unwrap();

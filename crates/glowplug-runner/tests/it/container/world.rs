@@ -1,11 +1,12 @@
 //! What a program finds in its container, and what is said when it cannot start.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use glowplug_runner::conformance::{Fixture, Node, Program, get, leaves_nothing};
 use glowplug_runner::{
     BackendError, Bind, ContainerUser, ExitCause, Listen, Network, RunnerAddress, RunnerSpec,
-    StopMode, Writes,
+    SecretFiles, StopMode, Writes,
 };
 
 use crate::process::fixture::{ProcessFixture, Runner};
@@ -22,6 +23,7 @@ on_each_runtime! {
     files_may_keep_their_content_elsewhere
     a_container_has_the_devices_it_is_given
     what_is_made_for_a_container_is_roots
+    secrets_are_files_of_the_user_alone
 }
 
 async fn the_user_is_the_containers_own(runtime: Runner) {
@@ -250,5 +252,32 @@ async fn what_is_made_for_a_container_is_roots(runtime: Runner) {
         "/dev/full /dev/mqueue /dev/null /dev/pts/ptmx /dev/random /dev/shm /dev/tty /dev/urandom \
          /dev/zero /run/glowplug 1777 666"
     );
+    leaves_nothing(&fixture).await;
+}
+
+async fn secrets_are_files_of_the_user_alone(runtime: Runner) {
+    let Some(fixture) = ProcessFixture::if_possible(runtime) else { return };
+    let mut spec = fixture.spec(1, Program::Serves);
+    let files = BTreeMap::from([("TOKEN".to_owned(), "hunter2".to_owned())]);
+    let container = spec.container.as_mut().unwrap();
+    container.secrets = Some(SecretFiles { dir: "/run/secrets".into(), files });
+    container.user = ContainerUser::Ids { uid: 4321, gid: 4321, groups: vec![] };
+    assert!(!format!("{spec:?}").contains("hunter2"));
+    let script = "cd /run/secrets && cat TOKEN && echo && stat -c '%a %u' TOKEN . && stat -f -c %T . && \
+                  touch new 2> /dev/null || echo refused; env | grep -c hunter2";
+    spec.argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let node = fixture.open();
+    let mut node = Node::start_with(node);
+    node.ensure(&spec).await;
+    node.spawned(spec.id).await;
+    let exit = node.exited(spec.id).await;
+    assert_eq!(exit.log_tail, ["hunter2", "400 4321", "500 4321", "tmpfs", "refused", "0"]);
+    let dir = fixture.runner_dir(spec.id);
+    for file in std::fs::read_dir(dir).unwrap().flatten() {
+        let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+        let is_log = file.file_name() == "log";
+        assert!(is_log || !text.contains("hunter2"), "{}", file.path().display());
+    }
+    node.backend.forget(spec.id).await.unwrap();
     leaves_nothing(&fixture).await;
 }
