@@ -159,8 +159,8 @@ async fn describe_python(shared: &Arc<Shared>, app: &Arc<App>) -> Result<Describ
         Some(build) => Some(shared.images.build(&build, &progress, shared.desk.now()).await?),
         None if app.config.container.is_silent() => None,
         None => {
-            return Err("`port`, `network`, `runtime` and `scratch` are for apps in containers, which this class is not: \
-                        give it an `image`"
+            return Err("`port`, `network`, `runtime`, `scratch`, `data`, `mounts` and `secret_files` are for apps \
+                        in containers, which this class is not: give it an `image`"
                 .to_owned());
         }
     };
@@ -204,7 +204,8 @@ async fn describe_image(
     app.preparing(format!("looking for {}", image.image));
     let progress = report_progress(shared, app);
     let found = shared.images.find(&image.image, &progress, shared.desk.now()).await?;
-    let code = format!("{} as {image:?}", found.digest);
+    let (container, secrets) = (&app.config.container, &app.config.secrets);
+    let code = format!("{} as {image:?} in {container:?} with {secrets:?}", found.digest);
     let launch = ImageLaunch { found, command: image.command.clone(), port: None };
     Ok(Described::silent(Launch::Image(Box::new(launch)), code))
 }
