@@ -12,7 +12,7 @@
 //! it along: there is never a container without a shim, and so no state that outlives it.
 //!
 //! `runsc` is the exception. It keeps its programs in a kernel of its own, so it stays as the shim's child
-//! in place of the program, passes signals on, and ends as the program does.
+//! in place of the program and ends as the program does. Signals end it without reaching the program.
 
 pub(super) mod bundle;
 mod config;
