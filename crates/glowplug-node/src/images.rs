@@ -24,6 +24,7 @@ use glowplug_image::touched::Touched;
 use glowplug_image::{Digest, Reference, Store};
 use tokio::sync::{Notify, OnceCell};
 
+use crate::apps::{App, Status};
 use crate::config::{ImageName, ImagesConfig};
 use crate::image_views;
 use crate::runner_task::chain;
@@ -32,6 +33,8 @@ use crate::touched::Recordings;
 
 /// What a compressed archive of an image may inflate to.
 const ARCHIVE_BYTES_MAX: u64 = 512 << 30;
+/// Between two looks whether all apps are prepared, before which nobody knows what they want.
+const PREPARED_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two looks whether images take more than their budget, where nothing is pulled: runners end, and leave
 /// images that may go.
 const COLLECT_INTERVAL: Duration = Duration::from_mins(10);
@@ -370,11 +373,15 @@ impl Images {
     }
 }
 
-/// The images that runners of deployed apps will want.
-pub(crate) fn wanted(shared: &Shared) -> HashSet<Digest> {
+/// The images that runners of apps will want. `None`: some app is still being prepared, and may want any.
+pub(crate) fn wanted(shared: &Shared) -> Option<HashSet<Digest>> {
+    let is_preparing = |app: &Arc<App>| matches!(app.status(), Status::Preparing { .. });
+    if shared.apps.all().any(is_preparing) {
+        return None;
+    }
     let deployed = shared.apps.all().filter_map(|app| app.deployed());
     let digests = deployed.filter_map(|deployed| deployed.launch.image().cloned());
-    digests.chain(shared.images.built()).collect()
+    Some(digests.chain(shared.images.built()).collect())
 }
 
 /// Keeps the images within their budget: after each pull, and now and then.
@@ -382,8 +389,11 @@ pub(crate) async fn keep_budget(shared: Arc<Shared>) {
     let images = &shared.images;
     let Some(budget_bytes) = images.budget_bytes else { return };
     loop {
-        let request = ImageGcRequest::default();
-        match images.collect(request, wanted(&shared)).await {
+        let Some(wanted) = wanted(&shared) else {
+            tokio::time::sleep(PREPARED_INTERVAL).await;
+            continue;
+        };
+        match images.collect(ImageGcRequest::default(), wanted).await {
             Ok(Some(gone)) => tell(&gone, budget_bytes),
             Ok(None) => {}
             Err(problem) => tracing::warn!("images over their budget cannot be removed: {problem}"),

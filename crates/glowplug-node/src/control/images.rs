@@ -87,7 +87,12 @@ async fn show(shared: &Arc<Shared>, digest: &str) -> Answer {
 }
 
 async fn collect(shared: &Shared, request: ImageGcRequest) -> Answer {
-    let gone = shared.images.collect(request, images::wanted(shared)).await.map_err(unusable)?;
+    let Some(wanted) = images::wanted(shared) else {
+        let detail = "apps are still being prepared, and which images they want is not known yet: try again \
+                      in a moment";
+        return Err(Failure::new(ErrorType::Conflict, detail));
+    };
+    let gone = shared.images.collect(request, wanted).await.map_err(unusable)?;
     let nothing = ImageGcView {
         dry_run: request.dry_run,
         images: Vec::new(),

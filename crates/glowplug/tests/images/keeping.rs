@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use glowplug_testkit::eventually;
 use serde_json::{Value, json};
 
-use crate::SOON;
 use crate::ground::{Ground, Server};
+use crate::{SOON, was_pulled};
 
 const MODEL_BYTES: usize = 300_000;
 /// Of what each of several images has to itself.
@@ -132,7 +132,7 @@ async fn images_stay_within_their_budget() {
     let app = server.push_with("app:1", &noise(9, OWN_BYTES)).await;
     // For the app's own, two more, and the program that all of them have.
     let budget = 4 * OWN_BYTES;
-    let node = Ground::start(&format!(
+    let mut node = Ground::start(&format!(
         "[node.images]\nbudget = {budget}\n[apps.app]\nimage = \"{app}\"\nkeep_alive = 1\n"
     ));
     assert_eq!(node.ask("app").await.0, 200);
@@ -152,4 +152,44 @@ async fn images_stay_within_their_budget() {
     let names = names(&node).await;
     assert!(names.contains(&app) && names.contains(newest) && !names.contains(oldest), "{names:?}");
     assert!(node.served.log().contains("an image went"), "{}", node.served.log());
+
+    // A node that comes back collects nothing before it knows what its apps want.
+    node.wait_until_cold("app").await;
+    assert_eq!(node.served.stop(), Some(0), "{}", node.served.log());
+    node.served.start_again().unwrap();
+    let other = server.push_with("other:last", &noise(99, OWN_BYTES)).await;
+    assert_eq!(node.command(&["image", "pull", &other]).await.0, 0);
+    assert_eq!(node.ask("app").await.0, 200);
+    assert!(!was_pulled(&node.only_runner("app").await), "{}", node.served.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_judged_and_written_anew_with_a_node_and_without() {
+    let Some(server) = Server::new() else { return };
+    let app = server.push_with("app:1", &noise(3, OWN_BYTES)).await;
+    let mut node = Ground::start(&format!("[apps.app]\nimage = \"{app}\"\nkeep_alive = 1\n"));
+    let mut digests = Vec::new();
+    for round in ["with", "without"] {
+        let (code, report) = node.command(&["image", "analyze", &app]).await;
+        assert_eq!(code, 0, "{report}");
+        assert_eq!(report["layers"].as_array().unwrap().len(), 2, "{report}");
+        assert!(report["visible_bytes"].as_u64().unwrap() > OWN_BYTES as u64, "{report}");
+        let to = server.name(&format!("app:{round}"));
+        let (code, done) = node.command(&["image", "convert", &app, "--to", &to]).await;
+        assert_eq!(code, 0, "{done}");
+        digests.push(done["digest"].as_str().unwrap().to_owned());
+        if round == "with" {
+            assert_eq!(node.served.stop(), Some(0), "{}", node.served.log());
+        }
+    }
+    assert_eq!(digests[0], digests[1]);
+    // From the registry into a file, and the file is an image like any other.
+    let file = node.served.folder().join("converted.tar");
+    let to = format!("archive:{}", file.display());
+    let (code, done) =
+        node.command(&["image", "convert", &server.name("app:with"), "--to", &to]).await;
+    assert_eq!((code, done["digest"].as_str().unwrap()), (0, &*digests[0]), "{done}");
+    let (code, report) = node.command(&["image", "analyze", file.to_str().unwrap()]).await;
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(report["layers"].as_array().unwrap().len(), 2, "{report}");
 }
