@@ -208,7 +208,7 @@ fn tree(store: &Store, image: &Image) -> Tree {
 #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 fn run(program: &str, arguments: &[&str]) -> Option<String> {
     let Ok(output) = Command::new(program).args(arguments).output() else {
-        eprintln!("skipped: there is no `{program}`: `cargo xtask test` fetches it");
+        eprintln!("skipped: there is no `{program}`");
         return None;
     };
     assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));

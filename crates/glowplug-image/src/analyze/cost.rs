@@ -5,8 +5,8 @@ use serde::Serialize;
 use super::SubjectLayer;
 use crate::layer::EntryKind;
 
-/// What gzip gives of plain bytes in a second on one core. Measured with our own inflater on a layer of 1.3 GB of
-/// Python packages; see `docs/guide/images.md`.
+/// What gzip gives of plain bytes in a second on one core. A pull of 1.34 GB of files takes our puller 5.7 s of processor
+/// time, of which inflating is about 4.5 s.
 const INFLATED_BYTES_PER_SECOND: u64 = 300_000_000;
 /// 1 Gbit/s.
 const DOWNLOADED_BYTES_PER_SECOND: u64 = 125_000_000;

@@ -70,13 +70,14 @@ fn finding_card(page: &mut String, finding: &Finding, longest: f64) {
         page,
         "<section class='card finding'><h3>{}</h3><div class=bar><i style='width:{percent:.1}%'></i></div>\
          <p class=sentence>saves {} of each pull, {} of a start that needs it</p><p>{}</p>\
-         <p class=soft>{} in {} files, {} to download</p>",
+         <p class=soft>{} in {} file{}, {} to download</p>",
         escaped(&finding.title),
         seconds(rounded(finding.pull_seconds)),
         seconds(rounded(finding.start_seconds)),
         code(&finding.change),
         HumanBytes(finding.bytes),
         finding.files,
+        if finding.files == 1 { "" } else { "s" },
         HumanBytes(finding.compressed_bytes),
     );
     page.push_str("<details><summary>the largest</summary><ul class=files>");
@@ -170,9 +171,9 @@ fn drawn(bytes: u64, widest: u64) -> String {
     format!("<div class=bar><i style='width:{}.{}%'></i></div>", thousandths / 10, thousandths % 10)
 }
 
-/// To hundredths: the rest is not known.
+/// To milliseconds: the rest is not known.
 fn rounded(seconds: f64) -> f64 {
-    (seconds * 100.0).round() / 100.0
+    (seconds * 1_000.0).round() / 1_000.0
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ fn told(number: usize, finding: &Finding) -> String {
     text
 }
 
-/// To hundredths: the rest is not known.
+/// To milliseconds: the rest is not known.
 fn rounded(seconds: f64) -> f64 {
-    (seconds * 100.0).round() / 100.0
+    (seconds * 1_000.0).round() / 1_000.0
 }
