@@ -49,6 +49,7 @@ use crate::source;
 use crate::store;
 use crate::toc;
 
+pub use self::reads::Reads;
 pub use self::start::{Lazy, Started};
 
 /// The folder of the late files below the filler's mount. Contents are in folders of two digits.

@@ -122,6 +122,10 @@ impl Puller {
         Self { inner: Arc::new(inner) }
     }
 
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
     pub fn store(&self) -> &Store {
         &self.inner.store
     }

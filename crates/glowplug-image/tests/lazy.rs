@@ -202,7 +202,7 @@ async fn what_is_not_read_does_not_come_and_what_was_read_comes_first_the_next_t
         asked.iter().map(|asked| asked.sent).sum::<usize>()
     };
     let mounted = scene.late(&name).await;
-    let (lazy, again) = (scene.lazy.clone(), scene.late(&name).await);
+    let again = scene.late(&name).await;
     let wanted = small.clone();
     with(mounted, move |root| {
         assert_eq!(fs::read(root.join("last")).unwrap(), wanted);
@@ -213,7 +213,7 @@ async fn what_is_not_read_does_not_come_and_what_was_read_comes_first_the_next_t
     })
     .await;
     assert!(sent() < 7 << 20, "{} bytes came", sent());
-    let touched = lazy.reads(&again, Timestamp::from_micros(7)).unwrap();
+    let touched = again.reads().unwrap().so_far(Timestamp::from_micros(7)).unwrap();
     let paths: Vec<&[u8]> = touched.files().iter().map(|file| &*file.path).collect();
     assert_eq!(paths, [&b"last"[..], b"model"]);
     let chunk = CHUNK_BYTES as u64;

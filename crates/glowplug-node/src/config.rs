@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 pub use glowplug_gateway::host::Access;
 
 pub use app::{APP_NAME_BYTES_MAX, AppConfig, AppName, DEFAULT_OWNER, Program};
-pub use container::{ContainerConfig, ContainerNetwork};
+pub use container::{ContainerConfig, ContainerNetwork, LazyStart};
 pub use database_url::DatabaseUrl;
 pub use image::{ImageName, ImageProgram};
 pub use images::ImagesConfig;

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use glowplug_api::control::{ImageFsckView, ImageGcRequest, ImageGcView};
 use glowplug_artifacts::{ImageBuild, ImageBuilds, ProgressSender as BuildProgress};
-use glowplug_core::Timestamp;
+use glowplug_core::{RunnerId, Timestamp};
 use glowplug_image::config::ImageConfig;
 use glowplug_image::layer::unpack;
+use glowplug_image::lazy::FillerCommand;
 use glowplug_image::pull::{self, Options, ProgressSender, Puller};
 use glowplug_image::source::archive::Archive;
 use glowplug_image::source::credentials::Lookup;
@@ -27,6 +28,7 @@ use tokio::sync::{Notify, OnceCell};
 use crate::apps::{App, Status};
 use crate::config::{ImageName, ImagesConfig};
 use crate::image_views;
+use crate::late::LateStarts;
 use crate::runner_task::chain;
 use crate::shared::Shared;
 use crate::touched::Recordings;
@@ -52,9 +54,11 @@ pub(crate) struct Images {
     budget_bytes: Option<u64>,
     pulled: Notify,
     pub(crate) recordings: Recordings,
+    pub(crate) late: LateStarts,
 }
 
 /// An image as it was when its app was deployed.
+#[derive(Clone)]
 pub(crate) struct Found {
     name: String,
     pub(crate) digest: Digest,
@@ -69,6 +73,7 @@ enum Place {
     Archive(PathBuf),
 }
 
+#[derive(Clone)]
 struct Origin {
     source: Arc<dyn Source>,
     resolved: Resolved,
@@ -97,11 +102,21 @@ impl Found {
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
+
+    /// `None`: nobody can be asked for it.
+    pub(crate) fn origin(&self) -> Option<(&Arc<dyn Source>, &Resolved)> {
+        self.origin.as_ref().map(|origin| (&origin.source, &origin.resolved))
+    }
 }
 
 impl Images {
     /// `data_dir` is where images are built.
-    pub(crate) fn new(folder: PathBuf, data_dir: &Path, config: &ImagesConfig) -> Self {
+    pub(crate) fn new(
+        folder: PathBuf,
+        data_dir: &Path,
+        config: &ImagesConfig,
+        filler: FillerCommand,
+    ) -> Self {
         let pulls = Options {
             bytes_per_second_max: config.bytes_per_second_max,
             free_bytes_min: config.disk_reserve_bytes,
@@ -125,6 +140,7 @@ impl Images {
             budget_bytes: config.budget_bytes,
             pulled: Notify::new(),
             recordings: Recordings::default(),
+            late: LateStarts::new(filler),
         }
     }
 
@@ -229,6 +245,26 @@ impl Images {
             }
         })
         .await
+    }
+
+    /// The lower layers of a root of an image that is not here, if that is possible, and sooner than a pull.
+    pub(crate) async fn start_late(
+        &self,
+        found: &Found,
+        app: &str,
+        runner: RunnerId,
+    ) -> Option<Mounted> {
+        let puller = self.puller().await.ok()?;
+        let (store, image, of) = (puller.store().clone(), found.digest.clone(), app.to_owned());
+        let touched = blocking(move || match store.touched_by(&image, &of)? {
+            Some(touched) => Ok(touched),
+            None => store.touched(&image),
+        });
+        let touched = touched.await.unwrap_or_else(|problem| {
+            tracing::warn!(app, "what its starts touched is not known: {problem}");
+            Touched::default()
+        });
+        self.late.start(puller, found, &touched, runner).await
     }
 
     pub(crate) async fn pull(
@@ -337,6 +373,7 @@ impl Images {
 
     /// Leaves no mount behind but those that runners use.
     pub(crate) async fn close(&self) {
+        self.late.close();
         let Some(puller) = self.puller.get() else { return };
         let store = puller.store().clone();
         if let Err(problem) = blocking(move || store.unmount_unused()).await {

@@ -16,7 +16,9 @@ use glowplug_runner::{Limits, Listen, Recording, RunnerSpec, SecretFiles, host};
 
 use self::container::World;
 use crate::apps::{App, Deployed, Launch, PythonLaunch};
+use crate::config::LazyStart;
 use crate::images::Found;
+use crate::late;
 use crate::runner_task::Start;
 use crate::shared::Shared;
 
@@ -110,18 +112,29 @@ async fn image_for(
     app: &App,
     found: &Found,
 ) -> Result<(Mounted, Recording), String> {
-    let mounted = mounted(shared, start, found).await?;
+    let mounted = mounted(shared, start, app, found).await?;
     let (of, now) = ((&found.digest, app.name()), shared.desk.now());
     let recording = shared.images.begin_recording(start.runner, of, now).await;
     Ok((mounted, recording))
 }
 
 /// The image's files, pulled if they are not here.
-async fn mounted(shared: &Arc<Shared>, start: &Start, found: &Found) -> Result<Mounted, String> {
+async fn mounted(
+    shared: &Arc<Shared>,
+    start: &Start,
+    app: &App,
+    found: &Found,
+) -> Result<Mounted, String> {
     if let Some(mounted) = shared.images.mount(found, shared.desk.now()).await? {
         return Ok(mounted);
     }
     shared.desk.report(Event::PullStarted { runner: start.runner });
+    if app.config.container.lazy() == LazyStart::Auto
+        && let Some(mounted) = shared.images.start_late(found, app.name(), start.runner).await
+    {
+        late::pull_behind(shared, start, found);
+        return Ok(mounted);
+    }
     let progress = pulling::report(shared, start, found);
     shared.images.pull(found, &progress, shared.desk.now()).await?;
     drop(progress);

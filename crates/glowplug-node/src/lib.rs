@@ -17,6 +17,7 @@ mod images;
 mod interest;
 mod journal;
 mod keys;
+mod late;
 mod launch;
 mod metrics;
 mod node;

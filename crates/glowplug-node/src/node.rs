@@ -18,6 +18,7 @@ use glowplug_gateway::host::Host;
 use glowplug_gateway::options::{ProxyOrigins, SocketOptions};
 use glowplug_gateway::webhook::{Client as WebhookClient, SigningKey};
 use glowplug_gateway::{Fallback, Forwarder, Gateway, LocalAuthority, Options};
+use glowplug_image::lazy::FillerCommand;
 use glowplug_runner::{Backend, LogCaps, ProcessBackend, ProcessOptions, ShimCommand};
 use glowplug_store::{KeyRecord, Store};
 use tokio::sync::{broadcast, mpsc};
@@ -60,6 +61,8 @@ pub const IMAGES_DIR: &str = "images";
 pub struct NodeOptions {
     /// The program under which runners are started: this one, usually.
     pub shim: ShimCommand,
+    /// The program that serves images which are not here yet: this one, usually.
+    pub filler: FillerCommand,
     /// Keep nothing: no database, and runners end with the node.
     pub ephemeral: bool,
     /// Where Python environments and read apps are cached, if not in the data directory: caches can be
@@ -148,7 +151,7 @@ impl Node {
             scaling,
             webhooks,
             python,
-            images: Images::new(images_dir, &data_dir, &config.node.images),
+            images: Images::new(images_dir, &data_dir, &config.node.images, options.filler),
             recorder,
         };
         let shared = share(config, opened);

@@ -169,6 +169,7 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
                 shared.read_marks(runner);
                 shared.desk.ready(runner, address);
                 shared.announce_ready(runner);
+                shared.images.late.settled(runner);
             }
             Notice::Touched { runner, files } => {
                 // Written to the disk, which no other report is to wait for.

@@ -108,6 +108,7 @@ impl Shared {
         }
         self.queue.runner_ended(runner);
         self.images.forget_recording(runner);
+        self.images.late.forget(runner);
         let oldest = {
             let mut logs = self.ended_logs.lock().unwrap_or_else(PoisonError::into_inner);
             logs.push_back(runner);

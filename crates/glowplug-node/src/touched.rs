@@ -106,11 +106,11 @@ impl Images {
         // A runner of an earlier life of the node: nobody knows any more what image it was started from.
         let Some((image, app)) = self.recordings.subject(runner) else { return };
         let count = files.paths.len();
-        let whole = files.paths.into_iter().map(TouchedFile::whole);
-        let touched = Touched::new(now, whole);
+        let whole = files.paths.into_iter().map(TouchedFile::whole).collect();
         // At once, so that no start that comes meanwhile is recorded as well.
         self.recordings.learn((image.clone(), app.clone()), Some(now));
         self.recordings.end(runner);
+        let touched = Touched::new(now, self.late.narrow(runner, whole, now).await);
         match self.note_touched(&image, &app, touched).await {
             Ok(()) => {
                 if !files.is_complete {

@@ -15,6 +15,8 @@ use crate::output::{Output, plain};
 
 /// The first argument that makes this program a runner's shim.
 pub(crate) const SHIM: &str = "shim";
+/// The first argument that makes this program serve an image that is not here yet.
+pub(crate) const FILLER: &str = "filler";
 
 #[derive(Debug, Parser)]
 #[command(name = "glowplug", version, max_term_width = 100)]

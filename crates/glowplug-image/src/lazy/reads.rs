@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use glowplug_core::Timestamp;
@@ -33,13 +33,29 @@ impl Recorder {
     }
 }
 
-/// What was read so far.
-pub(super) fn read(folder: &Path, now: Timestamp) -> io::Result<Touched> {
-    let plan = Plan::read(folder)?;
-    let bytes = match fs::read(folder.join(READS_FILE)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        bytes => bytes?,
-    };
+/// What is read of a late image, by whichever runner.
+#[derive(Clone, Debug)]
+pub struct Reads {
+    folder: PathBuf,
+}
+
+impl Reads {
+    pub(crate) fn of(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// The files that the filler was asked for so far, and which parts of them, beside what is in the tree. Blocks.
+    pub fn so_far(&self, now: Timestamp) -> io::Result<Touched> {
+        let plan = Plan::read(&self.folder)?;
+        let bytes = match fs::read(self.folder.join(READS_FILE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            bytes => bytes?,
+        };
+        Ok(Touched::new(now, files(&plan, &bytes)))
+    }
+}
+
+fn files(plan: &Plan, bytes: &[u8]) -> Vec<TouchedFile> {
     let mut files: Vec<TouchedFile> = Vec::new();
     let mut places: HashMap<u32, usize> = HashMap::new();
     for id in bytes.chunks_exact(ID_BYTES) {
@@ -52,5 +68,5 @@ pub(super) fn read(folder: &Path, now: Timestamp) -> io::Result<Touched> {
         });
         files[place].ranges.push(chunk.offset..chunk.offset + chunk.bytes);
     }
-    Ok(Touched::new(now, files))
+    files
 }

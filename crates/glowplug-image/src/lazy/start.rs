@@ -7,7 +7,6 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use glowplug_core::Timestamp;
 use rustix::mount::{UnmountFlags, unmount};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -101,11 +100,6 @@ impl Lazy {
                 Err(error.into())
             }
         }
-    }
-
-    /// What was read of a late image so far, beside what was brought before its start.
-    pub fn reads(&self, mounted: &Mounted, now: Timestamp) -> Option<Touched> {
-        super::reads::read(mounted.late_folder()?, now).ok()
     }
 
     fn turn(&self, image: &Digest) -> Arc<tokio::sync::Mutex<()>> {

@@ -12,6 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use super::mounting::Mounting;
 use super::{Error, Result, Store, TREE_FILE, failed};
 use crate::digest::Digest;
+use crate::lazy::Reads;
 
 /// What `statfs` says of an EROFS.
 const EROFS_MAGIC: i64 = 0xE0F5_E1E2;
@@ -49,11 +50,11 @@ impl Mounted {
         self.contents.iter().chain(&self.late).cloned().collect()
     }
 
-    /// Of a late image.
-    pub(crate) fn late_folder(&self) -> Option<&Path> {
+    /// `None`: it is no late image.
+    pub fn reads(&self) -> Option<Reads> {
         match &self.hold {
             Hold::Image(_) => None,
-            Hold::Late { folder, .. } => Some(folder),
+            Hold::Late { folder, .. } => Some(Reads::of(folder)),
         }
     }
 }

@@ -9,8 +9,8 @@ use super::mounts::{self, Data, Mount};
 use super::problem::suggest;
 
 /// Settings that mean something for containers only.
-const OWN_KEYS: [&str; 7] =
-    ["port", "network", "runtime", "scratch", "data", "mounts", "secret_files"];
+const OWN_KEYS: [&str; 8] =
+    ["port", "network", "runtime", "scratch", "lazy", "data", "mounts", "secret_files"];
 /// Enough for temporary files, and little beside what a model takes.
 const SCRATCH_BYTES_DEFAULT: u64 = 1 << 30;
 
@@ -27,6 +27,16 @@ pub struct ContainerConfig {
     pub mounts: Vec<Mount>,
     /// Where secrets are files instead of variables.
     pub secret_files: Option<PathBuf>,
+    lazy: Option<LazyStart>,
+}
+
+/// Whether a runner may start before its image is here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LazyStart {
+    /// Where the image's layers say what is in them, and that is sooner.
+    #[default]
+    Auto,
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +50,10 @@ impl ContainerConfig {
     /// What a runner may write in memory.
     pub fn scratch_bytes(&self) -> u64 {
         self.scratch_bytes.unwrap_or(SCRATCH_BYTES_DEFAULT)
+    }
+
+    pub fn lazy(&self) -> LazyStart {
+        self.lazy.unwrap_or_default()
     }
 
     /// Whether nothing is said at all.
@@ -66,6 +80,10 @@ pub(super) fn read(layers: &mut Layers, path: &str, values: &Values) -> Containe
         data: mounts::data(layers, path, values),
         mounts: mounts::mounts(layers, path, values),
         secret_files: mounts::secret_files(layers, path, values),
+        lazy: values.is_set("lazy").then(|| match values.text("lazy").as_deref() {
+            Some("off") => LazyStart::Off,
+            _ => LazyStart::Auto,
+        }),
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use glowplug_image::lazy::FillerCommand;
 use glowplug_node::config::{Config, LogFormat};
 use glowplug_node::{Node, NodeOptions};
 use glowplug_runner::ShimCommand;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Context, SHIM};
+use crate::cli::{Context, FILLER, SHIM};
 use crate::commands::place;
 use crate::failure::Failure;
 use crate::output::{self, Output};
@@ -64,6 +65,12 @@ pub(crate) fn write_log(config: &Config) {
     }
 }
 
+/// Of a filler, which goes on when the node does not: its log is a file.
+pub(crate) fn write_log_of_filler() {
+    let log = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO);
+    log.with_writer(std::io::stderr).with_ansi(false).init();
+}
+
 /// Starts a node whose runners are watched over by this same program.
 pub(crate) async fn start(
     config: Config,
@@ -72,8 +79,9 @@ pub(crate) async fn start(
 ) -> Result<Node, Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::environment(format!("cannot find this program: {error}")))?;
-    let shim = ShimCommand { program, args: vec![SHIM.into()] };
-    Node::start(config, NodeOptions { shim, ephemeral, cache_dir, backend: None })
+    let shim = ShimCommand { program: program.clone(), args: vec![SHIM.into()] };
+    let filler = FillerCommand { program, args: vec![FILLER.into()] };
+    Node::start(config, NodeOptions { shim, filler, ephemeral, cache_dir, backend: None })
         .await
         .map_err(Failure::Environment)
 }

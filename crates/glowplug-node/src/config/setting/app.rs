@@ -130,6 +130,13 @@ pub(super) const APP: &[Setting] = &[
          such as `/run/secrets`; they are no variables then.",
     ),
     setting(
+        "lazy",
+        Kind::Choice(&["auto", "off"]),
+        Otherwise("`auto`"),
+        "Whether a runner may start before its image is here. With `auto` it does where the image's layers have \
+         tables of contents (zstd:chunked, eStargz) and its starts touch a small part of it.",
+    ),
+    setting(
         "cwd",
         Kind::Path,
         Otherwise("the config file's directory"),

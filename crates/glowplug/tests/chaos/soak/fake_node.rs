@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use glowplug_core::{RunnerId, Timestamp};
+use glowplug_image::lazy::FillerCommand;
 use glowplug_node::config::{self, Config, FileChoice, Sources};
 use glowplug_node::{Node, NodeOptions};
 use glowplug_runner::{
@@ -61,6 +62,7 @@ impl FakeNode {
         let backend = Outliving { backend: Arc::new(world.backend()), runtime: Handle::current() };
         let options = NodeOptions {
             shim: ShimCommand { program: "/nonexistent".into(), args: Vec::new() },
+            filler: FillerCommand { program: "/nonexistent".into(), args: Vec::new() },
             ephemeral: false,
             cache_dir: None,
             backend: Some(Arc::new(backend)),
