@@ -17,14 +17,12 @@ use glowplug_image::pull::Puller;
 use glowplug_image::source::credentials::Credentials;
 use glowplug_image::source::{Compression, Source};
 use glowplug_image::store::Mounted;
-use glowplug_image::toc::Format;
 use glowplug_image::touched::{Touched, TouchedFile};
-use glowplug_testkit::{Access, OwnRegistry, wait_until};
+use glowplug_testkit::{Access, CHUNK_BYTES, OwnRegistry, TableFormat, TableLayer, wait_until};
 use oci_client::secrets::RegistryAuth;
 
-use self::support::chunked::{self, CHUNK_BYTES};
 use self::support::faulty::{Fault, Faulty, Manners};
-use self::support::images::{Files, Pusher, TestImage, image, layer, noise};
+use self::support::images::{Blob, Files, Pusher, TestImage, image, layer, noise};
 use self::support::root::{all, is_root, with_layers, with_root};
 use self::support::{pull, puller, source};
 
@@ -153,13 +151,12 @@ async fn a_late_image_reads_as_a_pulled_one() {
     let pusher = Pusher::new(RegistryAuth::Anonymous);
     let large = noise(1, 3 << 20);
     let upper: &Files<'_> = &[("etc/a", b"upper"), (".wh.gone", b""), ("etc/b", &large[..70_000])];
-    for format in [Format::ZstdChunked, Format::Estargz] {
+    for format in [TableFormat::ZstdChunked, TableFormat::Estargz] {
         let Some(scene) = Scene::new() else { return };
         let name = format!("{}/{format:?}:1", registry.address()).to_lowercase();
         // A layer without a table beside others.
         let plain = layer(Compression::Gzip, &[("plain", b"plain"), ("plain2", &large[..40_000])]);
-        let layers =
-            vec![chunked::layer(format, &lower(&large)), plain, chunked::layer(format, upper)];
+        let layers = vec![table_layer(format, &lower(&large)), plain, table_layer(format, upper)];
         pusher.push(&name, &image(layers)).await;
         let mounted = scene.late(&name).await;
         let look = |root: &Path| {
@@ -178,8 +175,13 @@ async fn a_late_image_reads_as_a_pulled_one() {
     }
 }
 
+fn table_layer(format: TableFormat, files: &Files<'_>) -> Blob {
+    let layer = TableLayer::new(format, files);
+    Blob { annotations: layer.annotations, ..Blob::new(layer.kind, layer.bytes) }
+}
+
 async fn faulty(files: &Files<'_>) -> (Faulty, TestImage) {
-    let image = image(vec![chunked::layer(Format::ZstdChunked, files)]);
+    let image = image(vec![table_layer(TableFormat::ZstdChunked, files)]);
     (Faulty::start(&[("1", &image)], Manners::default()).await, image)
 }
 
@@ -278,7 +280,7 @@ async fn a_registry_that_comes_back_in_time_is_waited_for() {
 async fn a_chunk_that_is_not_what_its_digest_says_is_never_read() {
     let Some(scene) = Scene::new() else { return };
     let (good, bad) = (noise(1, 50_000), noise(2, 50_000));
-    let mut damaged = chunked::layer(Format::ZstdChunked, &[("good", &good), ("bad", &bad)]);
+    let mut damaged = table_layer(TableFormat::ZstdChunked, &[("good", &good), ("bad", &bad)]);
     // Noise is stored as it is.
     let place = damaged.bytes.windows(100).position(|part| part == &bad[20_000..20_100]).unwrap();
     let mut bytes = damaged.bytes.to_vec();

@@ -6,6 +6,7 @@ mod postgres;
 mod process;
 mod registry;
 mod served;
+mod table_layer;
 mod wait;
 
 pub use data_dir::data_dir_with_python_apps;
@@ -13,4 +14,5 @@ pub use postgres::{OwnPostgres, shared_postgres};
 pub use process::processes_with;
 pub use registry::{Access, OwnRegistry};
 pub use served::{Served, ServedOptions};
+pub use table_layer::{CHUNK_BYTES, TableFormat, TableLayer};
 pub use wait::{eventually, wait_for, wait_until};

@@ -3,7 +3,6 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
 
-pub(crate) mod chunked;
 pub(crate) mod faulty;
 pub(crate) mod images;
 pub(crate) mod root;

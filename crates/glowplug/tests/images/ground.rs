@@ -5,7 +5,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use glowplug_testkit::{Access, OwnRegistry, Served, ServedOptions, eventually};
+use glowplug_testkit::{
+    Access, OwnRegistry, Served, ServedOptions, TableFormat, TableLayer, eventually,
+};
 use oci_client::client::{ClientConfig, ClientProtocol, Config, ImageLayer};
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
@@ -80,6 +82,41 @@ impl Server {
         let about = Config::oci_v1(about.to_string().into_bytes(), None);
         let client = Client::new(config);
         client.push(&reference, &layers, about, &RegistryAuth::Anonymous, None).await.unwrap();
+        name
+    }
+
+    /// Puts an image there whose layer says what is in it; `files` are beside what serves them, below `/www`.
+    pub(crate) async fn push_with_table(
+        &self,
+        image: &str,
+        format: TableFormat,
+        files: &[(&str, &[u8])],
+    ) -> String {
+        let name = self.name(image);
+        let reference: Reference = name.parse().unwrap();
+        let mut all: Vec<(&str, &[u8])> = vec![
+            ("bin/", b""),
+            ("bin/busybox", &self.busybox),
+            ("bin/sh->busybox", b""),
+            ("www/", b""),
+            ("www/index.html", b"one\n"),
+        ];
+        all.extend(files);
+        let layer = TableLayer::new(format, &all);
+        let layer = ImageLayer::new(layer.bytes, layer.kind.to_owned(), Some(layer.annotations));
+        let about = json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+            "os": "linux",
+            "config": {
+                "Cmd": ["/bin/busybox", "httpd", "-f", "-p", "8000", "-h", "/www"],
+                "ExposedPorts": {"8000/tcp": {}},
+            },
+            "rootfs": {"type": "layers", "diff_ids": []}
+        });
+        let about = Config::oci_v1(about.to_string().into_bytes(), None);
+        let protocol = ClientProtocol::Http;
+        let client = Client::new(ClientConfig { protocol, ..ClientConfig::default() });
+        client.push(&reference, &[layer], about, &RegistryAuth::Anonymous, None).await.unwrap();
         name
     }
 
@@ -162,6 +199,11 @@ impl Ground {
     /// Status and body of the image's page.
     pub(crate) async fn ask(&self, app: &str) -> (u16, String) {
         self.get_text(&format!("/run/local/{app}/index.html")).await
+    }
+
+    pub(crate) async fn get_bytes(&self, path: &str) -> (u16, Vec<u8>) {
+        let answer = self.client.get(self.served.url(path)).send().await.unwrap();
+        (answer.status().as_u16(), answer.bytes().await.unwrap().to_vec())
     }
 
     pub(crate) async fn get_text(&self, path: &str) -> (u16, String) {

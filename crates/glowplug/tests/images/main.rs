@@ -6,6 +6,7 @@
 mod built;
 mod ground;
 mod keeping;
+mod late;
 
 use std::fs;
 use std::time::Duration;
