@@ -53,7 +53,7 @@ async fn a_late_runner_serves_and_reads_on_when_its_node_is_killed() {
     let model = noise(IMAGE_BYTES);
     let unread: &[u8] = &model[..300_000];
     let files: [(&str, &[u8]); 2] = [("model", &model), ("www/unread", unread)];
-    let image = server.push_with_table("late:1", TableFormat::Estargz, &files).await;
+    let image = server.push_with_table("late:1", TableFormat::ZstdChunked, &files).await;
     let mut node =
         Ground::start(&format!("{SLOWLY}[apps.app]\nimage = \"{image}\"\nkeep_alive = 60\n"));
     assert_eq!(node.ask("app").await, (200, "one\n".to_owned()), "{}", node.served.log());
