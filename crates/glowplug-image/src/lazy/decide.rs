@@ -31,6 +31,8 @@ pub enum Why {
     Elsewhere,
     /// All of its layers are here.
     Here,
+    /// The kernel cannot mount it.
+    Kernel,
 }
 
 impl std::fmt::Display for Why {
@@ -41,6 +43,7 @@ impl std::fmt::Display for Why {
             Self::TouchesMuch => "its starts touch much of it",
             Self::Elsewhere => "it is not in a registry",
             Self::Here => "its layers are here",
+            Self::Kernel => "the kernel cannot mount images from their files",
         })
     }
 }

@@ -18,7 +18,7 @@ use super::{Error, FILES_MOUNT, Options, Result, failed};
 use crate::digest::Digest;
 use crate::pull::Puller;
 use crate::source::{Recipe, Resolved, Source};
-use crate::store::Mounted;
+use crate::store::{Mounted, Mounting};
 use crate::touched::Touched;
 
 /// For a filler to serve.
@@ -65,14 +65,19 @@ impl Lazy {
         let _turn = turn.lock().await;
         let (store, image) = (self.inner.puller.store().clone(), resolved.digest.clone());
         let living = tokio::task::spawn_blocking(move || {
+            if store.mounting()? == Mounting::Directories {
+                return Ok(Err(Why::Kernel));
+            }
             let living = store.living_late(&image)?;
             if living.is_none() {
                 store.sweep_late(Some(&image))?;
             }
-            Ok::<_, crate::store::Error>(living)
+            Ok::<_, crate::store::Error>(Ok(living))
         });
-        if let Some(living) = living.await.expect("the store does not panic")? {
-            return Ok(Started::Late(living));
+        match living.await.expect("the store does not panic")? {
+            Ok(Some(living)) => return Ok(Started::Late(living)),
+            Ok(None) => {}
+            Err(why) => return Ok(Started::Full(why)),
         }
         let preparation = Preparation {
             puller: &self.inner.puller,
