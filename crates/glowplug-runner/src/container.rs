@@ -114,14 +114,12 @@ pub(crate) struct Preparation<'a> {
 impl Sandbox {
     /// Makes the sandbox. The caller must have one thread, and its next child is the program.
     pub(crate) fn prepare(preparation: &Preparation<'_>) -> Result<Self, String> {
-        let (ours, theirs) = UnixStream::pair()
-            .map_err(|error| format!("cannot make a socket for the container: {error}"))?;
         let own = File::open("/proc/self/ns/pid")
             .map_err(|error| format!("cannot hold on to the host's pids: {error}"))?;
         // From here on the children of this process are in the new pid namespace, not this process.
         unshare(UnshareFlags::NEWPID)
             .map_err(|error| format!("cannot make a pid namespace: {error}"))?;
-        let init = init::fork(preparation, &theirs)
+        let (init, channel) = init::start(preparation)
             .map_err(|error| format!("cannot start the container's first process: {error}"))?;
         if preparation.spec.runtime != Runtime::Native {
             // The next child is a runtime, which has to see the host's processes.
@@ -130,7 +128,7 @@ impl Sandbox {
         }
         let handle = pidfd_open(init, PidfdFlags::empty())
             .map_err(|error| format!("cannot hold on to the container: {error}"))?;
-        let prepared = match read_report(&ours) {
+        let prepared = match read_report(&channel) {
             Some(Report::Prepared(prepared)) => prepared,
             Some(Report::Failed(problem)) => return Err(problem),
             None => return Err("the container's first process ended without a word".to_owned()),
@@ -139,7 +137,7 @@ impl Sandbox {
         let workshop = workshop
             .map_err(|error| format!("cannot hold on to the container's mounts: {error}"))?;
         // Nobody needs the init's descriptors any more.
-        (&ours)
+        (&channel)
             .write_all(&[0])
             .map_err(|error| format!("the container's first process ended: {error}"))?;
         Ok(Self { init, handle, user: prepared.user, workshop })

@@ -16,16 +16,29 @@ use super::{
 };
 use crate::cgroup::go_through;
 
-/// Starts pid 1 of the pid namespace that was just made. It reports through the pipe, once.
-pub(super) fn fork(preparation: &Preparation<'_>, report: &UnixStream) -> io::Result<Pid> {
+/// Starts pid 1 of the pid namespace that was just made. It reports through the socket, once.
+pub(super) fn start(preparation: &Preparation<'_>) -> io::Result<(Pid, UnixStream)> {
+    fork(|report| run(preparation, &report))
+}
+
+/// Starts a child that does this and ends. It comes with the way to hear from it, of which each side has its
+/// own end alone: whoever waits there learns of the other's end.
+fn fork(work: impl FnOnce(UnixStream)) -> io::Result<(Pid, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
     #[expect(unsafe_code, reason = "a child that does not become another program has no safe way")]
     // SAFETY: the shim has one thread, so the child is a complete copy of it, whose heap and locks are in
-    // order. It never returns from `run`.
+    // order. It never leaves the block for it.
     let pid = unsafe { libc::fork() };
-    match pid {
-        0 => run(preparation, report),
-        pid => Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(io::Error::last_os_error),
+    if pid == 0 {
+        // Even a panic must not run on into the code of the shim.
+        let end = EndsProcess;
+        drop(ours);
+        work(theirs);
+        drop(end);
+        unreachable!("a process that has ended runs no code")
     }
+    let pid = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(io::Error::last_os_error)?;
+    Ok((pid, ours))
 }
 
 /// Ends the process without any clean-up that belongs to the shim it was copied from.
@@ -41,9 +54,8 @@ impl Drop for EndsProcess {
     }
 }
 
-fn run(preparation: &Preparation<'_>, report: &UnixStream) -> ! {
-    // Even a panic must not run on into the code of the shim.
-    let end = EndsProcess;
+/// Comes back only if nobody is there to report to.
+fn run(preparation: &Preparation<'_>, report: &UnixStream) {
     // Dies with the shim. If that is gone already, the report finds nobody and this ends as well.
     let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let made = tied
@@ -64,8 +76,6 @@ fn run(preparation: &Preparation<'_>, report: &UnixStream) -> ! {
     if retired.is_ok() {
         sleep_for_ever();
     }
-    drop(end);
-    unreachable!("a process that has ended runs no code")
 }
 
 /// In words that need no more context.
@@ -144,5 +154,41 @@ fn sleep_for_ever() -> ! {
         loop {
             libc::pause();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_init_that_has_said_nothing_is_noticed() {
+        let killed = |_report: UnixStream| {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
+        };
+        let check = |how: &str, work: fn(UnixStream)| {
+            let (pid, report) = fork(work).unwrap();
+            // Only so that the test comes to an end.
+            report.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            assert_eq!((&report).read(&mut [0]).map_err(|error| error.kind()), Ok(0), "{how}");
+            let options = rustix::process::WaitOptions::empty();
+            rustix::process::waitpid(Some(pid), options).unwrap();
+        };
+        check("killed", killed);
+        check("ended", |_| ());
+    }
+
+    #[test]
+    fn the_end_of_who_waits_is_noticed_by_an_init() {
+        let (pid, report) = fork(|report| {
+            let _ = (&report).read(&mut [0]);
+        })
+        .unwrap();
+        drop(report);
+        let options = rustix::process::WaitOptions::empty();
+        let (_, status) = rustix::process::waitpid(Some(pid), options).unwrap().unwrap();
+        assert!(status.exited());
     }
 }
