@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::layout::Layout;
+use super::layout::{Layout, sha256};
 use super::peer::Peer;
 use super::start_overhead::free_port;
 use crate::command::{Program, Running};
@@ -98,7 +98,8 @@ impl Registry {
     }
 
     /// The same image, which is there, as `glowplug image convert` writes it from what a start of it has
-    /// touched; made once. `home` is the data directory of that start.
+    /// touched; made once by each build of the program, on which what is touched depends as well. `home` is the
+    /// data directory of that start.
     pub(super) fn push_converted(
         &self,
         image: &Image,
@@ -106,14 +107,17 @@ impl Registry {
     ) -> Result<Image> {
         let layout = image.layout.with_file_name("converted");
         let done = layout.with_file_name("converted-complete");
-        if !done.is_file() {
-            eprintln!("converting {}, once", image.name);
+        let build = sha256(glowplug)?;
+        if !is_by(&build, &done) {
+            eprintln!("converting {}, once with this build", image.name);
+            // In this order: what an interrupted bench leaves behind is not taken for complete.
+            let _ = fs::remove_file(&done);
             let _ = fs::remove_dir_all(&layout);
             let convert = Program::new(glowplug).env("GLOWPLUG_DATA_DIR", home);
             let convert = convert.args(["image", "convert"]).arg(image.at(self.port)).arg("--to");
             let convert = convert.arg(format!("archive:{}/", layout.display())).dir(home);
             convert.stdout_to_stderr().run()?;
-            fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
+            fs::write(&done, &build).with_context(|| format!("cannot write {}", done.display()))?;
         }
         let made = Image { layout, name: format!("converted-{}", image.name), sizes: image.sizes };
         self.push(&made)?;
@@ -159,6 +163,11 @@ impl Image {
     pub(super) fn at(&self, port: u16) -> String {
         format!("127.0.0.1:{port}/{}", self.name)
     }
+}
+
+/// Whether this file says that what it stands for was made by this build.
+fn is_by(build: &str, done: &Path) -> bool {
+    fs::read_to_string(done).is_ok_and(|by| by == build)
 }
 
 /// A file or folder below `/`, and its bytes.
@@ -276,6 +285,17 @@ pub(super) fn version(name: &str, program: Program) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_build_has_made_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let done = folder.path().join("done");
+        assert!(!is_by("one", &done));
+        for (written, expected) in [("", false), ("one", true), ("two", false)] {
+            fs::write(&done, written).unwrap();
+            assert_eq!(is_by("one", &done), expected, "`{written}`");
+        }
+    }
 
     #[test]
     fn only_files_count_as_bytes() {

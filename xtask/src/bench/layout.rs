@@ -105,7 +105,7 @@ impl Layout {
     }
 }
 
-fn sha256(path: &Path) -> Result<String> {
+pub(super) fn sha256(path: &Path) -> Result<String> {
     let said = Program::new("sha256sum").arg(path).capture()?;
     said.split(' ').next().map(str::to_owned).context("sha256sum says nothing")
 }

@@ -41,7 +41,7 @@ const PROBE_BYTES: usize = 64 << 20;
 /// A link that is measured outside of these, as often as this, is not what is said of it.
 const TRIES_MAX: usize = 3;
 const ROUND_TRIP_MILLIS: std::ops::Range<f64> = 19.9..30.0;
-const MEGABITS_PER_SECOND: std::ops::Range<f64> = 600.0..1_050.0;
+const MEGABITS_PER_SECOND: std::ops::Range<f64> = 900.0..1_050.0;
 
 /// A link to a port of this machine. It ends with this value, its connections with their ends.
 #[derive(Debug)]
@@ -299,6 +299,21 @@ mod tests {
         assert!(due >= began + Duration::from_millis(20), "{due:?} after {began:?}");
         let second = direction.send(bytes);
         assert!(second >= due + Duration::from_millis(10), "{second:?} after {due:?}");
+    }
+
+    #[test]
+    fn only_a_link_of_the_rate_and_delay_it_is_said_to_have_is_measured_on() {
+        for (round_trip_millis, megabits_per_second, expected) in [
+            (20.3, 990.0, true),
+            (20.3, 600.0, false),
+            (20.3, 890.0, false),
+            (20.3, 1_100.0, false),
+            (10.0, 990.0, false),
+            (35.0, 990.0, false),
+        ] {
+            let seen = Seen { round_trip_millis, megabits_per_second };
+            assert_eq!(seen.is_as_said(), expected, "{seen:?}");
+        }
     }
 
     #[test]
