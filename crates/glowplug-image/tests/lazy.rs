@@ -18,7 +18,9 @@ use glowplug_image::source::credentials::Credentials;
 use glowplug_image::source::{Compression, Source};
 use glowplug_image::store::Mounted;
 use glowplug_image::touched::{Touched, TouchedFile};
-use glowplug_testkit::{Access, CHUNK_BYTES, OwnRegistry, TableFormat, TableLayer, wait_until};
+use glowplug_testkit::{
+    Access, CHUNK_BYTES, OwnRegistry, TableFormat, TableLayer, eventually, wait_until,
+};
 use oci_client::secrets::RegistryAuth;
 
 use self::support::faulty::{Fault, Faulty, Manners};
@@ -27,6 +29,11 @@ use self::support::root::{all, is_root, with_layers, with_root};
 use self::support::{pull, puller, source};
 
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
+
+const FILLER: &str = env!("CARGO_BIN_EXE_glowplug-filler");
+/// A filler that serves, and does not say so until somebody writes to `go`.
+const RESERVED_FILLER: &str =
+    r#""$0" | { read word; mkfifo "$1/go"; : > "$1/serves"; read go < "$1/go"; echo "$word"; }"#;
 
 const EIO: i32 = 5;
 
@@ -88,8 +95,10 @@ impl Scene {
 }
 
 fn lazy(puller: &Puller) -> Lazy {
-    let filler =
-        FillerCommand { program: env!("CARGO_BIN_EXE_glowplug-filler").into(), args: Vec::new() };
+    lazy_with(puller, FillerCommand { program: FILLER.into(), args: Vec::new() })
+}
+
+fn lazy_with(puller: &Puller, filler: FillerCommand) -> Lazy {
     let mut options = Options::new(filler);
     options.image_bytes_min = 0;
     options.retry_pause = Duration::from_millis(1);
@@ -332,6 +341,26 @@ async fn a_killed_filler_is_cleaned_up_after() {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(&images.path().display().to_string()), "{mounts}");
     drop(store);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_nobody_waits_for_any_more_leaves_nothing() {
+    let Some(mut scene) = Scene::new() else { return };
+    let (registry, _) = faulty(&[("a", &noise(1, 100_000))]).await;
+    let signs = tempfile::tempdir().unwrap();
+    let args = vec!["-c".into(), RESERVED_FILLER.into(), FILLER.into(), signs.path().into()];
+    scene.lazy = lazy_with(&scene.puller, FillerCommand { program: "sh".into(), args });
+    let (name, touched) = (registry.name("1"), Touched::default());
+    let start = scene.start(&name, &touched);
+    let serves = eventually("the filler serves", ENDS_WITHIN, || async {
+        signs.path().join("serves").exists().then_some(())
+    });
+    tokio::select! {
+        started = start => panic!("{started:?}"),
+        () = serves => {}
+    }
+    fs::write(signs.path().join("go"), "go\n").unwrap();
+    scene.is_left_clean();
 }
 
 /// The one before may not have gone yet.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::mount::{UnmountFlags, unmount};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -61,8 +62,7 @@ impl Lazy {
         touched: &Touched,
     ) -> Result<Started> {
         let Some(recipe) = source.recipe() else { return Ok(Started::Full(Why::Elsewhere)) };
-        let turn = self.turn(&resolved.digest);
-        let _turn = turn.lock().await;
+        let turn = self.turn(&resolved.digest).lock_owned().await;
         let (store, image) = (self.inner.puller.store().clone(), resolved.digest.clone());
         let living = tokio::task::spawn_blocking(move || {
             if store.mounting()? == Mounting::Directories {
@@ -90,6 +90,20 @@ impl Lazy {
             Ok(folder) => folder,
             Err(why) => return Ok(Started::Full(why)),
         };
+        let lazy = self.clone();
+        // Whoever waits may go away at any moment; a filler that nobody waits for must end all the same.
+        let serving = tokio::spawn(async move {
+            let mounted = lazy.serve(folder, recipe).await;
+            drop(turn);
+            mounted
+        });
+        let problem = "the work on its start ended without a word".to_owned();
+        let mounted = serving.await.unwrap_or(Err(Error::Filler { problem }));
+        mounted.map(Started::Late)
+    }
+
+    /// With a filler, and mounted. Without anybody who uses it the filler ends.
+    async fn serve(&self, folder: TempDir, recipe: Recipe) -> Result<Mounted> {
         let child = self.fill(folder.path(), recipe).await?;
         let store = self.inner.puller.store().clone();
         let path = folder.path().to_owned();
@@ -98,7 +112,7 @@ impl Lazy {
             Ok(mounted) => {
                 // From here on it is the filler's.
                 let _ = folder.keep();
-                Ok(Started::Late(mounted))
+                Ok(mounted)
             }
             Err(error) => {
                 give_up(child, folder.path()).await;

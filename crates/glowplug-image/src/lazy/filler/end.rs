@@ -1,6 +1,7 @@
 //! When a filler has done its work.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use fuser::BackgroundSession;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{UnmountFlags, unmount};
 
-use crate::lazy::{FILES_MOUNT, TREE_MOUNT, USERS_FILE};
+use crate::lazy::{FILES_MOUNT, LOCK_FILE, TREE_MOUNT, USERS_FILE};
 use crate::store;
 
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -24,6 +25,9 @@ pub(super) fn wait(folder: &Path, session: &BackgroundSession) -> Option<File> {
         if session.guard.is_finished() {
             return None;
         }
+        if is_taken_away(folder) {
+            return None;
+        }
         // Who is about to start a runner holds it too, so the kernel need not be asked all the time.
         let users = take(folder);
         let is_used = users.is_none() || store::is_under_an_overlay(&tree).unwrap_or(true);
@@ -32,6 +36,15 @@ pub(super) fn wait(folder: &Path, session: &BackgroundSession) -> Option<File> {
             return users;
         }
     }
+}
+
+/// Who prepared it went away before the first use, and took what it knew of with it: nobody else will come.
+fn is_taken_away(folder: &Path) -> bool {
+    let is_missing = |name: &&str| {
+        let found = fs::symlink_metadata(folder.join(name));
+        found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    [USERS_FILE, LOCK_FILE, TREE_MOUNT].iter().any(is_missing)
 }
 
 fn take(folder: &Path) -> Option<File> {
@@ -46,7 +59,10 @@ pub(super) fn clean(folder: &Path) {
         // One that is not there need not go.
         let _ = unmount(folder.join(mount), UnmountFlags::DETACH);
     }
-    if let Err(error) = fs::remove_dir_all(folder) {
-        tracing::warn!(folder = %folder.display(), "the late image stays on the disk: {error}");
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(folder = %folder.display(), "the late image stays on the disk: {error}");
+        }
+        _ => {}
     }
 }
