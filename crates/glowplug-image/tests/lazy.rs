@@ -242,6 +242,20 @@ async fn what_is_not_read_does_not_come_and_what_was_read_comes_first_the_next_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_small_file_of_zeros_is_in_the_tree() {
+    let Some(scene) = Scene::new() else { return };
+    let (content, zeros) = (noise(1, 1 << 20), vec![0; 5_000]);
+    let (registry, _) = faulty(&[("a", &content), ("faillog", &zeros)]).await;
+    let mounted = scene.late(&registry.name("1")).await;
+    with(mounted, move |root| {
+        assert_eq!(fs::read(root.join("faillog")).unwrap(), zeros);
+        assert!(fs::read(root.join("a")).unwrap() == content);
+    })
+    .await;
+    scene.is_left_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_touched_for_the_most_part_is_pulled() {
     let Some(scene) = Scene::new() else { return };
     let content = noise(1, 1 << 20);

@@ -15,6 +15,7 @@ const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
 const SKIPPABLE: [u8; 4] = [0x50, 0x2a, 0x4d, 0x18];
 /// What a file is cut into.
 pub const CHUNK_BYTES: usize = 100_000;
+const ZEROS_BYTES_MIN: usize = 1024;
 const ALL_MODIFIED: u64 = 1_700_000_000;
 const ALL_MODIFIED_TEXT: &str = "2023-11-14T22:13:20Z";
 
@@ -51,6 +52,11 @@ fn digest(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+/// Such a chunk is told of without a digest, as Buildah does.
+fn is_zeros(chunk: &[u8]) -> bool {
+    chunk.len() >= ZEROS_BYTES_MIN && chunk.iter().all(|byte| *byte == 0)
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -119,7 +125,11 @@ impl Writer {
             let is_last = (number + 1) * CHUNK_BYTES >= content.len();
             let is_open = is_last && self.format == TableFormat::Estargz;
             entry["chunkSize"] = json!(if is_open { 0 } else { chunk.len() });
-            entry["chunkDigest"] = json!(digest(chunk));
+            if self.format == TableFormat::ZstdChunked && is_zeros(chunk) {
+                entry["chunkType"] = json!("zeros");
+            } else {
+                entry["chunkDigest"] = json!(digest(chunk));
+            }
             self.stream(chunk);
             self.entries.push(entry);
         }

@@ -18,7 +18,22 @@ impl erofs::Packs for SmallFiles {
     fn read(&self, layer: u32, offset: u64, into: &mut [u8]) -> io::Result<()> {
         match self.layers.read(layer, offset, into) {
             Some(read) => read,
-            None => self.cache.read_exact_at(into, offset),
+            None => read_padded(&self.cache, into, offset),
         }
     }
+}
+
+/// The cache ends with the last chunk that is here: what files have of zeros beyond that is not in it.
+pub(super) fn read_padded(cache: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < into.len() {
+        match cache.read_at(&mut into[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    into[filled..].fill(0);
+    Ok(())
 }

@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,6 +19,7 @@ use fuser::{
 use tokio::runtime::Handle;
 
 use super::fill::Fill;
+use crate::lazy::cache::read_padded;
 use crate::lazy::plan::ChunkId;
 use crate::lazy::reads::Recorder;
 use crate::lazy::{FILES_FOLDER, Result, failed};
@@ -200,15 +201,7 @@ fn read(fill: &Fill, number: u32, part: Range<u64>) -> Result<Vec<u8>> {
     let bytes = usize::try_from(part.end - part.start).expect("it is what the kernel asked for");
     let mut data = vec![0; bytes];
     let place = fill.chunks().files[number as usize].place + part.start;
-    let mut filled = 0;
-    while filled < bytes {
-        let read = fill.cache().read_at(&mut data[filled..], place + filled as u64);
-        match read.map_err(failed("read the cache"))? {
-            // A file that ends in zeros may end beyond the cache.
-            0 => break,
-            read => filled += read,
-        }
-    }
+    read_padded(fill.cache(), &mut data, place).map_err(failed("read the cache"))?;
     Ok(data)
 }
 
