@@ -86,11 +86,13 @@ impl Store {
         Ok(mounted)
     }
 
-    /// Takes away what has no living filler: of all images, or of one that nobody prepares.
+    /// Takes away what has no living filler: of one image that nobody prepares, or of all while nobody prepares any.
+    /// A folder without a record may be one that is being made.
     pub(crate) fn sweep_late(&self, image: Option<&Digest>) -> Result<()> {
         for folder in self.late_folders()? {
-            let is_meant = image
-                .is_none_or(|image| record(&folder).is_none_or(|record| record.image == *image));
+            let is_of =
+                |image: &Digest| record(&folder).is_some_and(|record| record.image == *image);
+            let is_meant = image.is_none_or(is_of);
             if is_meant && !is_living(&folder) {
                 remove(&folder)?;
             }
@@ -152,5 +154,25 @@ fn remove(folder: &Path) -> Result<()> {
             Err(failed("remove", folder, error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_being_made_stays_when_another_image_is_swept() {
+        let folder = tempfile::tempdir().expect("the disk takes a folder");
+        let store = Store::open(folder.path()).expect("the folder is empty");
+        let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+        let made = |image| store.new_late(image, &[]).expect("the disk takes folders").keep();
+        let (dead, others, unfinished) = (made(&one), made(&other), made(&other));
+        fs::remove_file(unfinished.join(RECORD_FILE)).expect("it was written");
+        let there = || [&dead, &others, &unfinished].map(|folder| folder.exists());
+        store.sweep_late(Some(&one)).expect("its folder can be removed");
+        assert_eq!(there(), [false, true, true]);
+        store.sweep_late(None).expect("the folders can be removed");
+        assert_eq!(there(), [false; 3]);
     }
 }
