@@ -73,19 +73,19 @@ pub type Chunks = BoxStream<'static, Result<Bytes, Error>>;
 
 /// Ends a stream after so many bytes.
 fn cut(chunks: Chunks, bytes: u64) -> Chunks {
-    let mut left = bytes;
-    let mut within = move |chunk: Result<Bytes, Error>| {
+    let cut = async |(mut chunks, left): (Chunks, u64)| {
+        // What comes behind is not waited for.
         if left == 0 {
-            return std::future::ready(None);
+            return None;
         }
-        let chunk = chunk.map(|mut chunk| {
+        let chunk = chunks.next().await?.map(|mut chunk| {
             chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-            left -= chunk.len() as u64;
             chunk
         });
-        std::future::ready(Some(chunk))
+        let left = left - chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        Some((chunk, (chunks, left)))
     };
-    chunks.scan((), move |(), chunk| within(chunk)).boxed()
+    futures::stream::unfold((chunks, bytes), cut).boxed()
 }
 
 /// What an image is made of.

@@ -4,6 +4,7 @@
 
 mod support;
 
+use futures::TryStreamExt;
 use futures::future::join_all;
 use glowplug_image::pull::{self, Error, ProgressSender};
 use glowplug_image::source::credentials::Credentials;
@@ -92,6 +93,23 @@ async fn a_slow_body_is_waited_for() {
 }
 
 /// Nothing of a layer that is not what it should be may be left where an image could find it.
+/// As a table of contents at the end of a layer is asked for.
+#[tokio::test]
+async fn a_part_of_a_layer_is_never_longer_than_was_asked_for() {
+    let packed = one_layer(9);
+    let manners = Manners { beyond_bytes: 1 << 20, ..Manners::default() };
+    let registry = Faulty::start(&[("1", &packed)], manners).await;
+    let source = source(&registry.name("1"), Credentials::Anonymous);
+    let layer = source.resolve().await.unwrap().layers.remove(0);
+    for from in [1, layer.bytes - 1_000] {
+        for to in [layer.bytes - 10, layer.bytes] {
+            let part = source.range(&layer, from..to).await.unwrap();
+            let part: Vec<_> = part.try_collect().await.unwrap();
+            assert_eq!(part.concat().len() as u64, to - from, "{from}..{to}");
+        }
+    }
+}
+
 async fn refused(packed: &TestImage, no_ranges: bool, check: impl Fn(&Error) -> bool) -> String {
     let manners = Manners { no_ranges, ..Manners::default() };
     let registry = Faulty::start(&[("1", packed)], manners).await;

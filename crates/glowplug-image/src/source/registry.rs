@@ -167,7 +167,7 @@ impl Registry {
         Ok(document)
     }
 
-    /// Of a blob of so many bytes.
+    /// Of a blob of so many bytes. More may come than was wanted.
     async fn blob(&self, digest: &Digest, bytes: u64, range: Range<u64>) -> Result<Chunks, Error> {
         let from = range.start;
         // To the end nothing is said of it: what comes beyond the end is somebody's fault, and to be found.
@@ -198,11 +198,7 @@ impl Registry {
             name: name.to_string(),
             problem: chain(&error),
         };
-        let chunks = stream.map_err(unreachable).boxed();
-        Ok(match wanted {
-            Some(bytes) => super::cut(chunks, bytes),
-            None => chunks,
-        })
+        Ok(stream.map_err(unreachable).boxed())
     }
 
     fn bad_manifest(&self, problem: String) -> Error {
@@ -267,7 +263,12 @@ impl Source for Registry {
         layer: &'a LayerDescriptor,
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<Chunks, Error>> {
-        Box::pin(self.blob(&layer.digest, layer.bytes, range))
+        let bytes = range.end.saturating_sub(range.start);
+        Box::pin(async move {
+            let chunks = self.blob(&layer.digest, layer.bytes, range).await?;
+            // Of a layer's end as well: who asks for a part keeps it in memory.
+            Ok(super::cut(chunks, bytes))
+        })
     }
 
     fn recipe(&self) -> Option<Recipe> {

@@ -38,6 +38,8 @@ pub(crate) struct Manners {
     pub(crate) faults: Vec<Fault>,
     /// Requests are answered with everything, whatever part is wanted.
     pub(crate) no_ranges: bool,
+    /// Parts of layers are longer than was asked for by so many bytes.
+    pub(crate) beyond_bytes: usize,
     /// A body comes in pieces of so many bytes, each in a packet of its own.
     pub(crate) piece_bytes: Option<usize>,
 }
@@ -151,6 +153,7 @@ async fn head(
 struct Reply {
     fault: Option<Fault>,
     no_ranges: bool,
+    beyond_bytes: usize,
     piece_bytes: usize,
 }
 
@@ -161,6 +164,7 @@ impl Reply {
         Self {
             fault: is_faulty.then(|| manners.faults.remove(0)),
             no_ranges: manners.no_ranges,
+            beyond_bytes: if is_layer { manners.beyond_bytes } else { 0 },
             piece_bytes: manners.piece_bytes.unwrap_or(usize::MAX),
         }
     }
@@ -183,10 +187,10 @@ impl Reply {
             if self.no_ranges || (from == 0 && wanted.end == usize::MAX) {
                 ("200 OK", blob.bytes.clone())
             } else {
-                (
-                    "206 Partial Content",
-                    blob.bytes.slice(from.min(blob.bytes.len())..wanted.end.min(blob.bytes.len())),
-                )
+                let part = from.min(blob.bytes.len())..wanted.end.min(blob.bytes.len());
+                let mut part = blob.bytes[part].to_vec();
+                part.resize(part.len() + self.beyond_bytes, 0);
+                ("206 Partial Content", part.into())
             };
         let sent = match self.fault {
             Some(Fault::CutAfter(bytes) | Fault::StallAfter(bytes)) => {
