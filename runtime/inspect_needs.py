@@ -132,16 +132,28 @@ def container(options, path, out):
 
 def matching(context, name):
     """What a name in COPY or ADD stands for; one that is no pattern stands for itself."""
-    if glob.escape(name) == name:
-        return [name]
-    return sorted(os.path.relpath(found, context) for found in glob.glob(os.path.join(context, name)))
+    found = sorted(os.path.relpath(path, context) for path in glob.glob(os.path.join(context, name)))
+    if not found:
+        message = "the container's Dockerfile copies `%s`, which is not in %s" % (name, context)
+        raise Problem("app_files", message, "correct the path, or the `context_dir` of the ContainerImage")
+    return found
+
+
+def folders_of(path, context):
+    """The folders that a file of the context is in: their times change when something comes or goes."""
+    folder = os.path.dirname(path)
+    while True:
+        yield folder
+        if folder == context or os.path.dirname(folder) == folder:
+            return
+        folder = os.path.dirname(folder)
 
 
 def copy_context(image, path, out):
     """Copies what COPY and ADD name. Returns the copied files and their folders with their times."""
     from fal.file_sync import FileSync
 
-    context = os.path.abspath(image.get("docker_context_dir") or os.curdir)
+    context = os.path.realpath(image.get("docker_context_dir") or os.curdir)
     # What fal takes where none is named, and means the project's folder.
     if context == os.getcwd() and (context == os.sep or os.path.commonpath([context, path]) != context):
         context = os.path.dirname(path)
@@ -163,6 +175,6 @@ def copy_context(image, path, out):
         copy = os.path.join(target, file.relative_path)
         os.makedirs(os.path.dirname(copy), exist_ok=True)
         shutil.copy2(file.absolute_path, copy)
-        # A folder's time changes when a file comes or goes.
-        paths |= {file.absolute_path, os.path.dirname(file.absolute_path)}
+        paths.add(file.absolute_path)
+        paths.update(folders_of(file.absolute_path, context))
     return [{"path": path, "mtime_ns": os.stat(path).st_mtime_ns} for path in sorted(paths)]

@@ -37,6 +37,7 @@ pub(crate) struct Tool {
     program: PathBuf,
     args: Vec<OsString>,
     cwd: Option<PathBuf>,
+    env: Vec<(OsString, OsString)>,
     stdin: Option<File>,
     timeout: Duration,
 }
@@ -64,7 +65,14 @@ enum Pipe {
 
 impl Tool {
     pub(crate) fn new(program: impl Into<PathBuf>, timeout: Duration) -> Self {
-        Self { program: program.into(), args: Vec::new(), cwd: None, stdin: None, timeout }
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            cwd: None,
+            env: Vec::new(),
+            stdin: None,
+            timeout,
+        }
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -79,6 +87,11 @@ impl Tool {
 
     pub(crate) fn cwd(mut self, cwd: impl AsRef<Path>) -> Self {
         self.cwd = Some(cwd.as_ref().to_owned());
+        self
+    }
+
+    pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -146,6 +159,7 @@ impl Tool {
             .args(&self.args)
             .env("NO_COLOR", "1")
             .env("PYTHONUTF8", "1")
+            .envs(self.env)
             .stdin(self.stdin.map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

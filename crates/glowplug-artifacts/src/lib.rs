@@ -24,7 +24,7 @@ pub use description::{
 pub use environment::{
     Environment, EnvironmentError, EnvironmentInfo, EnvironmentSpec, Environments,
 };
-pub use image_build::{BuiltImage, ImageBuild, ImageBuildError, ImageBuilds};
+pub use image_build::{ImageBuild, ImageBuildError, ImageBuilds, Turn};
 pub use progress::{Progress, ProgressSender, Stage};
 pub use python_app::{Launch, PythonApps};
 pub use toolchain::{Interpreter, ToolError};

@@ -328,17 +328,17 @@ fn launch_in_container(
 ) -> Launch {
     let inside = Path::new(INSIDE);
     let (packages, beside) = (inside.join("packages"), inside.join("support"));
-    let (code, scripts) = (inside.join("app"), inside.join("runtime"));
+    let (code, scripts) = (inside.join(PICKLE), inside.join("runtime"));
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let words = ["python3", "-I", "-u", "-c", BOOT].map(str::to_owned);
     let mut argv = Vec::from(words);
-    argv.extend([text(&scripts), "--app".into(), text(&code.join(PICKLE))]);
+    argv.extend([text(&scripts), "--app".into(), text(&code)]);
     // What the app requires comes before what the image has; fal has the working directory there as well.
     argv.extend(["--first-path".into(), text(&packages)]);
     argv.extend(["--path".into(), ".".into(), "--path".into(), text(&beside)]);
     let binds = vec![
         (runtime, scripts),
-        (app.folder.clone(), code),
+        (app.folder.join(PICKLE), code),
         (environment.site_packages.clone(), packages),
         (support.site_packages.clone(), beside),
     ];

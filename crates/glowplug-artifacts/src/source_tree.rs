@@ -54,7 +54,7 @@ fn collect(folder: &Path, depth_left: usize, entries_left: &mut usize, found: &m
         let name = name.to_string_lossy();
         let Ok(kind) = entry.file_type() else { continue };
         let path = entry.path();
-        if kind.is_file() && (name.ends_with(".py") || name == "pyproject.toml") {
+        if kind.is_file() && is_source(&name) {
             found.push(path);
         } else if kind.is_dir()
             && depth_left > 0
@@ -65,6 +65,17 @@ fn collect(folder: &Path, depth_left: usize, entries_left: &mut usize, found: &m
             collect(&path, depth_left - 1, entries_left, found);
         }
     }
+}
+
+/// Python's, and what a container of an app may be built from.
+fn is_source(name: &str) -> bool {
+    const OTHERS: [&str; 2] = ["pyproject.toml", ".dockerignore"];
+    let ends_in = |ending| Path::new(name).extension().is_some_and(|found| found == ending);
+    let is_dockerfile = {
+        ["Dockerfile", "Containerfile"].iter().any(|stem| name.starts_with(stem))
+            || ends_in("dockerfile")
+    };
+    ends_in("py") || OTHERS.contains(&name) || is_dockerfile
 }
 
 fn hash_file(hasher: &mut blake3::Hasher, name: &Path, path: &Path) -> io::Result<()> {
@@ -110,9 +121,12 @@ mod tests {
             write(ignored, "changed");
             assert_eq!(fingerprint(folder.path()), first, "{ignored}");
         }
+        write("Dockerfile.gpu", "FROM scratch");
+        let built_from = fingerprint(folder.path());
+        assert_ne!(built_from, first);
         write("lib/deep.py", "x = 2");
         let second = fingerprint(folder.path());
-        assert_ne!(second, first);
+        assert_ne!(second, built_from);
         write("sibling.py", "");
         assert_ne!(fingerprint(folder.path()), second);
     }

@@ -13,6 +13,7 @@ use glowplug_core::spec::{AppSpec, Scaling};
 use glowplug_core::{AppId, Event, RunnerId};
 use glowplug_gateway::host::AppRoute;
 use glowplug_runner::{Listen, ObservedRunner, ObservedState, StopMode};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::apps::{App, CommandLaunch, Deployed, HealthCheck, ImageLaunch, Launch, PythonLaunch};
@@ -174,7 +175,9 @@ async fn describe_python(shared: &Arc<Shared>, app: &Arc<App>) -> Result<Describ
         launch,
     };
     let code = match &image {
-        Some(found) => format!("{} in {}", description.content_hash, found.digest),
+        Some(found) => {
+            format!("{} in {} with {}", description.content_hash, found.digest, rights(shared, app))
+        }
         None => description.content_hash.clone(),
     };
     let image = match (image, &description.container) {
@@ -204,10 +207,18 @@ async fn describe_image(
     app.preparing(format!("looking for {}", image.image));
     let progress = report_progress(shared, app);
     let found = shared.images.find(&image.image, &progress, shared.desk.now()).await?;
-    let (container, secrets) = (&app.config.container, &app.config.secrets);
-    let code = format!("{} as {image:?} in {container:?} with {secrets:?}", found.digest);
+    let code = format!("{} as {image:?} with {}", found.digest, rights(shared, app));
     let launch = ImageLaunch { found, command: image.command.clone(), port: None };
     Ok(Described::silent(Launch::Image(Box::new(launch)), code))
+}
+
+/// Identifies what the config lets a container do and see: a runner that has more, or less, is outdated. A hash,
+/// since variables may be secret.
+fn rights(shared: &Shared, app: &App) -> String {
+    let config = &app.config;
+    let said = (&config.container, &config.secrets, &config.user, &config.env);
+    let runtime = &shared.config.node.runtime;
+    format!("{:x}", Sha256::digest(format!("{said:?} by {runtime}")))
 }
 
 /// Passes a preparation's progress on to whoever looks, until the returned end is dropped.

@@ -170,12 +170,7 @@ impl Images {
                 origin: Some(Origin { source, resolved }),
             }),
             Err(pull::Error::Source(error)) if error.is_temporary() => {
-                let (store, known) = (puller.store().clone(), name.clone());
-                let image = blocking(move || match store.named(&known) {
-                    Some(named) => store.image(&named.digest),
-                    None => Ok(None),
-                });
-                let image = image.await?.ok_or_else(|| error.to_string())?;
+                let image = named(puller.store(), &name).await?.ok_or_else(|| error.to_string())?;
                 tracing::warn!(image = name, digest = %image.digest, "{error}: what is here is taken");
                 Ok(Found { name, digest: image.digest, config: image.config, origin: None })
             }
@@ -193,23 +188,23 @@ impl Images {
         let puller = self.puller().await?;
         let key = self.builds.key(build).await.map_err(|error| chain(&error))?;
         let name = format!("built:{key}");
-        let (store, known) = (puller.store().clone(), name.clone());
-        let image = blocking(move || match store.named(&known) {
-            Some(named) => store.image(&named.digest),
-            None => Ok(None),
-        });
-        if let Some(image) = image.await? {
+        if let Some(image) = named(puller.store(), &name).await? {
             return Ok(self.as_built(name, image));
         }
-        let built = self.builds.ensure(build, progress).await.map_err(|error| chain(&error))?;
-        let archive = Place::Archive(built.layout.clone());
-        let source = self.source(archive, puller.store()).await?;
+        let turn = self.builds.turn(progress).await.map_err(|error| chain(&error))?;
+        // Whoever had the turn before may have built it.
+        if let Some(image) = named(puller.store(), &name).await? {
+            return Ok(self.as_built(name, image));
+        }
+        let layout = self.builds.build(&turn, &key, build, progress).await;
+        let layout = layout.map_err(|error| chain(&error))?;
+        let source = self.source(Place::Archive(layout), puller.store()).await?;
         let image = puller.pull(&source, &ProgressSender::none()).await;
         let image = image.map_err(|error| chain(&error))?;
         let (store, noted, digest) = (puller.store().clone(), name.clone(), image.digest.clone());
         blocking(move || store.set_name(&noted, &digest, now)).await?;
         // It takes as much room as the image, and is made anew when it is missed.
-        if let Err(error) = self.builds.discard(&built).await {
+        if let Err(error) = self.builds.discard(&turn).await {
             tracing::warn!("what was left of a build is not removed: {}", chain(&error));
         }
         Ok(self.as_built(name, image))
@@ -460,6 +455,16 @@ fn tell(gone: &ImageGcView, budget_bytes: u64) {
             "images take more than `budget` in [node.images], and all of them are wanted by apps or in use"
         );
     }
+}
+
+/// The image that a name meant last, if it is here.
+async fn named(store: &Store, name: &str) -> Result<Option<Image>, String> {
+    let (store, name) = (store.clone(), name.to_owned());
+    blocking(move || match store.named(&name) {
+        Some(named) => store.image(&named.digest),
+        None => Ok(None),
+    })
+    .await
 }
 
 /// A Dockerfile, with the folder that it is in as its context.

@@ -1,6 +1,7 @@
 //! What the parts of a running node have in common.
 
 use std::collections::{HashMap, VecDeque};
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -67,7 +68,7 @@ struct Mark {
 /// Ended runners whose logs are kept.
 const ENDED_LOGS_MAX: usize = 200;
 /// Bytes read of a program's account of its start.
-const TIMELINE_BYTES_MAX: usize = 64 * 1024;
+const TIMELINE_BYTES_MAX: u64 = 64 * 1024;
 
 impl Shared {
     /// Where a runner's program writes about its start.
@@ -78,9 +79,12 @@ impl Shared {
     /// Takes over what the program told of its start, and drops the file.
     pub(crate) fn read_marks(&self, runner: RunnerId) {
         let path = self.timeline_path(runner);
-        let Ok(text) = std::fs::read(&path) else { return };
+        let Ok(file) = std::fs::File::open(&path) else { return };
         drop(std::fs::remove_file(&path));
-        let text = String::from_utf8_lossy(&text[..text.len().min(TIMELINE_BYTES_MAX)]);
+        let mut text = Vec::new();
+        // What else the program may have written there is not worth an error.
+        drop(file.take(TIMELINE_BYTES_MAX).read_to_end(&mut text));
+        let text = String::from_utf8_lossy(&text);
         let marks = text
             .lines()
             .filter_map(|line| serde_json::from_str::<Mark>(line).ok())

@@ -46,11 +46,7 @@ pub(super) fn describe(
     launch: &ImageLaunch,
 ) -> Result<(), String> {
     spec.argv = argv(launch)?;
-    let mut container = container(spec, world)?;
-    if let Some(port) = world.app.config.container.port.or(launch.port) {
-        container.port = port;
-    }
-    spec.container = Some(container);
+    spec.container = Some(container(spec, world, launch.port)?);
     Ok(())
 }
 
@@ -63,7 +59,7 @@ pub(super) fn describe_python(
     spec.argv.clone_from(&launch.argv);
     spec.env.extend(launch.env.clone());
     let timeline = spec.env.insert(TIMELINE_VARIABLE.to_owned(), TIMELINE_INSIDE.to_owned());
-    let mut container = container(spec, world)?;
+    let mut container = container(spec, world, None)?;
     let binds = launch.binds.iter().map(|(source, target)| Bind {
         source: source.clone(),
         target: target.clone(),
@@ -87,8 +83,12 @@ fn make_timeline(path: &Path) -> std::io::Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(0o666))
 }
 
-/// Everything but the program.
-fn container(spec: &mut RunnerSpec, world: &World<'_>) -> Result<ContainerSpec, String> {
+/// Everything but the program, which may name its port itself.
+fn container(
+    spec: &mut RunnerSpec,
+    world: &World<'_>,
+    port: Option<u16>,
+) -> Result<ContainerSpec, String> {
     let World { app, image, mounted, .. } = world;
     let config = &app.config.container;
     spec.cwd = working_dir(image);
@@ -104,7 +104,8 @@ fn container(spec: &mut RunnerSpec, world: &World<'_>) -> Result<ContainerSpec, 
     container.root.data = mounted.data();
     container.root.writable_bytes = config.scratch_bytes();
     container.hostname = spec.id.to_string();
-    container.port = image.port().unwrap_or(ContainerSpec::PORT);
+    let port = config.port.or(port).or_else(|| image.port());
+    container.port = port.unwrap_or(ContainerSpec::PORT);
     container.recording = world.recording;
     container.stop_signal = stop_signal(&image.stop_signal)?;
     container.runtime = host::runtime(config.runtime.as_deref().unwrap_or(&world.node.runtime))?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use glowplug_testkit::{data_dir_with_python_apps, eventually};
+use glowplug_testkit::{data_dir_with_python_apps, eventually, processes_with};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -90,8 +90,12 @@ impl Buildah {
         Some(Self { folder })
     }
 
-    /// With nothing else on PATH.
+    /// With no other `buildah` on PATH.
     fn env_alone(&self) -> Vec<(String, String)> {
+        let unshare = self.folder.path().join("unshare");
+        if !unshare.exists() {
+            std::os::unix::fs::symlink("/usr/bin/unshare", unshare).unwrap();
+        }
         self.env_with(OsString::from(self.folder.path()))
     }
 
@@ -126,11 +130,7 @@ async fn a_dockerfile_is_built_once_for_what_it_says() {
     assert_eq!(first.as_array().unwrap().len(), 1, "{first}");
     assert_eq!(first[0]["apps"], json!(["local/app"]));
     let builds = node.served.data_dir().join("builds");
-    let left = |builds: &Path| {
-        let entries = fs::read_dir(builds).unwrap().flatten();
-        entries.filter(|entry| entry.path().join("layout").exists()).count()
-    };
-    assert_eq!(left(&builds), 0, "what was built is in the store alone");
+    assert!(!builds.join("unfinished").exists(), "what was built is in the store alone");
 
     // The same again: nothing is built, so that it would not matter if buildah were gone.
     node.served.kill();
@@ -164,6 +164,36 @@ async fn a_step_that_fails_is_told_with_its_words() {
     })
     .await;
     assert!(told.contains("cannot be built") && told.contains("nothing.txt"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_build_leaves_nothing_and_the_next_one_works() {
+    let (Some(buildah), Some(busybox)) = (Buildah::new(), busybox()) else { return };
+    let project = tempfile::tempdir().unwrap();
+    let slow = DOCKERFILE.replace("/bin/busybox uname -s", "/bin/busybox sleep 600");
+    fs::write(project.path().join("Dockerfile"), slow).unwrap();
+    fs::write(project.path().join("busybox"), busybox).unwrap();
+    fs::set_permissions(project.path().join("busybox"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(project.path().join("index.html"), "one\n").unwrap();
+    let config = format!("[apps.app]\nimage = \"build:{}\"\n", project.path().display());
+    let mut node = Ground::start_with(&config, buildah.env_alone(), None);
+    let step = || processes_with("sleep 600").into_iter().next();
+    eventually("the step runs", BUILT, || async { step() }).await;
+    let builds = node.served.data_dir().join("builds").display().to_string();
+    let builder = processes_with(&builds).into_iter().min().unwrap();
+    let builder = rustix::process::Pid::from_raw(i32::try_from(builder).unwrap()).unwrap();
+    rustix::process::kill_process(builder, rustix::process::Signal::KILL).unwrap();
+    eventually("the app is broken", BUILT, || async {
+        (node.ask("app").await.0 == 503).then_some(())
+    })
+    .await;
+    eventually("the step has ended", BUILT, || async { step().is_none().then_some(()) }).await;
+    assert_eq!(node.mounts(), [] as [String; 0]);
+
+    fs::write(project.path().join("Dockerfile"), DOCKERFILE).unwrap();
+    node.served.stop();
+    node.served.start_again().unwrap();
+    assert_eq!(node.ask("app").await, (200, "one\n".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
