@@ -5,10 +5,11 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Resource, Signal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Resource, Signal, kill_process_group, pidfd_open};
 
 use super::launch::{Program, lowered, name_namespaces, output_pipe, program_not_found, record};
 use super::{monotonic, signals};
@@ -19,9 +20,11 @@ use crate::protocol::{LaunchOrder, MARKER_VARIABLE};
 
 /// What a runtime says when it fails fits into this many times over.
 const LOG_BYTES_MAX: u64 = 256 << 10;
+/// To make a container, and again to start its program; a runtime that takes longer is killed. The shim hears
+/// nobody meanwhile.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// To clear up after an ended container; a runtime that takes longer is killed.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(10);
-const DELETE_PAUSE: Duration = Duration::from_millis(1);
 /// Runtimes look for their own helpers.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -135,8 +138,16 @@ impl Contained {
 
     fn await_success(&self, spawned: io::Result<Child>, order: &LaunchOrder) -> Result<(), String> {
         let mut child = spawned.map_err(|error| self.cannot_run(&error))?;
-        let status = child.wait().map_err(|error| format!("lost the runtime: {error}"))?;
-        if status.success() { Ok(()) } else { Err(self.explain(order)) }
+        let ended = end_within(&mut child, START_TIMEOUT);
+        match ended.map_err(|error| format!("lost the runtime: {error}"))? {
+            Some(status) if status.success() => Ok(()),
+            Some(_) => Err(self.explain(order)),
+            None => Err(format!(
+                "{} did not start the container within {} s: does it work by itself?",
+                self.runtime.display(),
+                START_TIMEOUT.as_secs()
+            )),
+        }
     }
 
     fn cannot_run(&self, error: &io::Error) -> String {
@@ -200,20 +211,60 @@ impl Contained {
         let bundle = self.bundle(&order.cgroup_name);
         let mut command = self.command(&bundle.delete(), &order.env)?;
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        let give_up_at = monotonic() + DELETE_TIMEOUT;
-        while child.try_wait()?.is_none() {
-            if monotonic() >= give_up_at {
-                child.kill()?;
-                child.wait()?;
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            super::finish::pause(DELETE_PAUSE);
-        }
-        Ok(())
+        let ended = end_within(&mut child, DELETE_TIMEOUT)?;
+        ended.map(drop).ok_or_else(|| io::ErrorKind::TimedOut.into())
     }
 
     /// Of a runtime that stays in place of the program, what its exit code says.
     pub(super) fn speaks_for_its_program(&self) -> bool {
         Family::of(&self.runtime).stays()
+    }
+}
+
+/// How a runtime has ended. `None`: it did not in this time, and was killed with all of its group.
+fn end_within(runtime: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let pid = Pid::from_child(runtime);
+    let handle = pidfd_open(pid, PidfdFlags::empty())?;
+    let give_up_at = monotonic() + limit;
+    loop {
+        if let Some(status) = runtime.try_wait()? {
+            return Ok(Some(status));
+        }
+        let left = give_up_at.saturating_sub(monotonic());
+        if left.is_zero() {
+            kill_process_group(pid, Signal::KILL)?;
+            runtime.wait()?;
+            return Ok(None);
+        }
+        match poll(
+            &mut [PollFd::new(&handle, PollFlags::IN)],
+            Timespec::try_from(left).ok().as_ref(),
+        ) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_does_not_end_is_killed_with_what_it_started() {
+        let check = |script: &str, limit, expected: Option<i32>| {
+            #[expect(clippy::disallowed_methods, reason = "the test is the owner of this child")]
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]).stdout(Stdio::piped()).process_group(0);
+            let mut child = command.spawn().unwrap();
+            let ended = end_within(&mut child, limit).unwrap();
+            assert_eq!(ended.and_then(|status| status.code()), expected, "{script}");
+            assert!(child.try_wait().unwrap().is_some(), "{script}");
+            // Comes to an end only when nobody is left who could write.
+            child.stdout.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
+        };
+        check("exit 0", Duration::from_mins(1), Some(0));
+        check("exit 3", Duration::from_mins(1), Some(3));
+        check("sleep 600 & sleep 600", Duration::from_millis(20), None);
     }
 }
