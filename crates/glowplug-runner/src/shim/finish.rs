@@ -18,12 +18,6 @@ const REAP_PAUSE: Duration = Duration::from_millis(2);
 /// A pipe holds far less than this many turns' worth.
 const DRAIN_TURNS_MAX: usize = 64;
 
-/// A wait without an event to end it.
-pub(super) fn pause(span: Duration) {
-    let span = Timespec::try_from(span).ok();
-    let _ = poll(&mut [], span.as_ref());
-}
-
 impl Shim {
     /// `problem`: why the program could not be started, if so.
     pub(super) fn finish(&mut self, problem: Option<String>) {
