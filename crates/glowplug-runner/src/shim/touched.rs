@@ -7,23 +7,25 @@
 //!
 //! Only opens are asked for: to map, run or read a file it must be opened, and each is told once rather than
 //! with every read. Which parts of a file were read the kernel does not say on an overlay, and what is in
-//! the page cache says nothing right after a pull, so files are whole. Limits: [`FILES_MAX`] files; the
+//! the page cache says nothing right after a pull, so files are whole. Limits: [`BOUNDS`]; the
 //! kernel's own on events that wait, beyond which the list is told to be incomplete.
 
-use std::collections::HashSet;
-use std::ffi::OsStr;
+mod paths;
+
 use std::fs::File;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
-/// Further files are not recorded: a start that opens so many is better off with all of them.
-const FILES_MAX: usize = 65_536;
+use self::paths::{Bounds, Paths};
+
+/// What is kept of one start.
+const BOUNDS: Bounds = Bounds { files: 65_536, path_bytes: 8 << 20 };
 /// Events that are read at once. Each comes with an open file.
 const EVENTS_PER_TURN: usize = 128;
 /// Events whose files cannot be opened, beyond which a recording is given up.
@@ -35,11 +37,7 @@ const EVENT_BYTES: usize = size_of::<libc::fanotify_event_metadata>();
 pub(super) struct Recorder {
     group: OwnedFd,
     root: OwnedFd,
-    /// The layers that the image consists of.
-    lower: Vec<PathBuf>,
-    opened: HashSet<Vec<u8>>,
-    /// Relative to the root, in the order of first use.
-    paths: Vec<Vec<u8>>,
+    paths: Paths,
     is_complete: bool,
     faults: usize,
 }
@@ -58,17 +56,10 @@ impl Recorder {
         let root = format!("/proc/{}/root", init.as_raw_nonzero());
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(root, flags, Mode::empty())?;
+        let paths = Paths::of(lower, BOUNDS)?;
         let group = new_group()?;
         mark(&group, libc::FAN_MARK_ADD, &root)?;
-        Ok(Self {
-            group,
-            root,
-            lower: lower.to_vec(),
-            opened: HashSet::new(),
-            paths: Vec::new(),
-            is_complete: true,
-            faults: 0,
-        })
+        Ok(Self { group, root, paths, is_complete: true, faults: 0 })
     }
 
     /// Takes in what has been told so far, up to one turn's worth. `true` if there may be more.
@@ -105,17 +96,9 @@ impl Recorder {
             self.is_complete = false;
             return;
         };
-        let path = path.into_os_string().into_vec();
-        let Some(path) = path.strip_prefix(b"/") else { return };
-        if self.opened.contains(path) {
-            return;
+        if let Some(path) = path.as_os_str().as_bytes().strip_prefix(b"/") {
+            self.is_complete &= self.paths.add(path);
         }
-        if self.paths.len() >= FILES_MAX {
-            self.is_complete = false;
-            return;
-        }
-        self.opened.insert(path.to_vec());
-        self.paths.push(path.to_vec());
     }
 
     /// Ends the recording.
@@ -126,14 +109,7 @@ impl Recorder {
         } else {
             while self.read() {}
         }
-        let lower = self.lower.iter().filter_map(|dir| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(dir, flags, Mode::empty()).ok()
-        });
-        let lower: Vec<OwnedFd> = lower.collect();
-        let is_of_image = |path: &Vec<u8>| lower.iter().any(|dir| has_file(dir.as_fd(), path));
-        let paths = self.paths.into_iter().filter(is_of_image).collect();
-        Opened { paths, is_complete: self.is_complete }
+        Opened { paths: self.paths.in_order(), is_complete: self.is_complete }
     }
 }
 
@@ -147,15 +123,6 @@ enum Event {
     Opened(File),
     /// More has happened than fits into the kernel's queue.
     Lost,
-}
-
-/// What programs make themselves is not the image's. Links lead nowhere here: the kernel tells real paths.
-fn has_file(layer: BorrowedFd<'_>, path: &[u8]) -> bool {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let found = rustix::fs::openat2(layer, OsStr::from_bytes(path), flags, Mode::empty(), resolve);
-    let found = found.and_then(|found| rustix::fs::statat(found, "", AtFlags::EMPTY_PATH));
-    found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile)
 }
 
 fn new_group() -> io::Result<OwnedFd> {
@@ -253,26 +220,6 @@ mod tests {
         assert_eq!(told(&[event(-1, version + 1, length), overflow].concat()), ["lost"]);
         // A length that would never come to an end.
         assert_eq!(told(&event(-1, version, 0)), ["lost"]);
-    }
-
-    #[test]
-    fn a_file_counts_if_a_layer_has_it_under_its_real_name() {
-        let layer = tempfile::tempdir().unwrap();
-        std::fs::create_dir(layer.path().join("dir")).unwrap();
-        std::fs::write(layer.path().join("dir/file"), "").unwrap();
-        std::os::unix::fs::symlink("/etc", layer.path().join("etc")).unwrap();
-        let open = File::open(layer.path()).unwrap();
-        for (path, expected) in [
-            ("dir/file", true),
-            ("dir", false),
-            ("dir/other", false),
-            ("etc/passwd", false),
-            ("etc", false),
-            ("../dir/file", false),
-            ("", false),
-        ] {
-            assert_eq!(has_file(open.as_fd(), path.as_bytes()), expected, "{path}");
-        }
     }
 
     #[test]
