@@ -382,17 +382,49 @@ fn reopen(folder: &Path) -> Store {
     wait_until("the store can be opened", ENDS_WITHIN, || Store::open(folder).ok())
 }
 
-fn kill_filler(folder: &Path) {
-    let lock = fs::metadata(folder.join("lock")).unwrap().ino();
+/// The inode of the lock that the filler holds.
+fn lock_of(folder: &Path) -> u64 {
+    fs::metadata(folder.join("lock")).unwrap().ino()
+}
+
+fn signal_filler(folder: &Path, signal: rustix::process::Signal) {
+    let lock = lock_of(folder);
     let locks = fs::read_to_string("/proc/locks").unwrap();
     let line = locks.lines().find(|line| line.contains(&format!(":{lock} "))).unwrap();
     let pid: i32 = line.split_whitespace().nth(4).unwrap().parse().unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+fn kill_filler(folder: &Path) {
+    let lock = lock_of(folder);
+    signal_filler(folder, rustix::process::Signal::KILL);
     wait_until("the filler is gone", ENDS_WITHIN, || {
         let locks = fs::read_to_string("/proc/locks").unwrap();
         (!locks.contains(&format!(":{lock} "))).then_some(())
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_opened_once_can_be_opened_while_the_filler_hangs() {
+    let Some(scene) = Scene::new() else { return };
+    let content = noise(1, 1 << 20);
+    let (registry, _) = faulty(&[("a", &content), ("b", &content)]).await;
+    let mounted = scene.late(&registry.name("1")).await;
+    let folder = scene.late_folders().remove(0);
+    with(mounted, move |root| {
+        drop(fs::File::open(root.join("a")).unwrap());
+        signal_filler(&folder, rustix::process::Signal::STOP);
+        let (path, (opened, is_open)) = (root.join("a"), std::sync::mpsc::sync_channel(1));
+        let opening = std::thread::spawn(move || opened.send(fs::File::open(path).is_ok()));
+        let is_open = is_open.recv_timeout(ENDS_WITHIN);
+        signal_filler(&folder, rustix::process::Signal::CONT);
+        opening.join().unwrap().ok();
+        assert_eq!(is_open, Ok(true));
+        assert!(fs::read(root.join("a")).unwrap() == content);
+    })
+    .await;
+    scene.is_left_clean();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
-    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty,
-    ReplyEntry, ReplyOpen, Request, SessionACL,
+    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry,
+    ReplyOpen, Request, SessionACL,
 };
 use tokio::runtime::Handle;
 
@@ -144,8 +144,10 @@ impl Filesystem for Files {
         }
     }
 
+    /// Whoever opens never waits for this process: the kernel does not ask again. The shim that records what a start
+    /// opens does so itself, and must not hang when a filler does. What was read stays in the kernel's memory.
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        reply.error(Errno::ENOSYS);
     }
 
     /// Nothing is ever written; the kernel does not ask again.
