@@ -10,8 +10,10 @@
 //!
 //! This reads tables and gives no contents; `lazy` does that, and verifies each chunk before it is used.
 //!
-//! **Limits.** [`TABLE_BYTES_MAX`], [`TABLE_INFLATED_BYTES_MAX`], [`CHUNKS_MAX`], and those of archives.
+//! **Limits.** [`TABLE_BYTES_MAX`], [`TABLE_INFLATED_BYTES_MAX`], [`CHUNKS_MAX`], and those of archives; of all layers
+//! of an image together, [`Budget`].
 
+mod budget;
 mod fetch;
 mod place;
 mod read;
@@ -24,6 +26,7 @@ use crate::digest::Digest;
 use crate::layer::unpack;
 use crate::layer::{Meta, Special};
 
+pub use self::budget::Budget;
 pub use self::fetch::fetch;
 pub use self::place::{Format, Place};
 pub use self::read::read;
@@ -113,6 +116,8 @@ pub enum Error {
     File { path: String, problem: &'static str },
     #[error("the table of contents has more than {limit} {of}")]
     TooMany { of: &'static str, limit: u64 },
+    #[error("the tables of contents of the image's layers have more than {limit} {of} together")]
+    TooManyInAll { of: &'static str, limit: u64 },
     #[error(transparent)]
     Source(#[from] crate::source::Error),
 }

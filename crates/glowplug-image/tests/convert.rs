@@ -271,7 +271,10 @@ async fn the_table_says_where_every_file_is() {
     let resolved = source.resolve().await.unwrap();
     let mut files = 0;
     for (layer, original) in resolved.layers.iter().zip(&scene.image.layers) {
-        let toc = toc::fetch(&*source, layer, &Limits::default()).await.unwrap().unwrap();
+        let toc = toc::fetch(&*source, layer, &Limits::default(), &Arc::default())
+            .await
+            .unwrap()
+            .unwrap();
         let original = scene.store.layer(original).unwrap();
         assert_eq!(toc.entries.len(), original.entries.len());
         let whole = source.layer(layer, 0).await.unwrap().try_collect::<Vec<_>>().await.unwrap();

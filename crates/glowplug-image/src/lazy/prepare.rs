@@ -82,11 +82,12 @@ impl Preparation<'_> {
 
     /// Of each layer that is not here and has one.
     async fn tables(&self) -> Result<Vec<Option<Toc>>> {
+        let budget = Arc::default();
         let table = async |layer: &LayerDescriptor| {
             if self.puller.store().has_layer(&layer.digest) {
                 return Ok(None);
             }
-            let fetched = toc::fetch(&**self.source, layer, &self.options.limits).await;
+            let fetched = toc::fetch(&**self.source, layer, &self.options.limits, &budget).await;
             fetched.map_err(|source| Error::Toc { layer: layer.digest.clone(), source })
         };
         let tables: Vec<_> = self.resolved.layers.iter().map(table).collect();

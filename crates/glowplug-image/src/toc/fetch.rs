@@ -1,9 +1,11 @@
 //! Brings a layer's table of contents.
 
+use std::sync::Arc;
+
 use futures::TryStreamExt;
 
 use super::place::{self, ESTARGZ_FOOTER_BYTES, Place};
-use super::{Error, FIRST_USE_BYTES, TABLE_BYTES_MAX, Toc, read};
+use super::{Budget, Error, FIRST_USE_BYTES, TABLE_BYTES_MAX, Toc, read};
 use crate::layer::unpack::Limits;
 use crate::source::{LayerDescriptor, Source};
 
@@ -15,17 +17,18 @@ pub async fn fetch(
     source: &dyn Source,
     layer: &LayerDescriptor,
     limits: &Limits,
+    budget: &Arc<Budget>,
 ) -> Result<Option<Toc>, Error> {
     let Some(place) = Place::of(layer)? else { return Ok(None) };
     let stored = match &place {
         Place::ZstdChunked { range, .. } => part(source, layer, range.start, range.end).await?,
         Place::Estargz { .. } => estargz(source, layer).await?,
     };
-    let (layer, limits) = (layer.clone(), *limits);
+    let (layer, limits, budget) = (layer.clone(), *limits, Arc::clone(budget));
     // Large tables take a while.
     let reading = tokio::task::spawn_blocking(move || {
-        let table = place::open(&place, &stored)?;
-        let mut toc = read(&table, place.format(), layer.bytes, &limits)?;
+        let table = place::open(&place, &stored, &budget)?;
+        let mut toc = read(&table, place.format(), layer.bytes, &limits, &budget)?;
         if let Some(value) = layer.annotations.get(FIRST_USE_BYTES) {
             let bytes = value.parse::<u64>().ok().filter(|bytes| *bytes <= layer.bytes);
             let malformed = || Error::Annotation { name: FIRST_USE_BYTES, value: value.clone() };

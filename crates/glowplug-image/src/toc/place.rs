@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::ops::Range;
 
-use super::{Error, TABLE_BYTES_MAX, TABLE_INFLATED_BYTES_MAX};
+use super::{Budget, Error, TABLE_BYTES_MAX, TABLE_INFLATED_BYTES_MAX};
 use crate::digest::Digest;
 use crate::layer::archive::Archive;
 use crate::source::{Compression, LayerDescriptor};
@@ -118,12 +118,13 @@ pub(super) fn estargz_table(footer: &[u8], layer_bytes: u64) -> Result<Range<u64
 }
 
 /// The plain table, verified.
-pub(super) fn open(place: &Place, stored: &[u8]) -> Result<Vec<u8>, Error> {
+pub(super) fn open(place: &Place, stored: &[u8], budget: &Budget) -> Result<Vec<u8>, Error> {
     match place {
         Place::ZstdChunked { inflated_bytes, digest, .. } => {
             if Digest::of(stored) != *digest {
                 return Err(Error::WrongDigest);
             }
+            budget.take_bytes(*inflated_bytes)?;
             let decoder = zstd::Decoder::with_buffer(stored).map_err(malformed)?;
             inflate(decoder, *inflated_bytes)
         }
@@ -135,6 +136,7 @@ pub(super) fn open(place: &Place, stored: &[u8]) -> Result<Vec<u8>, Error> {
                 return Err(Error::NoFooter);
             }
             check_length(member.bytes, TABLE_INFLATED_BYTES_MAX)?;
+            budget.take_bytes(member.bytes)?;
             let table = inflate(&mut archive, member.bytes)?;
             if Digest::of(&table) == *digest { Ok(table) } else { Err(Error::WrongDigest) }
         }

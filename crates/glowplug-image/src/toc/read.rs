@@ -9,7 +9,7 @@ use base64::Engine;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::{CHUNKS_MAX, Chunk, ChunkData, Error, Format, Toc, TocEntry, TocFile, TocKind};
+use super::{Budget, CHUNKS_MAX, Chunk, ChunkData, Error, Format, Toc, TocEntry, TocFile, TocKind};
 use crate::digest::Digest;
 use crate::layer::EntryKind;
 use crate::layer::archive::{Kind, Member};
@@ -64,11 +64,18 @@ struct Wire {
 }
 
 /// Reads a plain table of a layer of `layer_bytes` and judges what it says.
-pub fn read(table: &[u8], format: Format, layer_bytes: u64, limits: &Limits) -> Result<Toc, Error> {
+pub fn read(
+    table: &[u8],
+    format: Format,
+    layer_bytes: u64,
+    limits: &Limits,
+    budget: &Budget,
+) -> Result<Toc, Error> {
     let mut reading = Reading {
         format,
         layer_bytes,
         limits,
+        budget,
         entries: Vec::new(),
         open: None,
         bytes: 0,
@@ -89,6 +96,7 @@ struct Reading<'l> {
     format: Format,
     layer_bytes: u64,
     limits: &'l Limits,
+    budget: &'l Budget,
     entries: Vec<TocEntry>,
     /// The file whose chunks come now, always the last entry.
     open: Option<Open>,
@@ -127,6 +135,7 @@ impl Reading<'_> {
         if self.entries.len() as u64 >= self.limits.entries_max {
             return Err(Error::TooMany { of: "files", limit: self.limits.entries_max });
         }
+        self.budget.take_file()?;
         let member = member(&wire)?;
         let (path, kind) = match name::read(&member.path)? {
             Name::Plain(path) => {
@@ -190,6 +199,7 @@ impl Reading<'_> {
         if self.chunks > CHUNKS_MAX {
             return Err(Error::TooMany { of: "chunks", limit: CHUNKS_MAX as u64 });
         }
+        self.budget.take_chunk()?;
         if wire.inner_offset != 0 {
             return Err(file(&wire.name, "shares a compressed stream with others"));
         }

@@ -10,12 +10,12 @@ const SHA: &str = "sha256:000000000000000000000000000000000000000000000000000000
 
 fn zstd_table(entries: &str) -> Result<Toc, Error> {
     let table = format!(r#"{{"version":1,"entries":[{}]}}"#, entries.replace("SHA", SHA));
-    read(table.as_bytes(), Format::ZstdChunked, LAYER_BYTES, &Limits::default())
+    read(table.as_bytes(), Format::ZstdChunked, LAYER_BYTES, &Limits::default(), &Budget::default())
 }
 
 fn estargz_table(entries: &str) -> Result<Toc, Error> {
     let table = format!(r#"{{"version":1,"entries":[{}]}}"#, entries.replace("SHA", SHA));
-    read(table.as_bytes(), Format::Estargz, LAYER_BYTES, &Limits::default())
+    read(table.as_bytes(), Format::Estargz, LAYER_BYTES, &Limits::default(), &Budget::default())
 }
 
 /// The offset and length of each chunk, and where it is in the layer.
@@ -157,11 +157,17 @@ fn hostile_tables_are_refused() {
         let error = zstd_table(&entries).unwrap_err().to_string();
         assert!(error.contains(expected), "{entries}: {error}");
     }
-    let error = read(br#"{"version":2,"entries":[]}"#, Format::Estargz, 1, &Limits::default());
+    let error = read(
+        br#"{"version":2,"entries":[]}"#,
+        Format::Estargz,
+        1,
+        &Limits::default(),
+        &Budget::default(),
+    );
     assert!(error.unwrap_err().to_string().contains("version is not known"));
     let few = Limits { entries_max: 1, ..Limits::default() };
     let two = br#"{"version":1,"entries":[{"type":"dir","name":"a"},{"type":"dir","name":"b"}]}"#;
-    let error = read(two, Format::Estargz, 1, &few).unwrap_err();
+    let error = read(two, Format::Estargz, 1, &few, &Budget::default()).unwrap_err();
     assert!(matches!(error, Error::TooMany { limit: 1, .. }), "{error:?}");
 }
 
@@ -218,11 +224,13 @@ fn only_the_table_of_the_digest_is_opened() {
         digest,
     };
     let good = place(table.len(), Digest::of(&stored));
-    assert_eq!(place::open(&good, &stored).unwrap(), table);
-    let error = place::open(&place(table.len(), Digest::of(b"")), &stored).unwrap_err();
+    assert_eq!(place::open(&good, &stored, &Budget::default()).unwrap(), table);
+    let error =
+        place::open(&place(table.len(), Digest::of(b"")), &stored, &Budget::default()).unwrap_err();
     assert!(matches!(error, Error::WrongDigest));
     for bytes in [table.len() - 1, table.len() + 1] {
-        let error = place::open(&place(bytes, Digest::of(&stored)), &stored).unwrap_err();
+        let error = place::open(&place(bytes, Digest::of(&stored)), &stored, &Budget::default())
+            .unwrap_err();
         assert!(matches!(error, Error::Malformed { .. }), "{bytes}");
     }
     let mut archive = tar::Builder::new(Vec::new());
@@ -233,9 +241,9 @@ fn only_the_table_of_the_digest_is_opened() {
     gzip.write_all(&archive.into_inner().unwrap()).unwrap();
     let stored = gzip.finish().unwrap();
     let place = Place::Estargz { digest: Digest::of(table) };
-    assert_eq!(place::open(&place, &stored).unwrap(), table);
+    assert_eq!(place::open(&place, &stored, &Budget::default()).unwrap(), table);
     let place = Place::Estargz { digest: Digest::of(b"") };
-    assert!(matches!(place::open(&place, &stored), Err(Error::WrongDigest)));
+    assert!(matches!(place::open(&place, &stored, &Budget::default()), Err(Error::WrongDigest)));
 }
 
 #[test]
@@ -255,4 +263,30 @@ fn the_footer_says_where_the_table_is() {
         );
     }
     assert!(place::estargz_table(&good[..20], 1_000).is_err());
+}
+
+#[test]
+fn the_tables_of_an_image_share_one_budget() {
+    let table = br#"{"version":1,"entries":[{"type":"reg","name":"a","size":3,"offset":0,
+        "digest":"sha256:0000000000000000000000000000000000000000000000000000000000000000"}]}"#;
+    let read = |budget: &Budget| {
+        read(table, Format::Estargz, 10, &Limits::default(), budget).map_err(|e| e.to_string())
+    };
+    let too_many =
+        |of| format!("the tables of contents of the image's layers have more than 2 {of} together");
+    for (budget, of) in [(Budget::new(0, 2, 9), "files"), (Budget::new(0, 9, 2), "chunks")] {
+        assert!(read(&budget).is_ok() && read(&budget).is_ok());
+        assert_eq!(read(&budget), Err(too_many(of)));
+    }
+    let budget = Budget::new(2, 0, 0);
+    assert!(budget.take_bytes(1).is_ok());
+    let plain = zstd::encode_all(&b"{}"[..], 0).unwrap();
+    let place = Place::ZstdChunked {
+        range: 0..plain.len() as u64,
+        inflated_bytes: 2,
+        digest: Digest::of(&plain),
+    };
+    let opened = place::open(&place, &plain, &budget).map_err(|error| error.to_string());
+    assert_eq!(opened, Err(too_many("bytes")));
+    assert_eq!(place::open(&place, &plain, &Budget::default()).unwrap(), b"{}");
 }
