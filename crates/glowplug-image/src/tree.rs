@@ -156,9 +156,13 @@ impl Tree {
         }
     }
 
+    /// Only what is the folder itself is emptied. Another thing in its place goes, and what it leads to stays.
     fn clear(&mut self, path: &[u8]) {
-        if let Some(node) = self.find_directory(path) {
-            self.children(node).clear();
+        let Some(node) = self.find(path) else { return };
+        if let NodeKind::Directory(children) = &mut self.nodes[node.index()].kind {
+            children.clear();
+        } else {
+            self.remove(path);
         }
     }
 

@@ -116,6 +116,9 @@ fn packed() -> TestImage {
         .file("opaque/below", b"below")
         .folder("again/", 0o755)
         .file("again/below", b"below")
+        .folder("real/", 0o755)
+        .file("real/stays", b"stays")
+        .link(Symlink, "data", "real")
         .file("model", &large)
         .file_of("bin/su", &other, 0o4755, 7)
         .link(Link, "bin/su2", "bin/su")
@@ -133,6 +136,9 @@ fn packed() -> TestImage {
         .file(".wh.again", b"")
         .folder("again/", 0o711)
         .file("again/above", b"above")
+        .file(".wh.data", b"")
+        .folder("data/", 0o755)
+        .file("data/above", b"above")
         .pax(&[("SCHILY.xattr.user.note", b"a\n=b"), ("mtime", b"1700000000.5")])
         .file_of("noted", b"noted", 0o600, 65_534)
         .sparse("sparse", b"end")
@@ -223,7 +229,7 @@ async fn everybody_sees_the_same_files_as_before() {
     let touched = ["bin/su2", "copy", "not/there"];
     let Some(scene) = Scene::new(&packed(), &touched).await else { return };
     let before = tree(&scene.store, &scene.image);
-    assert_eq!(before.len(), 24, "{:#?}", before.keys());
+    assert_eq!(before.len(), 28, "{:#?}", before.keys());
     scene.push("1").await;
     let (store, pulled) = scene.pulled(&scene.name("1")).await;
     assert_eq!(pulled.config, scene.image.config);
@@ -307,7 +313,7 @@ async fn the_table_says_where_every_file_is() {
         }
         assert_eq!(last_touched, first_use);
     }
-    assert_eq!(files, 14);
+    assert_eq!(files, 16);
     // The whole stream is one archive for everybody else.
     let layer = resolved.layers.last().unwrap();
     let whole =

@@ -84,6 +84,16 @@ fn whiteouts_speak_of_the_layers_below_only() {
     check(&[&[file("a/x", 1)], &[whiteout("a"), file("a/z", 2)]], &["a/", "a/z 1:2"]);
     check(&[&[file("a/x", 1)], &[file("a/z", 2), opaque("a")]], &["a/", "a/z 1:2"]);
     check(&[&[file("a/b/x", 1)], &[opaque("")]], &[]);
+    // A folder that replaces a link leaves alone what the link led to, wherever the archive names the folder.
+    let link = [file("real/x", 1), symlink("data", "real")];
+    let replaced = ["data/", "data/z 1:2", "real/", "real/x 0:1"];
+    check(&[&link, &[opaque("data"), dir("data"), file("data/z", 2)]], &replaced);
+    check(&[&link, &[file("data/z", 2), opaque("data"), dir("data")]], &replaced);
+    // One on the way is followed.
+    check(
+        &[&[file("real/d/x", 1), symlink("data", "real")], &[opaque("data/d")]],
+        &["data -> real", "real/", "real/d/"],
+    );
     // Of what is not there, nothing goes.
     check(&[&[file("a", 1)], &[whiteout("b/c"), opaque("d"), whiteout("")]], &["a 0:1"]);
 }
