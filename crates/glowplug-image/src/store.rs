@@ -276,9 +276,9 @@ impl Store {
 
     /// Takes an image away, unless a runner uses it. Its layers and contents stay until they are collected.
     pub fn remove_image(&self, digest: &Digest) -> Result<()> {
-        self.unmount(digest)?;
         let (place, unfinished) = (self.image_folder(digest), self.unfinished().join(digest.hex()));
-        match fs::rename(&place, &unfinished) {
+        let renamed = self.unmount_and(digest, || fs::rename(&place, &unfinished))?;
+        match renamed {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::ImageMissing { image: digest.clone() });

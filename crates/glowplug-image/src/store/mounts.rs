@@ -113,11 +113,15 @@ impl Store {
         Ok(tree)
     }
 
-    /// Fails where a runner uses the image, or is about to.
+    fn unmount(&self, digest: &Digest) -> Result<()> {
+        self.unmount_and(digest, || ())
+    }
+
+    /// Fails where a runner uses the image, or is about to. Nobody mounts it before `then` has returned.
     ///
     /// An overlay keeps the file system below it without making it look busy, so the kernel is asked for the
     /// overlays that there are, in every mount namespace.
-    pub(super) fn unmount(&self, digest: &Digest) -> Result<()> {
+    pub(super) fn unmount_and<T>(&self, digest: &Digest, then: impl FnOnce() -> T) -> Result<T> {
         let mounts = self.mounts();
         let tree = self.mount_point(digest);
         if self.has_users(&mounts, &overlays()?, digest) {
@@ -133,7 +137,7 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(failed("remove", &tree, error))
             }
-            _ => Ok(()),
+            _ => Ok(then()),
         }
     }
 
