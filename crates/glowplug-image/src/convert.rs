@@ -106,7 +106,14 @@ pub fn convert(
     let mut layers = Vec::new();
     for digest in &image.layers {
         let layer = reader.layer(digest)?;
-        let failed = |source| Error::Layer { layer: digest.clone(), source };
+        // Whatever is written gets a digest that fits, so damage would never be seen again.
+        reader.check_pack(digest, &layer)?;
+        let failed = |source| {
+            if store::is_damage(&source) {
+                return store::Error::LayerDamaged { layer: digest.clone() }.into();
+            }
+            Error::Layer { layer: digest.clone(), source }
+        };
         let writing = layer::Writing { reader, layer: &layer, touched: &touched, level };
         layers.push(writing.write(scratch, tell).map_err(failed)?);
     }

@@ -56,6 +56,7 @@ pub use self::mounts::Mounted;
 pub(crate) use self::mounts::is_under_an_overlay;
 pub use self::names::Named;
 pub use self::reader::Reader;
+pub(crate) use self::reader::is_damage;
 use self::sum::{Sum, Summed};
 pub use self::usage::{LayerUsage, SharedWith, Usage};
 use crate::config::ImageConfig;

@@ -372,3 +372,32 @@ async fn archives_and_folders_are_read_again() {
     left.sort();
     assert_eq!(left, ["a.tar", "layout", "other", "store"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_is_not_converted() {
+    type Place = fn(&Scene) -> std::path::PathBuf;
+    let content =
+        |scene: &Scene| scene.store.contents().path(&blake3::hash(&noise(1, LARGE)).into());
+    let pack: Place = |scene| {
+        let layers = scene.store.folder().join("layers");
+        layers.join(scene.image.layers[0].hex()).join("pack")
+    };
+    let places: [(&str, Place); 2] = [("a content", content), ("a pack", pack)];
+    for (name, place) in places {
+        let Some(scene) = Scene::new(&packed(), &[]).await else { return };
+        let path = place(&scene);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x10;
+        // In place, as a disk would.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        let (reader, json) = (scene.store.reader(), &scene.resolved.config_json);
+        let scratch = scene.folder.path();
+        let converted = convert::convert(&reader, &scene.image, json, LEVEL, scratch, &mut |_| {});
+        let error = converted.map(|converted| converted.digest).unwrap_err().to_string();
+        let layer = &scene.image.layers[0];
+        assert!(error.starts_with(&format!("layer {layer} is damaged")), "{name}: {error}");
+        assert!(error.contains("image fsck"), "{name}: {error}");
+    }
+}

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use super::durability::Durability;
 use super::{Error, Image, Inner, Layer, Result, Store, failed, mounts, names};
+use crate::ContentId;
 use crate::contents::Contents;
 use crate::digest::Digest;
 use crate::layer::Content;
@@ -83,7 +84,16 @@ impl Reader {
         Ok(bytes)
     }
 
-    /// A file's bytes, one after the other.
+    /// Reads the pack of a layer and compares it with its sum: small files are not compared when they are read.
+    pub fn check_pack(&self, digest: &Digest, layer: &Layer) -> Result<()> {
+        if self.store.is_pack_intact(digest, layer) {
+            return Ok(());
+        }
+        Err(Error::LayerDamaged { layer: digest.clone() })
+    }
+
+    /// A file's bytes, one after the other. Those of a large file are compared with its name: the last of them are
+    /// not given where it is damaged.
     pub fn content<'l>(
         &self,
         layer: &'l Layer,
@@ -92,7 +102,10 @@ impl Reader {
         Ok(match content {
             Content::Empty => Box::new(io::empty()),
             Content::Packed(slice) => Box::new(io::Cursor::new(layer.packed(slice)?)),
-            Content::Shared { id, .. } => Box::new(File::open(self.store.contents().path(id))?),
+            Content::Shared { id, bytes } => {
+                let file = File::open(self.store.contents().path(id))?;
+                Box::new(Compared { file, hasher: blake3::Hasher::new(), left: *bytes, id: *id })
+            }
             // No layer's index has one.
             Content::Late { .. } => return Err(io::ErrorKind::InvalidInput.into()),
         })
@@ -101,5 +114,46 @@ impl Reader {
     /// The error of an image that is not here.
     pub fn missing(digest: &Digest) -> Error {
         Error::ImageMissing { image: digest.clone() }
+    }
+}
+
+/// Why a content cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("content {id} is damaged: `glowplug image fsck` finds out what else is")]
+struct ContentDamaged {
+    id: ContentId,
+}
+
+/// Whether a read failed because what is in the store is not what it should be.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    inner.and_then(|inner| inner.downcast_ref::<ContentDamaged>()).is_some()
+}
+
+/// A content that is compared with its name while it is read.
+struct Compared {
+    file: File,
+    hasher: blake3::Hasher,
+    /// Bytes that are still to come.
+    left: u64,
+    id: ContentId,
+}
+
+impl Read for Compared {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let read = self.file.read(&mut buffer[..wanted])?;
+        self.hasher.update(&buffer[..read]);
+        self.left -= read as u64;
+        let is_short = read == 0;
+        let is_other = self.left == 0 && ContentId::from(self.hasher.finalize()) != self.id;
+        if is_short || is_other {
+            let damaged = ContentDamaged { id: self.id };
+            return Err(io::Error::new(io::ErrorKind::InvalidData, damaged));
+        }
+        Ok(read)
     }
 }
