@@ -89,6 +89,8 @@ struct Inner {
     /// Held over a collection or a repair.
     collecting: Mutex<()>,
     mounts: Mutex<mounts::Mounts>,
+    /// Held while an image is written out.
+    writing_out: Mutex<()>,
     /// What the kernel can do, once it was asked.
     mounting: OnceLock<Mounting>,
     /// `None`: what only reads needs none.
@@ -184,6 +186,7 @@ impl Store {
             touched: Mutex::default(),
             collecting: Mutex::default(),
             mounts: Mutex::default(),
+            writing_out: Mutex::default(),
             mounting: OnceLock::new(),
             _lock: Some(lock),
         };

@@ -5,13 +5,17 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use glowplug_image::config::ImageConfig;
 use glowplug_image::layer::unpack::{Limits, unpack};
 use glowplug_image::store::{self, Image, Mounting};
 use glowplug_image::{Digest, Store};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use self::support::images::archive;
 use self::support::root::{is_root, with_root};
@@ -196,6 +200,49 @@ fn an_image_in_use_cannot_be_removed(mounting: Mounting) {
     store.remove_image(&image.digest).unwrap();
     let error = store.mount(&image.digest).unwrap_err();
     assert!(matches!(error, store::Error::ImageMissing { .. }), "{error}");
+}
+
+#[test]
+fn nobody_waits_while_an_image_is_written_out() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_for(folder.path(), Mounting::Directories).unwrap();
+    let large = vec![7; 100_000];
+    add_layer(&store, 1, &[("model", &large)]);
+    let image = store.publish(image(9, &[1])).unwrap();
+    // A content that comes when the test wants it.
+    let content = store.contents().path(&blake3::hash(&large).into());
+    fs::remove_file(&content).unwrap();
+    mknodat(CWD, &content, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| store.mount(&image.digest));
+        // Open when the other side reads.
+        let mut pipe = fs::File::options().write(true).open(&content).unwrap();
+        let (tell, told) = mpsc::sync_channel(1);
+        let other = (store.clone(), image.digest.clone());
+        std::thread::spawn(move || tell.send(other.0.remove_image(&other.1)));
+        let removed = told.recv_timeout(Duration::from_secs(20)).map_err(|_| "it waits");
+        pipe.write_all(&large).unwrap();
+        drop(pipe);
+        let mounted = starting.join().unwrap().unwrap();
+        assert!(matches!(removed.unwrap(), Err(store::Error::InUse { .. })));
+        assert!(fs::read(mounted.tree.join("model")).unwrap() == large);
+    });
+    store.remove_image(&image.digest).unwrap();
+}
+
+#[test]
+fn an_image_that_cannot_be_written_out_is_not_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open_for(folder.path(), Mounting::Directories).unwrap();
+    add_layer(&store, 1, &[("a", b"x")]);
+    let image = store.publish(image(9, &[1])).unwrap();
+    fs::remove_dir_all(folder.path().join("layers").join(digest(1).hex())).unwrap();
+    let error = store.mount(&image.digest).unwrap_err();
+    assert!(matches!(error, store::Error::LayerMissing { .. }), "{error}");
+    assert!(!store.is_used(&image.digest).unwrap());
 }
 
 #[test]

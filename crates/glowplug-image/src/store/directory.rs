@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
@@ -28,6 +29,11 @@ impl Store {
     /// Where the image is written out, which is done if it was not.
     pub(super) fn directory(&self, digest: &Digest) -> Result<PathBuf> {
         let place = self.directory_of(digest);
+        if place.exists() {
+            return Ok(place);
+        }
+        // One at a time: the second start of an image finds it written out.
+        let _turn = self.inner.writing_out.lock().unwrap_or_else(PoisonError::into_inner);
         if place.exists() {
             return Ok(place);
         }

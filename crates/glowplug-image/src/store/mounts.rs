@@ -71,7 +71,8 @@ impl Drop for Start {
     }
 }
 
-/// Held over a mount or unmount, so that two starts of one image mount it once.
+/// Held over a mount or unmount, so that two starts of one image mount it once. Never held while an image is
+/// written out: starts that end take it too.
 #[derive(Debug, Default)]
 pub(super) struct Mounts {
     /// How many [`Mounted`] there are of each image.
@@ -79,22 +80,29 @@ pub(super) struct Mounts {
 }
 
 impl Store {
-    /// Mounts an image's tree unless it is mounted; microseconds either way. Needs root.
+    /// Mounts an image's tree unless it is mounted; microseconds either way. Where the kernel cannot, the image is
+    /// written out once, as slow as the disk. Needs root.
     pub fn mount(&self, digest: &Digest) -> Result<Mounted> {
-        let mut mounts = self.mounts();
-        let source = self.image_folder(digest).join(TREE_FILE);
-        if !source.exists() {
-            return Err(Error::ImageMissing { image: digest.clone() });
-        }
+        // From here on the image stays, so that nothing else has to wait while it is written out.
+        let start = self.begin_start(digest)?;
         let (tree, contents) = match self.mounting()? {
             Mounting::Shared => {
+                let _turn = self.mounts();
+                let source = self.image_folder(digest).join(TREE_FILE);
                 (self.mount_tree(digest, &source)?, Some(self.contents().folder().to_owned()))
             }
             Mounting::Directories => (self.directory(digest)?, None),
         };
-        *mounts.starts.entry(digest.clone()).or_default() += 1;
-        let start = Start { image: digest.clone(), store: self.clone() };
         Ok(Mounted { tree, contents, late: None, hold: Hold::Image(start) })
+    }
+
+    fn begin_start(&self, digest: &Digest) -> Result<Start> {
+        let mut mounts = self.mounts();
+        if !self.image_folder(digest).join(TREE_FILE).exists() {
+            return Err(Error::ImageMissing { image: digest.clone() });
+        }
+        *mounts.starts.entry(digest.clone()).or_default() += 1;
+        Ok(Start { image: digest.clone(), store: self.clone() })
     }
 
     fn mount_tree(&self, digest: &Digest, source: &Path) -> Result<PathBuf> {

@@ -45,6 +45,7 @@ impl Reader {
             collecting: Mutex::default(),
             touched: Mutex::default(),
             mounts: Mutex::new(mounts::Mounts::default()),
+            writing_out: Mutex::default(),
             mounting: OnceLock::new(),
             _lock: None,
             folder,
