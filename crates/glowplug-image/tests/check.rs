@@ -4,12 +4,13 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use glowplug_image::Store;
 use glowplug_image::source::Compression;
-use glowplug_image::store::{Findings, Image, Repair};
+use glowplug_image::store::{Collected, Findings, Image, Repair};
 
 use self::support::faulty::{Faulty, Manners};
 use self::support::images::{TestImage, expected, image, layer, noise};
@@ -154,6 +155,40 @@ async fn a_damaged_image_stays_while_a_runner_uses_it() {
     });
     assert_eq!(counts(&store.check(Repair::Yes).unwrap()), (0, 1, 1));
     assert_eq!(store.images().unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_damaged_layer_needs_stays_while_a_runner_uses_it() {
+    if !is_root() {
+        return;
+    }
+    let packed = packed();
+    let registry = Faulty::start(&[("1", &packed)], Manners::default()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let image = pull(&puller(&store), &registry.name("1")).await.unwrap();
+    let places = Places::of(&store, folder.path(), &image);
+    let nothing_wanted = HashSet::new();
+    flip(&places.index);
+    with_root(&store, &image, |root| {
+        let would = store.would_collect(0, &nothing_wanted).unwrap();
+        assert_eq!(would, store.collect(0, &nothing_wanted).unwrap());
+        assert_eq!(would.contents, 0);
+        assert!(fs::read(root.join("model")).unwrap() == noise(1, LARGE));
+    });
+    // The same where a runner has it while it is pulled.
+    store.remove_image(&image.digest).unwrap();
+    let late = folder.path().join("late").join("of-a-test");
+    fs::create_dir(&late).unwrap();
+    let record = serde_json::json!({"image": image.digest, "layers": image.layers});
+    fs::write(late.join("record"), record.to_string()).unwrap();
+    assert_eq!(store.would_collect(0, &nothing_wanted).unwrap(), Collected::default());
+    assert_eq!(store.collect(0, &nothing_wanted).unwrap(), Collected::default());
+    assert_eq!(counts(&store.check(Repair::Yes).unwrap()), (0, 1, 0));
+    assert!(places.index.exists() && places.content.exists());
+    fs::remove_dir_all(late).unwrap();
+    store.check(Repair::Yes).unwrap();
+    assert_eq!(store.collect(0, &nothing_wanted).unwrap().contents, 2);
 }
 
 /// The store as the next life of the machine would find it.

@@ -224,8 +224,14 @@ impl Store {
             // They would have lost what they still need, and pulls would take them for complete.
             return Ok(());
         }
-        for layer in &findings.layers {
+        let late = self.late_layers()?;
+        let is_late = |layer: &&Digest| late.contains(layer);
+        for layer in findings.layers.iter().filter(|layer| !is_late(layer)) {
             self.remove_layer_unless_pinned(layer)?;
+        }
+        if findings.layers.iter().any(|layer| is_late(&layer)) {
+            // Its filler still gives runners what of it can be read.
+            return Ok(());
         }
         let folder = self.contents().folder();
         for content in &findings.contents {

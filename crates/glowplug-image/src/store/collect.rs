@@ -38,6 +38,7 @@ pub(super) struct HeldImage {
     /// Of its file tree.
     pub(super) bytes: u64,
     last_use: Option<Timestamp>,
+    is_in_use: bool,
     /// In use or wanted.
     is_kept: bool,
     pub(super) layers: Vec<Digest>,
@@ -48,9 +49,22 @@ pub(super) struct HeldLayer {
     /// Of its index and pack.
     pub(super) bytes: u64,
     pub(super) contents: Vec<ContentId>,
+    /// What it needs cannot be known.
+    is_damaged: bool,
 }
 
 impl Holding {
+    /// Whether a runner uses, or a filler of a `late` image may take files from, a layer whose contents are not known.
+    fn has_unknown_needs(&self, late: &HashSet<Digest>) -> bool {
+        let in_use = self.images.values().filter(|image| image.is_in_use);
+        let is_unknown =
+            |layer: &Digest| self.layers.get(layer).is_some_and(|held| held.is_damaged);
+        let is_missing = |layer: &Digest| !self.layers.contains_key(layer);
+        in_use.flat_map(|image| &image.layers).any(|layer| is_unknown(layer) || is_missing(layer))
+            // Layers of a late image come one after the other, so one that is missing has no contents yet.
+            || late.iter().any(is_unknown)
+    }
+
     /// The images that go so that all that is left takes at most `budget_bytes`, as far as that is possible.
     fn images_to_remove(&self, budget_bytes: u64) -> Vec<Digest> {
         let mut candidates: Vec<_> =
@@ -174,6 +188,9 @@ impl Store {
                 collected.bytes += holding.layers.remove(&layer).map_or(0, |layer| layer.bytes);
             }
         }
+        if holding.has_unknown_needs(&late) {
+            return Ok(collected);
+        }
         let folder = self.contents().folder();
         for content in holding.orphaned_contents() {
             let bytes = self.contents().remove_unpinned(&content);
@@ -193,9 +210,13 @@ impl Store {
         for image in &collected.images {
             collected.bytes += holding.images.remove(image).map_or(0, |image| image.bytes);
         }
-        for layer in holding.orphaned_layers() {
+        let late = self.late_layers()?;
+        for layer in holding.orphaned_layers().into_iter().filter(|layer| !late.contains(layer)) {
             collected.layers += 1;
             collected.bytes += holding.layers.remove(&layer).map_or(0, |layer| layer.bytes);
+        }
+        if holding.has_unknown_needs(&late) {
+            return Ok(collected);
         }
         for content in holding.orphaned_contents() {
             let bytes = holding.contents.remove(&content).unwrap_or(0);
@@ -244,6 +265,7 @@ impl Store {
             let held = HeldImage {
                 bytes: self.tree_bytes(&image.digest),
                 last_use: self.last_use(&image.digest),
+                is_in_use: in_use.contains(&image.digest),
                 is_kept: in_use.contains(&image.digest) || wanted.contains(&image.digest),
                 layers: image.layers,
             };
@@ -253,12 +275,12 @@ impl Store {
         Ok(Holding { images, layers, contents: contents.into_iter().collect() })
     }
 
-    /// A layer that cannot be read needs nothing that could be read.
+    /// A layer that cannot be read is kept or removed like others.
     fn held_layer(&self, digest: &Digest) -> Result<HeldLayer> {
         let layer = match self.layer(digest) {
             Ok(layer) => layer,
             Err(Error::LayerDamaged { .. } | Error::LayerMissing { .. }) => {
-                return Ok(HeldLayer::default());
+                return Ok(HeldLayer { is_damaged: true, ..HeldLayer::default() });
             }
             Err(error) => return Err(error),
         };
@@ -268,7 +290,8 @@ impl Store {
             EntryKind::File(Content::Shared { id, .. }) => Some(id),
             _ => None,
         };
-        Ok(HeldLayer { bytes, contents: layer.entries.iter().filter_map(shared).collect() })
+        let contents = layer.entries.iter().filter_map(shared).collect();
+        Ok(HeldLayer { bytes, contents, is_damaged: false })
     }
 
     pub(super) fn tree_bytes(&self, image: &Digest) -> u64 {

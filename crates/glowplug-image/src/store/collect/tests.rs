@@ -15,13 +15,15 @@ fn holding(images: &[(u8, Option<u64>, bool, &[u8])], layers: &[(u8, &[u8])]) ->
     for (number, last_use, is_kept, layers) in images {
         let layers = layers.iter().copied().map(digest).collect();
         let last_use = last_use.map(Timestamp::from_secs);
-        let image = HeldImage { bytes: 1, last_use, is_kept: *is_kept, layers };
+        let image = HeldImage { bytes: 1, last_use, is_in_use: false, is_kept: *is_kept, layers };
         holding.images.insert(digest(*number), image);
     }
     for (number, contents) in layers {
         let contents: Vec<_> = contents.iter().copied().map(content).collect();
         holding.contents.extend(contents.iter().map(|content| (*content, 100)));
-        holding.layers.insert(digest(*number), HeldLayer { bytes: 10, contents });
+        holding
+            .layers
+            .insert(digest(*number), HeldLayer { bytes: 10, contents, is_damaged: false });
     }
     holding
 }
