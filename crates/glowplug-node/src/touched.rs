@@ -17,6 +17,8 @@ use crate::images::Images;
 
 /// What a start touches changes with the app's settings and with what it finds outside of the image.
 const RECORDED_AGAIN_AFTER: Duration = Duration::from_hours(7 * 24);
+/// Of a list that lacks something, so that the next start is recorded again, by a later node as well.
+const LONG_AGO: Timestamp = Timestamp::from_micros(0);
 /// Ages of lists that are remembered. Beyond it all are looked up again.
 const KNOWN_MAX: usize = 4_096;
 
@@ -73,6 +75,11 @@ impl Recordings {
     }
 }
 
+/// When the list of these files counts as made. It is of use even if some are missing.
+fn made(files: &TouchedFiles, now: Timestamp) -> Timestamp {
+    if files.is_complete { now } else { LONG_AGO }
+}
+
 impl Images {
     /// Whether the start of this runner, of an app on an image, is to be recorded.
     pub(crate) async fn begin_recording(
@@ -106,18 +113,20 @@ impl Images {
         // A runner of an earlier life of the node: nobody knows any more what image it was started from.
         let Some((image, app)) = self.recordings.subject(runner) else { return };
         let count = files.paths.len();
+        let is_complete = files.is_complete;
+        let made = made(&files, now);
         let whole = files.paths.into_iter().map(TouchedFile::whole).collect();
         // At once, so that no start that comes meanwhile is recorded as well.
-        self.recordings.learn((image.clone(), app.clone()), Some(now));
+        self.recordings.learn((image.clone(), app.clone()), Some(made));
         self.recordings.end(runner);
-        let touched = Touched::new(now, self.late.narrow(runner, whole, now).await);
+        let touched = Touched::new(made, self.late.narrow(runner, whole, now).await);
         match self.note_touched(&image, &app, touched).await {
             Ok(()) => {
-                if !files.is_complete {
+                if !is_complete {
                     tracing::info!(
                         app,
                         count,
-                        "some of the files that a start touched went unseen"
+                        "some of the files that a start touched went unseen: the next one is recorded again"
                     );
                 }
                 tracing::debug!(app, count, "what a start touched is recorded");
@@ -166,6 +175,17 @@ mod tests {
         check(Some(1), 8, Recording::UntilReady);
         // A clock that was set back.
         check(Some(9), 1, Recording::Off);
+    }
+
+    #[test]
+    fn a_list_that_lacks_something_is_made_again_at_the_next_start() {
+        for (is_complete, expected) in [(true, Recording::Off), (false, Recording::UntilReady)] {
+            let recordings = Recordings::default();
+            let files = TouchedFiles { paths: Vec::new(), is_complete };
+            recordings.learn(subject("a"), Some(made(&files, at(20_000))));
+            let begun = recordings.begin(runner(1), subject("a"), at(20_000));
+            assert_eq!(begun, expected, "{is_complete}");
+        }
     }
 
     #[test]
