@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::mount::{
@@ -81,8 +82,21 @@ fn remove_group(group: &Path, depth: usize) {
     let _ = fs::remove_dir(group);
 }
 
-/// Removes a folder with all that is mounted below it.
+/// Removes a folder with all that is mounted below it. An engine that was just told to end may still mount and
+/// unmount there, so that it takes a few tries.
 pub(super) fn remove_folder(folder: &Path) -> Result<()> {
+    const TRIES_MAX: u32 = 50;
+    const PAUSE: Duration = Duration::from_millis(100);
+    for _ in 1..TRIES_MAX {
+        if try_to_remove(folder).is_ok() {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+    try_to_remove(folder)
+}
+
+fn try_to_remove(folder: &Path) -> Result<()> {
     let table = fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
     let places = table.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
     let below: Vec<&Path> = places.filter(|place| place.starts_with(folder)).collect();
