@@ -247,12 +247,7 @@ impl Store {
         let place = self.image_folder(&image.digest);
         self.inner.durability.begin()?;
         let _pins = self.pin_layers(&image.layers);
-        let layers: Vec<Layer> =
-            image.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
-        let mut tree = Tree::default();
-        for (number, layer) in (0..).zip(&layers) {
-            tree.apply(number, &layer.entries)?;
-        }
+        let (layers, tree) = self.merged(&image)?;
         image.bytes = tree.bytes();
         let made = tempfile::tempdir_in(self.unfinished())
             .map_err(|source| failed("make a folder in", &self.unfinished(), source))?;
@@ -268,6 +263,17 @@ impl Store {
         fs::write(&path, record).map_err(|source| failed("write", &path, source))?;
         layers::rename_into_place(made, &place)?;
         Ok(image)
+    }
+
+    /// The layers of an image, all of which are here, and the tree that they make together.
+    fn merged(&self, image: &Image) -> Result<(Vec<Layer>, Tree)> {
+        let layers: Vec<Layer> =
+            image.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
+        let mut tree = Tree::default();
+        for (number, layer) in (0..).zip(&layers) {
+            tree.apply(number, &layer.entries)?;
+        }
+        Ok((layers, tree))
     }
 
     /// What the disk of the store has to give to this user, in bytes.

@@ -15,7 +15,7 @@ use rustix::fs::{
     ioctl_ficlone, lsetxattr, makedev, mknodat, utimensat,
 };
 
-use super::layers::{Layer, Packs};
+use super::layers::Packs;
 use super::{Result, Store, failed};
 use crate::digest::Digest;
 use crate::erofs::Packs as _;
@@ -42,12 +42,7 @@ impl Store {
         };
         self.inner.durability.begin()?;
         let _pins = self.pin_layers(&image.layers);
-        let layers: Vec<Layer> =
-            image.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
-        let mut tree = Tree::default();
-        for (number, layer) in (0..).zip(&layers) {
-            tree.apply(number, &layer.entries)?;
-        }
+        let (layers, tree) = self.merged(&image)?;
         let parent = self.unfinished();
         let made = tempfile::tempdir_in(&parent)
             .map_err(|source| failed("make a folder in", &parent, source))?;
