@@ -22,7 +22,6 @@ mod runner_body;
 
 use std::fmt;
 use std::io;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -226,17 +225,7 @@ impl Forwarder {
         request: Request<RequestBody>,
         revocation: Option<&mut Revocation>,
     ) -> Result<Response<AnswerBody>, ForwardError> {
-        let mut exchange = pin!(self.exchange_on(underway, address, request));
-        let Some(revocation) = revocation else { return exchange.await };
-        tokio::select! {
-            biased;
-            answer = exchange.as_mut() => match (answer, revocation.try_recv()) {
-                // The runner is ended because the attempt was withdrawn, and may be gone before that is read.
-                (Err(_), Ok(refusal)) => Err(ForwardError::Revoked(refusal)),
-                (answer, _) => answer,
-            },
-            refusal = revoked(revocation) => Err(ForwardError::Revoked(refusal)),
-        }
+        unless_revoked(self.exchange_on(underway, address, request), revocation).await
     }
 
     /// Closes the pooled connections to a runner that is gone.
@@ -293,6 +282,23 @@ impl Forwarder {
 fn earlier(at: Timestamp, span: Duration) -> Timestamp {
     let span = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
     Timestamp::from_micros(at.as_micros().saturating_sub(span))
+}
+
+/// What an exchange with a runner gave, unless its attempt is withdrawn first.
+pub(crate) async fn unless_revoked<T>(
+    exchange: impl Future<Output = Result<T, ForwardError>>,
+    revocation: Option<&mut Revocation>,
+) -> Result<T, ForwardError> {
+    let Some(revocation) = revocation else { return exchange.await };
+    tokio::select! {
+        biased;
+        answer = exchange => match (answer, revocation.try_recv()) {
+            // The runner is ended because the attempt was withdrawn, and may be gone before that is read.
+            (Err(_), Ok(refusal)) => Err(ForwardError::Revoked(refusal)),
+            (answer, _) => answer,
+        },
+        refusal = revoked(revocation) => Err(ForwardError::Revoked(refusal)),
+    }
 }
 
 /// Waits until the slot is withdrawn; for ever if nobody can any more.

@@ -19,7 +19,6 @@ mod seat;
 mod session;
 
 use std::ops::RangeInclusive;
-use std::pin::pin;
 use std::sync::Arc;
 
 use glowplug_api::ErrorType;
@@ -40,7 +39,7 @@ use crate::answer::Problem;
 use crate::auth;
 use crate::body::{Body, RequestBody};
 use crate::dispatch::{Exchange, Peer};
-use crate::forward::{self, ForwardError, revoked};
+use crate::forward::{self, ForwardError, unless_revoked};
 use crate::header::{CallerControl, receive};
 use crate::host::{Access, AppRoute, Caller, DirectArrival, Revocation};
 use crate::listener::Worker;
@@ -259,13 +258,7 @@ async fn upgrade(
         });
         sender.send_request(request).await.map_err(|error| failure(&error))
     };
-    let mut exchange = pin!(exchange);
-    let Some(revocation) = revocation else { return exchange.await };
-    tokio::select! {
-        biased;
-        answer = exchange.as_mut() => answer,
-        refusal = revoked(revocation) => Err(ForwardError::Revoked(refusal)),
-    }
+    unless_revoked(exchange, revocation).await
 }
 
 /// What went wrong before there was an answer.

@@ -112,12 +112,14 @@ where
             let due = self.due();
             let woken = tokio::select! {
                 biased;
+                // First: a runner whose time is over is killed after its sockets are told why, and its
+                // end may have broken off before this one is looked at again.
+                ending = &mut ended => Woken::Ended(ending),
                 passed = poll_fn(|cx| self.poll_passage(cx, closing)) => match passed {
                     Some(passed) => Woken::Passed(passed),
                     // A close has passed just now: from here on the other side has little time.
                     None => continue,
                 },
-                ending = &mut ended => Woken::Ended(ending),
                 () = sleep_until(due) => Woken::Time,
             };
             match woken {

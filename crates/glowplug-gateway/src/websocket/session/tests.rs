@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
+use glowplug_core::request::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -22,12 +23,19 @@ const PING: [u8; 2] = [0x89, 0];
 const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 
 fn socket(options: SocketOptions) -> (DuplexStream, DuplexStream, JoinHandle<Outcome>) {
+    socket_until(options, pending())
+}
+
+fn socket_until(
+    options: SocketOptions,
+    ended: impl Future<Output = Ending> + Send + 'static,
+) -> (DuplexStream, DuplexStream, JoinHandle<Outcome>) {
     let (caller, callers_end) = duplex(PIPE_BYTES);
     let (app, apps_end) = duplex(PIPE_BYTES);
     let outbox = Outbox::new(None, MESSAGE_BYTES_MAX);
     let passage = Passage::new(caller, app, outbox, MESSAGE_BYTES_MAX);
     let mut open = Open { passage, options, is_realtime: true, pinged: None };
-    (callers_end, apps_end, tokio::spawn(async move { open.carry(pending()).await }))
+    (callers_end, apps_end, tokio::spawn(async move { open.carry(ended).await }))
 }
 
 /// What comes next, and how long it took.
@@ -112,4 +120,18 @@ async fn a_slow_reader_slows_the_app_down() {
     caller.read_exact(&mut heard).await.unwrap();
     let (_app, flood) = sending.await.unwrap();
     assert!(heard == flood, "nothing was left out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_whose_runner_is_killed_for_it_says_why() {
+    let (withdraw, withdrawn) = tokio::sync::oneshot::channel();
+    let ended = async { Ending::Withdrawn(withdrawn.await.unwrap()) };
+    let (mut caller, app, outcome) = socket_until(SocketOptions::default(), ended);
+    caller.write_all(&LETTER).await.unwrap();
+    // Both are there when the socket is looked at for the first time.
+    withdraw.send(Refusal::RequestTimeout { seconds: 2 }).unwrap();
+    drop(app);
+    let said = rest(&mut caller).await;
+    assert!(said.contains("REQUEST_TIMEOUT"), "{said}");
+    assert_eq!(outcome.await.unwrap(), Outcome::Disconnected);
 }
