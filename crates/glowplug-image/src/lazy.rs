@@ -44,12 +44,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::layer::unpack;
 use crate::source;
 use crate::store;
 use crate::toc;
 
-pub use self::reads::Reads;
+pub use self::reads::Late;
 pub use self::start::{Lazy, Started};
 
 /// The folder of the late files below the filler's mount. Contents are in folders of two digits.
@@ -59,7 +61,7 @@ const PLAN_FILE: &str = "plan";
 pub(crate) const TREE_FILE: &str = "tree.erofs";
 pub(crate) const TREE_MOUNT: &str = "tree";
 pub(crate) const FILES_MOUNT: &str = "files";
-const CACHE_FILE: &str = "cache";
+pub(crate) const CACHE_FILE: &str = "cache";
 const READS_FILE: &str = "reads";
 pub(crate) const LOCK_FILE: &str = "lock";
 pub(crate) const USERS_FILE: &str = "users";
@@ -82,10 +84,22 @@ pub struct Options {
     /// Smaller images, as they are stored, are pulled before they are started.
     pub image_bytes_min: u64,
     pub limits: unpack::Limits,
-    /// Before a source that went away is tried again; doubled each time.
+    pub patience: Patience,
+}
+
+/// With a source that goes away.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Patience {
+    /// Before it is tried again; doubled each time.
     pub retry_pause: Duration,
-    /// Of the source, until a read fails.
+    /// Until a read fails.
     pub away_max: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { retry_pause: Duration::from_millis(200), away_max: Duration::from_mins(1) }
+    }
 }
 
 impl Options {
@@ -94,8 +108,7 @@ impl Options {
             filler,
             image_bytes_min: 32 << 20,
             limits: unpack::Limits::default(),
-            retry_pause: Duration::from_millis(200),
-            away_max: Duration::from_mins(1),
+            patience: Patience::default(),
         }
     }
 }

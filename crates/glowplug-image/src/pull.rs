@@ -15,7 +15,7 @@
 
 pub(crate) mod flow;
 mod layer;
-mod pace;
+pub(crate) mod pace;
 mod progress;
 
 use std::collections::HashMap;
@@ -74,7 +74,7 @@ impl std::fmt::Debug for Puller {
 struct Inner {
     store: Store,
     options: Options,
-    pace: Pace,
+    pace: Arc<Pace>,
     places: Arc<tokio::sync::Semaphore>,
     /// What is on its way. An entry whose pull has ended, or was given up, is replaced by the next one.
     layers: Mutex<HashMap<Digest, WeakShared<Running>>>,
@@ -114,12 +114,17 @@ impl Puller {
     pub fn new(store: Store, options: Options) -> Self {
         let inner = Inner {
             store,
-            pace: Pace::new(options.bytes_per_second_max),
+            pace: Arc::new(Pace::new(options.bytes_per_second_max)),
             options,
             places: Arc::new(tokio::sync::Semaphore::new(LAYERS_AT_ONCE)),
             layers: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// That of all downloads of this puller.
+    pub(crate) fn pace(&self) -> &Arc<Pace> {
+        &self.inner.pace
     }
 
     pub fn options(&self) -> &Options {
@@ -254,12 +259,17 @@ impl Puller {
             resolved.layers.iter().filter(|layer| !self.inner.store.has_layer(&layer.digest));
         let bytes: u64 = missing.map(|layer| layer.bytes).sum();
         let needed = bytes.saturating_mul(INFLATES_TO);
-        let free = self.inner.store.free_bytes().map_err(Arc::new)?;
-        let free = free.saturating_sub(self.inner.options.free_bytes_min);
+        let free = self.free_bytes()?;
         if needed > free {
             return Err(Error::NoRoom { image: image.to_owned(), needed, free });
         }
         Ok(())
+    }
+
+    /// What the disk of the store has to give beyond the reserve.
+    pub(crate) fn free_bytes(&self) -> Result<u64, Error> {
+        let free = self.inner.store.free_bytes().map_err(Arc::new)?;
+        Ok(free.saturating_sub(self.inner.options.free_bytes_min))
     }
 }
 

@@ -49,7 +49,7 @@ use serde::{Deserialize, Serialize};
 pub use self::check::{Checked, Findings, Repair};
 pub use self::collect::Collected;
 use self::durability::Durability;
-pub(crate) use self::late::LayerPacks;
+pub(crate) use self::late::{LayerPacks, is_living};
 pub use self::layers::{Layer, LayerPins, NewLayer};
 pub use self::mounting::Mounting;
 pub use self::mounts::Mounted;

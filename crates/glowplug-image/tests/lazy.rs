@@ -13,7 +13,7 @@ use std::time::Duration;
 use glowplug_core::Timestamp;
 use glowplug_image::Store;
 use glowplug_image::lazy::{FillerCommand, Lazy, Options, Started};
-use glowplug_image::pull::Puller;
+use glowplug_image::pull::{Options as PullOptions, Puller};
 use glowplug_image::source::credentials::Credentials;
 use glowplug_image::source::{Compression, Source};
 use glowplug_image::store::Mounted;
@@ -101,8 +101,8 @@ fn lazy(puller: &Puller) -> Lazy {
 fn lazy_with(puller: &Puller, filler: FillerCommand) -> Lazy {
     let mut options = Options::new(filler);
     options.image_bytes_min = 0;
-    options.retry_pause = Duration::from_millis(1);
-    options.away_max = Duration::from_millis(300);
+    options.patience.retry_pause = Duration::from_millis(1);
+    options.patience.away_max = Duration::from_millis(300);
     Lazy::new(puller.clone(), options)
 }
 
@@ -224,7 +224,9 @@ async fn what_is_not_read_does_not_come_and_what_was_read_comes_first_the_next_t
     })
     .await;
     assert!(sent() < 7 << 20, "{} bytes came", sent());
-    let touched = again.reads().unwrap().so_far(Timestamp::from_micros(7)).unwrap();
+    let taken = scene.store.bytes().unwrap();
+    assert!((1 << 20..8 << 20).contains(&taken), "the store takes {taken} bytes");
+    let touched = again.as_late().unwrap().reads(Timestamp::from_micros(7)).unwrap();
     let paths: Vec<&[u8]> = touched.files().iter().map(|file| &*file.path).collect();
     assert_eq!(paths, [&b"last"[..], b"model"]);
     let chunk = CHUNK_BYTES as u64;
@@ -268,6 +270,21 @@ async fn what_is_touched_for_the_most_part_is_pulled() {
     let registry = Faulty::start(&[("1", &plain)], Manners::default()).await;
     let started = scene.start(&registry.name("1"), &Touched::default()).await;
     assert!(matches!(started, Started::Full(_)), "{started:?}");
+    scene.is_left_clean();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_could_not_take_in_full_is_not_started() {
+    let Some(scene) = Scene::new() else { return };
+    let content = noise(1, 4 << 20);
+    let (registry, _) = faulty(&[("a", &content)]).await;
+    let options = PullOptions { free_bytes_min: u64::MAX, ..PullOptions::default() };
+    let puller = Puller::new(scene.store.clone(), options);
+    let source: Arc<dyn Source> = source(&registry.name("1"), Credentials::Anonymous);
+    let resolved = puller.resolve(&*source).await.unwrap();
+    let started = lazy(&puller).start(&source, &resolved, &Touched::default()).await.unwrap();
+    let Started::Full(why) = started else { panic!("{started:?}") };
+    assert_eq!(why.to_string(), "the disk has no room for all of it");
     scene.is_left_clean();
 }
 

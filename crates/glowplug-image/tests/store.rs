@@ -158,7 +158,10 @@ fn an_image_that_is_written_out_is_the_one_that_is_mounted() {
         layer.finish(&unpacked.unwrap()).unwrap();
         add_layer(&store, 2, &[(".wh.soft", b""), ("dir/empty", b"not any more")]);
         let image = store.publish(image(9, &[1, 2])).unwrap();
+        let before = store.bytes().unwrap();
         let found = with_root(&store, &image, described);
+        let grown = store.bytes().unwrap() - before;
+        assert_eq!(grown, if mounting == Mounting::Shared { 0 } else { image.bytes });
         // A second start finds the same, and nothing of what the first may have written.
         with_root(&store, &image, |root| fs::write(root.join("dir/large"), b"mine").unwrap());
         assert_eq!(with_root(&store, &image, described), found);

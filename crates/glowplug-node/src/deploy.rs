@@ -2,6 +2,7 @@
 //! the runners and queued requests that an earlier life of the node left.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use glowplug_core::retry::Rules;
 use glowplug_core::spec::{AppSpec, Scaling};
 use glowplug_core::{AppId, Event, RunnerId};
 use glowplug_gateway::host::AppRoute;
+use glowplug_image::lazy::Late;
 use glowplug_runner::{Listen, ObservedRunner, ObservedState, StopMode};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
@@ -399,6 +401,9 @@ fn take_over(shared: &Arc<Shared>, app: &App, found: &[ObservedRunner]) {
             started_at: runner.started_at,
             ready: address.is_some(),
         };
+        if let Some(folder) = runner.labels.get(label::LATE) {
+            shared.images.late.watch(runner.id, Late::at(Path::new(folder)));
+        }
         shared.desk.adopt(adopted, app.name(), address);
     }
 }

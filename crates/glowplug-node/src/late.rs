@@ -1,7 +1,7 @@
 //! Starts of runners whose images are not here yet, and the pulls that go on behind them.
 //!
 //! What a late image is, and who serves it, is in [`glowplug_image::lazy`]. Whatever goes wrong before the start ends
-//! in an ordinary pull; a runner whose filler dies later fails, and is replaced as any that fails.
+//! in an ordinary pull; a runner whose filler dies later is replaced: the node looks every [`LOOK_INTERVAL`].
 //!
 //! **Limits.** One pull behind each image; it begins when the runner is ready, or after [`BEHIND_AFTER_MAX`].
 
@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use glowplug_core::{RunnerId, Timestamp};
 use glowplug_image::Digest;
-use glowplug_image::lazy::{FillerCommand, Lazy, Options, Reads, Started};
+use glowplug_image::lazy::{FillerCommand, Late, Lazy, Options, Started};
 use glowplug_image::pull::{ProgressSender, Puller};
 use glowplug_image::store::Mounted;
 use glowplug_image::touched::{Touched, TouchedFile};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::interval;
 
 use crate::images::Found;
 use crate::runner_task::{Start, chain};
@@ -24,6 +25,8 @@ use crate::shared::Shared;
 
 /// A start that takes longer than this has the pull go on beside it.
 const BEHIND_AFTER_MAX: Duration = Duration::from_mins(1);
+/// Between two looks whether a filler lives.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct LateStarts {
@@ -41,7 +44,7 @@ struct State {
 
 #[derive(Debug)]
 struct LateRunner {
-    reads: Reads,
+    late: Late,
     is_settled: Arc<Notify>,
 }
 
@@ -67,10 +70,9 @@ impl LateStarts {
         });
         match lazy.start(source, resolved, touched).await {
             Ok(Started::Late(mounted)) => {
-                let reads = mounted.reads()?;
+                let late = mounted.as_late()?;
                 tracing::info!(%runner, image = name, "starts before its image is here");
-                let late = LateRunner { reads, is_settled: Arc::default() };
-                self.state().runners.insert(runner, late);
+                self.watch(runner, late);
                 Some(mounted)
             }
             Ok(Started::Full(why)) => {
@@ -83,6 +85,26 @@ impl LateStarts {
                     "cannot be started before it is here, so it is pulled: {}", chain(&error)
                 );
                 None
+            }
+        }
+    }
+
+    /// The runner uses this image. Called again for one that was started by an earlier life of the node.
+    pub(crate) fn watch(&self, runner: RunnerId, late: Late) {
+        let late = LateRunner { late, is_settled: Arc::default() };
+        self.state().runners.insert(runner, late);
+    }
+
+    /// Waits until nobody serves the files of the runner's image any more. Forever, if it has no late image.
+    pub(crate) async fn unserved(&self, runner: RunnerId) {
+        let late = self.state().runners.get(&runner).map(|runner| runner.late.clone());
+        let Some(late) = late else { return std::future::pending().await };
+        let mut looks = interval(LOOK_INTERVAL);
+        loop {
+            looks.tick().await;
+            // A few system calls on a folder that is in memory.
+            if !late.is_served() {
+                return;
             }
         }
     }
@@ -106,10 +128,10 @@ impl LateStarts {
         files: Vec<TouchedFile>,
         now: Timestamp,
     ) -> Vec<TouchedFile> {
-        let Some(reads) = self.state().runners.get(&runner).map(|late| late.reads.clone()) else {
+        let Some(late) = self.state().runners.get(&runner).map(|runner| runner.late.clone()) else {
             return files;
         };
-        let read = tokio::task::spawn_blocking(move || reads.so_far(now)).await;
+        let read = tokio::task::spawn_blocking(move || late.reads(now)).await;
         let Ok(Ok(read)) = read else { return files };
         narrowed(files, &read)
     }

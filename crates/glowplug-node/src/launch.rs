@@ -33,6 +33,8 @@ pub(crate) mod label {
     pub(crate) const GPUS: &str = "gpus";
     /// Identifies the code: a runner of other code is not adopted.
     pub(crate) const CODE: &str = "code";
+    /// The folder of the late image that it uses.
+    pub(crate) const LATE: &str = "late";
 }
 
 /// What a start needs.
@@ -41,6 +43,16 @@ pub(crate) struct Prepared {
     pub(crate) spec: RunnerSpec,
     /// What must stay in its place for as long as the runner is there.
     pub(crate) image: Option<Mounted>,
+}
+
+impl Prepared {
+    fn new(mut spec: RunnerSpec, image: Option<Mounted>) -> Self {
+        if let Some(late) = image.as_ref().and_then(Mounted::as_late) {
+            let folder = late.folder().display().to_string();
+            spec.labels.insert(label::LATE.to_owned(), folder);
+        }
+        Self { spec, image }
+    }
 }
 
 /// Prepares what the start needs and describes it. Tells the engine when that takes a pull.
@@ -69,7 +81,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
                 let world = World { app, image: &found.config, mounted: &mounted, recording, node };
                 container::describe_python(&mut spec, &world, &launch)?;
                 complete(&mut spec, app, secrets)?;
-                return Ok(Prepared { spec, image: Some(mounted) });
+                return Ok(Prepared::new(spec, Some(mounted)));
             }
             spec.argv.clone_from(&launch.argv);
             spec.cwd.clone_from(&launch.working_dir);
@@ -87,7 +99,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
         }
     }
     complete(&mut spec, app, secrets)?;
-    Ok(Prepared { spec, image })
+    Ok(Prepared::new(spec, image))
 }
 
 /// What is given last: secrets, and in a container the GPUs.

@@ -3,6 +3,7 @@
 //! The task ends when the engine has forgotten the runner. Reports of the backend (spawned, ready, exited)
 //! do not pass through here: they go from the backend straight to the engine, see `backend_notices`.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,8 +112,15 @@ async fn watch(
     let health = || shared.apps.by_id(app).and_then(|app| app.deployed()?.health.clone());
     let start_period = health().map_or(HEALTH_INTERVAL, |check| check.start_period);
     let mut ticks = interval_at(Instant::now() + start_period, HEALTH_INTERVAL);
+    let mut unserved = pin!(shared.images.late.unserved(runner));
+    let mut is_served = true;
     loop {
         tokio::select! {
+            () = &mut unserved, if is_served => {
+                is_served = false;
+                let detail = "what serves the files of its image has died".to_owned();
+                shared.desk.report(Event::Unhealthy { runner, detail });
+            }
             command = commands.recv() => match command {
                 None => return,
                 Some(Command::Stop(mode)) => {

@@ -33,6 +33,8 @@ pub enum Why {
     Here,
     /// The kernel cannot mount it.
     Kernel,
+    /// The disk could not take all of it.
+    NoRoom,
 }
 
 impl std::fmt::Display for Why {
@@ -44,6 +46,7 @@ impl std::fmt::Display for Why {
             Self::Elsewhere => "it is not in a registry",
             Self::Here => "its layers are here",
             Self::Kernel => "the kernel cannot mount images from their files",
+            Self::NoRoom => "the disk has no room for all of it",
         })
     }
 }

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::inflate::inflate;
 use super::plan::{ChunkId, Chunks};
-use super::{Error, Result};
+use super::{Error, Patience, Result};
 use crate::pull::flow::{CHUNKS_MAX, Flow, Part};
+use crate::pull::pace::Pace;
 use crate::source::{self, LayerDescriptor, Source};
 
 /// Of one image at once. Each has at most [`CHUNKS_MAX`] parts of the network in memory, a few megabytes.
@@ -27,8 +28,8 @@ pub(super) struct Fetcher {
     pub(super) layers: Vec<LayerDescriptor>,
     pub(super) chunks: Arc<Chunks>,
     pub(super) cache: Arc<File>,
-    pub(super) retry_pause: Duration,
-    pub(super) away_max: Duration,
+    pub(super) patience: Patience,
+    pace: Arc<Pace>,
     places: Semaphore,
 }
 
@@ -38,10 +39,11 @@ impl Fetcher {
         layers: Vec<LayerDescriptor>,
         chunks: Arc<Chunks>,
         cache: Arc<File>,
-        (retry_pause, away_max): (Duration, Duration),
+        patience: Patience,
+        pace: Arc<Pace>,
     ) -> Self {
         let places = Semaphore::new(FETCHES_MAX);
-        Self { source, layers, chunks, cache, retry_pause, away_max, places }
+        Self { source, layers, chunks, cache, patience, pace, places }
     }
 
     /// Brings chunks of one layer, which are in the order of their bytes, with one request.
@@ -75,7 +77,7 @@ impl Fetcher {
         end: u64,
         parts: mpsc::Sender<Part>,
     ) -> Result<()> {
-        let mut pause = self.retry_pause;
+        let mut pause = self.patience.retry_pause;
         let mut last_byte = Instant::now();
         loop {
             let before = at;
@@ -86,10 +88,10 @@ impl Fetcher {
                 Err(error) => return Err(error.into()),
             };
             if at > before {
-                (pause, last_byte) = (self.retry_pause, Instant::now());
+                (pause, last_byte) = (self.patience.retry_pause, Instant::now());
             }
             let away = last_byte.elapsed();
-            if away >= self.away_max {
+            if away >= self.patience.away_max {
                 return Err(Error::Away { name: self.source.name(), away, problem });
             }
             tokio::time::sleep(pause).await;
@@ -111,6 +113,7 @@ impl Fetcher {
         while let Some(bytes) = stream.try_next().await? {
             let bytes: Bytes = bytes;
             *at += bytes.len() as u64;
+            self.pace.take(bytes.len()).await;
             if parts.send(Part::Bytes(bytes)).await.is_err() {
                 break;
             }

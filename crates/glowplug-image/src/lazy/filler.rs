@@ -10,7 +10,8 @@
 //! what the kernel does not have fail, and who reads that fails or is replaced; nothing wrong is ever read.
 //!
 //! **Limits.** What the kernel asks at once ([`files`]), requests to the registry at once ([`super::fetch`]), and
-//! with both the memory. The order is at most [`ORDER_BYTES_MAX`].
+//! with both the memory. The order is at most [`ORDER_BYTES_MAX`]. The limit on bytes per second holds for each filler
+//! by itself, beside the node's own pulls.
 
 mod end;
 mod files;
@@ -22,7 +23,6 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,8 @@ use self::local::Local;
 use super::fetch::Fetcher;
 use super::plan::Plan;
 use super::reads::Recorder;
-use super::{CACHE_FILE, FILES_MOUNT, LOCK_FILE};
+use super::{CACHE_FILE, FILES_MOUNT, LOCK_FILE, Patience};
+use crate::pull::pace::Pace;
 use crate::source::Recipe;
 
 /// Of the order: a name, credentials, two folders.
@@ -49,8 +50,8 @@ pub(super) struct Order {
     pub(super) folder: PathBuf,
     pub(super) store: PathBuf,
     pub(super) recipe: Recipe,
-    pub(super) retry_pause: Duration,
-    pub(super) away_max: Duration,
+    pub(super) patience: Patience,
+    pub(super) bytes_per_second_max: Option<u64>,
 }
 
 /// Becomes a filler, whose order is at the standard input, until its image is not used any more.
@@ -112,7 +113,8 @@ fn fill(order: Order) -> Result<Fill, String> {
         plan.layers,
         Arc::clone(&chunks),
         cache,
-        (order.retry_pause, order.away_max),
+        order.patience,
+        Arc::new(Pace::new(order.bytes_per_second_max)),
     );
     Ok(Fill::new(fetcher, Local::new(order.store, layers), &plan.here))
 }

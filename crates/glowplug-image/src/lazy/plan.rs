@@ -127,6 +127,11 @@ impl Chunks {
         String::from_utf8_lossy(&file.path).into_owned()
     }
 
+    /// Of all of them, inflated: what the cache may come to take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.stored.iter().map(|chunk| chunk.bytes).sum()
+    }
+
     /// As they are stored.
     pub(super) fn stored_bytes(&self, ids: impl IntoIterator<Item = ChunkId>) -> u64 {
         ids.into_iter().map(|id| self.chunk(id).range.end - self.chunk(id).range.start).sum()

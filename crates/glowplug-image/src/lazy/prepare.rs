@@ -77,6 +77,9 @@ impl Preparation<'_> {
         if decide::touches_much(first_bytes, image_bytes) {
             return Ok(Err(Why::TouchesMuch));
         }
+        if skeleton.chunks.bytes() > self.puller.free_bytes()? {
+            return Ok(Err(Why::NoRoom));
+        }
         self.finish(folder, skeleton, first).await.map(Ok)
     }
 
@@ -116,7 +119,8 @@ impl Preparation<'_> {
             self.resolved.layers.clone(),
             Arc::clone(&chunks),
             Arc::clone(&cache),
-            (self.options.retry_pause, self.options.away_max),
+            self.options.patience,
+            Arc::clone(self.puller.pace()),
         );
         let here = bring(&fetcher, &first.chunks).await?;
         drop(fetcher);

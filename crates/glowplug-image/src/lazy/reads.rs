@@ -10,6 +10,7 @@ use glowplug_core::Timestamp;
 
 use super::READS_FILE;
 use super::plan::{ChunkId, Plan};
+use crate::store::is_living;
 use crate::touched::{Touched, TouchedFile};
 
 const ID_BYTES: usize = size_of::<ChunkId>();
@@ -33,19 +34,30 @@ impl Recorder {
     }
 }
 
-/// What is read of a late image, by whichever runner.
-#[derive(Clone, Debug)]
-pub struct Reads {
+/// A late image that runners use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Late {
     folder: PathBuf,
 }
 
-impl Reads {
-    pub(crate) fn of(folder: &Path) -> Self {
+impl Late {
+    /// `folder`: what [`folder`](Self::folder) said of it, perhaps to another process.
+    pub fn at(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }
 
-    /// The files that the filler was asked for so far, and which parts of them, beside what is in the tree. Blocks.
-    pub fn so_far(&self, now: Timestamp) -> io::Result<Touched> {
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether its filler lives. Without one, reads of what the kernel does not have fail.
+    pub fn is_served(&self) -> bool {
+        is_living(&self.folder)
+    }
+
+    /// The files that the filler was asked for so far, and which parts of them, beside what is in the tree. By
+    /// whichever runner. Blocks.
+    pub fn reads(&self, now: Timestamp) -> io::Result<Touched> {
         let plan = Plan::read(&self.folder)?;
         let bytes = match fs::read(self.folder.join(READS_FILE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),

@@ -140,8 +140,8 @@ impl Lazy {
             folder: folder.to_owned(),
             store,
             recipe,
-            retry_pause: options.retry_pause,
-            away_max: options.away_max,
+            patience: options.patience,
+            bytes_per_second_max: self.inner.puller.options().bytes_per_second_max,
         };
         let order = postcard::to_allocvec(&order).expect("plain data has a form");
         let log = log(folder).map_err(failed("open the log of fillers"))?;

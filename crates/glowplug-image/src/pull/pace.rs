@@ -9,19 +9,19 @@ use tokio::time::Instant;
 const BURST: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     bytes_per_second: Option<u64>,
     /// When what was taken so far is paid for.
     paid_until: Mutex<Instant>,
 }
 
 impl Pace {
-    pub(super) fn new(bytes_per_second: Option<u64>) -> Self {
+    pub(crate) fn new(bytes_per_second: Option<u64>) -> Self {
         Self { bytes_per_second, paid_until: Mutex::new(Instant::now()) }
     }
 
     /// Waits until these bytes are within the budget.
-    pub(super) async fn take(&self, bytes: usize) {
+    pub(crate) async fn take(&self, bytes: usize) {
         let Some(rate) = self.bytes_per_second else { return };
         #[expect(clippy::cast_precision_loss, reason = "a pause need not be exact")]
         let cost = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);

@@ -28,6 +28,8 @@ pub struct Collected {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Holding {
     pub(super) images: BTreeMap<Digest, HeldImage>,
+    /// What late images have of their files by now. It goes with its fillers, not with a collection.
+    pub(super) late_bytes: u64,
     pub(super) layers: BTreeMap<Digest, HeldLayer>,
     /// With their sizes in bytes.
     pub(super) contents: BTreeMap<ContentId, u64>,
@@ -35,7 +37,7 @@ pub(super) struct Holding {
 
 #[derive(Clone, Debug)]
 pub(super) struct HeldImage {
-    /// Of its file tree.
+    /// Of its file tree, and of its files where they are written out.
     pub(super) bytes: u64,
     last_use: Option<Timestamp>,
     is_in_use: bool,
@@ -105,7 +107,8 @@ struct Left<'h> {
 
 impl<'h> Left<'h> {
     fn of(holding: &'h Holding) -> Self {
-        let mut left = Self { bytes: 0, layers: BTreeMap::new(), contents: BTreeMap::new() };
+        let mut left =
+            Self { bytes: holding.late_bytes, layers: BTreeMap::new(), contents: BTreeMap::new() };
         for image in holding.images.values() {
             left.bytes += image.bytes;
             for layer in distinct(&image.layers) {
@@ -231,7 +234,8 @@ impl Store {
         let holding = self.holding(&HashSet::new())?;
         let images = holding.images.values().map(|image| image.bytes);
         let layers = holding.layers.values().map(|layer| layer.bytes);
-        Ok(images.chain(layers).chain(holding.contents.into_values()).sum())
+        let late = [holding.late_bytes];
+        Ok(images.chain(layers).chain(holding.contents.into_values()).chain(late).sum())
     }
 
     /// `false`: an unfinished image relies on it.
@@ -263,7 +267,7 @@ impl Store {
         let in_use = self.in_use(images.iter().map(|image| &image.digest))?;
         let held = |image: super::Image| {
             let held = HeldImage {
-                bytes: self.tree_bytes(&image.digest),
+                bytes: self.bytes_of(&image),
                 last_use: self.last_use(&image.digest),
                 is_in_use: in_use.contains(&image.digest),
                 is_kept: in_use.contains(&image.digest) || wanted.contains(&image.digest),
@@ -272,7 +276,8 @@ impl Store {
             (image.digest, held)
         };
         let images = images.into_iter().map(held).collect();
-        Ok(Holding { images, layers, contents: contents.into_iter().collect() })
+        let contents = contents.into_iter().collect();
+        Ok(Holding { images, late_bytes: self.late_bytes()?, layers, contents })
     }
 
     /// A layer that cannot be read is kept or removed like others.
@@ -292,6 +297,13 @@ impl Store {
         };
         let contents = layer.entries.iter().filter_map(shared).collect();
         Ok(HeldLayer { bytes, contents, is_damaged: false })
+    }
+
+    /// What it takes that no other image has. Files that are written out may share their blocks with the contents
+    /// that they were made of; they are counted as if they did not.
+    fn bytes_of(&self, image: &super::Image) -> u64 {
+        let is_written_out = self.directory_of(&image.digest).exists();
+        self.tree_bytes(&image.digest) + if is_written_out { image.bytes } else { 0 }
     }
 
     pub(super) fn tree_bytes(&self, image: &Digest) -> u64 {

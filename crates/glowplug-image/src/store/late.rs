@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -16,9 +17,13 @@ use super::layers::Layer;
 use super::mounts::{Hold, Mounted};
 use super::{Result, Store, failed};
 use crate::digest::Digest;
-use crate::lazy::{FILES_MOUNT, LOCK_FILE, RECORD_FILE, TREE_FILE, TREE_MOUNT, USERS_FILE};
+use crate::lazy::{
+    CACHE_FILE, FILES_MOUNT, LOCK_FILE, RECORD_FILE, TREE_FILE, TREE_MOUNT, USERS_FILE,
+};
 
 pub(super) const FOLDER: &str = "late";
+/// In which the system counts what a file takes.
+const BLOCK_BYTES: u64 = 512;
 
 /// The packs of those layers of an image that are here, by their position in it.
 #[derive(Debug, Default)]
@@ -106,6 +111,14 @@ impl Store {
         Ok(records.flat_map(|record| record.layers).collect())
     }
 
+    /// What their fillers have brought by now. One that ends at this moment counts for nothing.
+    pub(super) fn late_bytes(&self) -> Result<u64> {
+        let taken = |folder: PathBuf| {
+            fs::metadata(folder.join(CACHE_FILE)).map_or(0, |cache| cache.blocks() * BLOCK_BYTES)
+        };
+        Ok(self.late_folders()?.into_iter().map(taken).sum())
+    }
+
     fn hold_late(&self, folder: &Path) -> Option<Mounted> {
         let users = File::open(folder.join(USERS_FILE)).ok()?;
         flock(&users, FlockOperation::NonBlockingLockShared).ok()?;
@@ -139,7 +152,7 @@ fn record(folder: &Path) -> Option<Record> {
     serde_json::from_slice(&fs::read(folder.join(RECORD_FILE)).ok()?).ok()
 }
 
-fn is_living(folder: &Path) -> bool {
+pub(crate) fn is_living(folder: &Path) -> bool {
     let Ok(lock) = File::open(folder.join(LOCK_FILE)) else { return false };
     flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
 }

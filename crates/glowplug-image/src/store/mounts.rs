@@ -12,7 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use super::mounting::Mounting;
 use super::{Error, Result, Store, TREE_FILE, failed};
 use crate::digest::Digest;
-use crate::lazy::Reads;
+use crate::lazy::Late;
 
 /// What `statfs` says of an EROFS.
 const EROFS_MAGIC: i64 = 0xE0F5_E1E2;
@@ -51,10 +51,10 @@ impl Mounted {
     }
 
     /// `None`: it is no late image.
-    pub fn reads(&self) -> Option<Reads> {
+    pub fn as_late(&self) -> Option<Late> {
         match &self.hold {
             Hold::Image(_) => None,
-            Hold::Late { folder, .. } => Some(Reads::of(folder)),
+            Hold::Late { folder, .. } => Some(Late::at(folder)),
         }
     }
 }

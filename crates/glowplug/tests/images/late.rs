@@ -1,7 +1,7 @@
 //! Runners that start before their images are here.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use glowplug_testkit::{TableFormat, eventually, wait_until};
@@ -13,7 +13,7 @@ use super::{SOON, was_pulled};
 /// Smaller images are pulled first.
 const IMAGE_BYTES: usize = 34 << 20;
 /// A pull of the image takes longer than a test.
-const SLOWLY: &str = "[node.images]\nbytes_per_second_max = \"64KiB\"\n";
+const SLOWLY: &str = "[node.images]\nbytes_per_second_max = \"1MiB\"\n";
 
 /// Bytes that no compression makes smaller.
 fn noise(bytes: usize) -> Vec<u8> {
@@ -93,6 +93,54 @@ async fn behind_a_late_start_the_image_is_pulled_and_the_next_start_is_an_ordina
     assert_eq!(node.ask("app").await, (200, "one\n".to_owned()));
     let second = node.only_runner("app").await;
     assert!(!was_pulled(&second), "{second}");
+    assert_eq!(node.served.stop(), Some(0), "{}", node.served.log());
+    nothing_is_left(&node);
+}
+
+/// The processes that hold something open in the folder.
+fn holders(folder: &Path) -> Vec<i32> {
+    let numbers = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        name.to_str()?.parse().ok()
+    });
+    let holds = |pid: &i32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        files
+            .filter_map(|file| fs::read_link(file.path()).ok())
+            .any(|file| file.starts_with(folder))
+    };
+    numbers.filter(holds).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_runner_whose_filler_is_killed_is_replaced() {
+    let Some(server) = Server::new() else { return };
+    let model = noise(IMAGE_BYTES);
+    let unread: &[u8] = &model[..300_000];
+    let files: [(&str, &[u8]); 2] = [("model", &model), ("www/unread", unread)];
+    let image = server.push_with_table("late:1", TableFormat::ZstdChunked, &files).await;
+    let mut node =
+        Ground::start(&format!("{SLOWLY}[apps.app]\nimage = \"{image}\"\nkeep_alive = 60\n"));
+    assert_eq!(node.ask("app").await, (200, "one\n".to_owned()), "{}", node.served.log());
+    let before = node.only_runner("app").await;
+    // One that was taken over is looked after as well.
+    node.served.kill();
+    let lock = late_folders(&node)[0].join("lock");
+    let fillers = holders(&lock);
+    assert_eq!(fillers.len(), 1, "{fillers:?}");
+    node.served.start_again().unwrap();
+    let filler = rustix::process::Pid::from_raw(fillers[0]).unwrap();
+    rustix::process::kill_process(filler, rustix::process::Signal::KILL).unwrap();
+
+    let replaced = || async {
+        let runners = node.get("/api/v1/runners").await;
+        runners.as_array().unwrap().iter().all(|runner| runner["id"] != before["id"]).then_some(())
+    };
+    eventually("the runner is gone", SOON, replaced).await;
+    assert!(node.served.log().contains("what serves the files of its image has died"));
+    let (status, bytes) = node.get_bytes("/run/local/app/unread").await;
+    assert_eq!((status, bytes.len()), (200, unread.len()), "{}", node.served.log());
+    assert!(bytes == unread, "it is not what is in the image");
     assert_eq!(node.served.stop(), Some(0), "{}", node.served.log());
     nothing_is_left(&node);
 }
