@@ -10,7 +10,7 @@ use glowplug_core::request::{Answer, Arrival, Mode, Outcome, Priority};
 use glowplug_core::resources::{Capacity, MachineType};
 use glowplug_core::retry::{Rules, Wish};
 use glowplug_core::spec::{AppSpec, Scaling};
-use glowplug_core::{Action, AppId, CallerId, Engine, Lease, RequestId, Timestamp};
+use glowplug_core::{Action, AppId, CallerId, Engine, Lease, RequestId, Rung, Timestamp};
 
 const APPS: u32 = 10_000;
 /// Cold arrivals that are timed: each to another app.
@@ -123,7 +123,7 @@ fn warm_requests_per_second() -> f64 {
         }
     }
     let Some(runner) = runner else { return 0.0 };
-    engine.handle(Timestamp::ZERO, Event::SetupStarted { runner });
+    engine.handle(Timestamp::ZERO, Event::SetupStarted { runner, rung: Rung::ImageCached });
     engine.handle(Timestamp::ZERO, Event::Ready { runner });
     let began = clock();
     let mut delivered = 0;

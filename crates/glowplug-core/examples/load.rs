@@ -12,7 +12,7 @@ use glowplug_core::request::{Answer, Arrival, Mode, Outcome, Priority};
 use glowplug_core::resources::{Capacity, MachineType};
 use glowplug_core::retry::{Rules, Wish};
 use glowplug_core::spec::{AppSpec, Scaling};
-use glowplug_core::{Action, AppId, CallerId, Engine, Lease, RequestId, RunnerId, Timestamp};
+use glowplug_core::{Action, AppId, CallerId, Engine, Lease, RequestId, Rung, RunnerId, Timestamp};
 
 const RUNS: usize = 7;
 
@@ -235,6 +235,6 @@ impl<'a> Driver<'a> {
 
     fn start(&mut self, runner: RunnerId) {
         self.coming.push(Event::Ready { runner });
-        self.coming.push(Event::SetupStarted { runner });
+        self.coming.push(Event::SetupStarted { runner, rung: Rung::ImageCached });
     }
 }

@@ -12,6 +12,7 @@ use crate::resources::Shortage;
 use crate::retry::Condition;
 use crate::scaler::Target;
 use crate::time::{Pretty, Timestamp};
+use crate::warmth::Rung;
 
 /// Why a runner was started: every cold start has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -244,10 +245,11 @@ pub enum What {
         failures: u32,
         wait: Duration,
     },
-    /// `took`: from PENDING to IDLE, `setup`: of it in SETUP.
+    /// `took`: from PENDING to IDLE, `setup`: of it in SETUP. `rung`: what it began with, if that is known.
     Ready {
         took: Duration,
         setup: Duration,
+        rung: Option<Rung>,
     },
     StartFailed {
         detail: String,
@@ -359,12 +361,11 @@ impl fmt::Display for Decision {
                 "{runner} of {name} waits {} in FAILURE_DELAY, since {failures} start(s) in a row failed",
                 Pretty(*wait)
             ),
-            What::Ready { took, setup } => write!(
-                f,
-                "{runner} of {name} became ready after {}, of it {} in SETUP",
-                Pretty(*took),
-                Pretty(*setup)
-            ),
+            What::Ready { took, setup, rung } => {
+                let (took, setup) = (Pretty(*took), Pretty(*setup));
+                write!(f, "{runner} of {name} became ready after {took}, of it {setup} in SETUP")?;
+                rung.map_or(Ok(()), |rung| write!(f, ", {rung}"))
+            }
             What::StartFailed { detail, failures, again_in } => write!(
                 f,
                 "{runner} of {name} failed to start ({detail}); failure {failures} in a row, the next \

@@ -148,7 +148,7 @@ impl Engine {
             Event::PullStarted { runner } => {
                 self.report(now, runner, Input::PullStarted);
             }
-            Event::SetupStarted { runner } => self.setup_started(now, runner),
+            Event::SetupStarted { runner, rung } => self.setup_started(now, runner, rung),
             Event::Ready { runner } => self.ready(now, runner),
             Event::NoRoom { runner, detail } => self.no_room(now, runner, detail),
             Event::Exited { runner, detail } => self.exited(now, runner, &detail),

@@ -5,6 +5,7 @@ use crate::request::{Arrival, Outcome};
 use crate::resources::{Allocation, Capacity};
 use crate::spec::AppSpec;
 use crate::time::Timestamp;
+use crate::warmth::Rung;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -37,9 +38,11 @@ pub enum Event {
     PullStarted {
         runner: RunnerId,
     },
-    /// The runner's program was spawned.
+    /// The runner's program was spawned, from what `rung` says. A backend does not know what had to be
+    /// fetched before: of a runner that was in DOCKER_PULL `ImageCached` is taken for `Cold`.
     SetupStarted {
         runner: RunnerId,
+        rung: Rung,
     },
     /// The runner answers.
     Ready {

@@ -18,6 +18,7 @@ pub mod retry;
 pub mod scaler;
 pub mod spec;
 pub mod time;
+pub mod warmth;
 
 pub use action::Action;
 pub use address::RunnerAddress;
@@ -25,3 +26,4 @@ pub use engine::Engine;
 pub use event::Event;
 pub use ids::{AppId, CallerId, HintId, Lease, RequestId, RunnerId};
 pub use time::Timestamp;
+pub use warmth::Rung;

@@ -25,6 +25,7 @@ mod setting;
 mod show;
 mod unit;
 mod value;
+mod warmth;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -52,6 +53,7 @@ pub(crate) use retries::condition as retry_condition;
 pub use show::Shown;
 pub use unit::{parse_bytes, parse_duration, write_bytes, write_duration};
 pub use value::GpuGroup;
+pub use warmth::{AppWarmth, SnapshotUse, WarmthConfig, ZygoteUse};
 
 use document::{Entry, Raw};
 use layers::Layers;

@@ -143,7 +143,7 @@ impl Desk {
         let now = self.clock.now();
         state.records.event(now, &event);
         match &event {
-            Event::SetupStarted { runner } => state.note_pull(now, *runner),
+            Event::SetupStarted { runner, .. } => state.note_pull(now, *runner),
             Event::AppChanged { app, spec } => state.tape.app(*app, spec),
             _ => {}
         }

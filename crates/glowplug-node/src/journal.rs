@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use glowplug_core::Rung;
 use glowplug_core::decision::{Decision, What};
 use glowplug_store::{JournalRecord, Store};
 use serde_json::{Value, json};
@@ -83,9 +84,9 @@ fn what(what: &What) -> Value {
         What::Delayed { failures, wait } => json!({
             "decision": "delayed", "failures": failures, "wait_seconds": wait.as_secs_f64(),
         }),
-        What::Ready { took, setup } => json!({
+        What::Ready { took, setup, rung } => json!({
             "decision": "ready", "took_seconds": took.as_secs_f64(),
-            "setup_seconds": setup.as_secs_f64(),
+            "setup_seconds": setup.as_secs_f64(), "rung": rung.map(Rung::as_str),
         }),
         What::StartFailed { detail, failures, again_in } => json!({
             "decision": "start_failed", "detail": detail, "failures": failures,

@@ -12,7 +12,7 @@ use glowplug_artifacts::ProgressSender;
 use glowplug_core::Event;
 use glowplug_gateway::host::AppProblem;
 use glowplug_image::store::Mounted;
-use glowplug_runner::{Limits, Listen, Recording, RunnerSpec, SecretFiles, host};
+use glowplug_runner::{Limits, Listen, Recording, RunnerSpec, SecretFiles, Warm, host};
 
 use self::container::World;
 use crate::apps::{App, Deployed, Launch, PythonLaunch};
@@ -199,6 +199,7 @@ fn base(shared: &Shared, app: &App, deployed: &Deployed, start: &Start) -> Runne
         gpus: allocation.gpus.clone(),
         user: app.config.user.clone().or_else(|| node.user.clone()),
         container: None,
+        warm: Warm::Plain,
         grace: deployed.spec.scaling.termination_grace_period,
         orphan_timeout: if shared.ephemeral { EPHEMERAL_ORPHAN } else { node.adopt_timeout },
     }

@@ -263,7 +263,7 @@ impl Metrics {
                 self.ends.get_or_create(&ReasonLabels { app: app(), reason: "died" }).inc();
             }
             What::Placed { waited, .. } => self.phase(app(), "pending", *waited),
-            What::Ready { took, setup } => {
+            What::Ready { took, setup, .. } => {
                 self.phase(app(), "setup", *setup);
                 self.phase(app(), "total", *took);
             }

@@ -173,7 +173,7 @@ impl Records {
     pub(crate) fn event(&mut self, now: Timestamp, event: &Event) {
         let (id, field): (_, fn(&mut RunnerRecord) -> &mut Option<Timestamp>) = match event {
             Event::PullStarted { runner } => (runner, |record| &mut record.pull_started),
-            Event::SetupStarted { runner } => (runner, |record| &mut record.setup),
+            Event::SetupStarted { runner, .. } => (runner, |record| &mut record.setup),
             Event::Ready { runner } => (runner, |record| &mut record.ready),
             _ => return,
         };

@@ -172,7 +172,9 @@ async fn look(
 pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Receiver<Notice>) {
     while let Some(notice) = notices.recv().await {
         match notice {
-            Notice::Spawned { runner, .. } => shared.desk.report(Event::SetupStarted { runner }),
+            Notice::Spawned { runner, rung, .. } => {
+                shared.desk.report(Event::SetupStarted { runner, rung });
+            }
             Notice::Ready { runner, address, .. } => {
                 shared.read_marks(runner);
                 shared.desk.ready(runner, address);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use glowplug_core::{RunnerId, Timestamp};
+use glowplug_core::{Rung, RunnerId, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -77,10 +77,36 @@ pub struct RunnerSpec {
     pub user: Option<String>,
     /// Run in a container. Then program, `cwd` and user are the container's, and `user` must be `None`.
     pub container: Option<ContainerSpec>,
+    /// What it begins with. Whatever goes wrong with it, the program is started plainly instead.
+    pub warm: Warm,
     /// From SIGTERM to SIGKILL when the runner must be stopped without the node's say (node gone for good).
     pub grace: Duration,
     /// If the node vanishes and no other takes over for this long, the runner ends by itself.
     pub orphan_timeout: Duration,
+}
+
+/// What a start begins with: the node chooses it, the backend does it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Warm {
+    /// The program itself, from its beginning.
+    #[default]
+    Plain,
+    /// A fork of the process that listens on this socket.
+    Zygote { socket: PathBuf },
+    /// The memory of a runner that was set up, restored from this directory.
+    Snapshot { dir: PathBuf },
+}
+
+impl Warm {
+    /// The rung of a start that goes as asked. Whether something had to be fetched before it is not for a
+    /// backend to know.
+    pub fn rung(&self) -> Rung {
+        match self {
+            Self::Plain => Rung::ImageCached,
+            Self::Zygote { .. } => Rung::Zygote,
+            Self::Snapshot { .. } => Rung::Snapshot,
+        }
+    }
 }
 
 /// How the program takes connections. Loopback only in either case.
@@ -117,8 +143,9 @@ pub enum StopMode {
 /// `ensure` that came second) is told anew: `Ready` at once if it is ready, never `Spawned`.
 #[derive(Clone, Debug)]
 pub enum Notice {
-    /// The program (or what prepares it) is running: SETUP has begun.
-    Spawned { runner: RunnerId, at: Timestamp },
+    /// The program (or what prepares it) is running: SETUP has begun. `rung`: what it began with in the end;
+    /// `ImageCached` if it was started plainly.
+    Spawned { runner: RunnerId, at: Timestamp, rung: Rung },
     /// The socket accepts and the health path, if any, answered 2xx.
     Ready { runner: RunnerId, at: Timestamp, address: RunnerAddress },
     /// What a program whose start was to be recorded has opened until it was ready. Comes after `Ready`, or

@@ -246,6 +246,7 @@ pub fn plain_spec(id: RunnerId) -> RunnerSpec {
         gpus: Vec::new(),
         user: None,
         container: None,
+        warm: crate::Warm::Plain,
         grace: GRACE,
         orphan_timeout: Duration::from_mins(1),
     }

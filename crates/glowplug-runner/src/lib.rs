@@ -15,7 +15,7 @@ pub mod shim;
 
 pub use backend::{
     Backend, BackendError, Clock, Exit, ExitCause, Limits, Listen, LogLine, LogStream, Notice,
-    ObservedRunner, ObservedState, RunnerAddress, RunnerSpec, StopMode, TouchedFiles,
+    ObservedRunner, ObservedState, RunnerAddress, RunnerSpec, StopMode, TouchedFiles, Warm,
 };
 pub use container::{
     Bind, Capabilities, ContainerSpec, ContainerUser, Hook, HookStage, Network, Recording, Root,

@@ -12,11 +12,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use glowplug_core::Rung;
 use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{ExitCause, Limits, RunnerAddress};
+use crate::backend::{ExitCause, Limits, RunnerAddress, Warm};
 use crate::cgroup::{Bounds, CgroupPlan};
 use crate::container::{ContainerSpec, Hook, Runtime, allowed_devices};
 use crate::proc_table::ProcessMark;
@@ -72,6 +73,7 @@ pub(crate) struct LaunchOrder {
     pub(crate) identity: Option<Identity>,
     /// Then `identity` is `None`, and `cwd` and the program are the container's.
     pub(crate) container: Option<ContainerSpec>,
+    pub(crate) warm: Warm,
     pub(crate) limits: Limits,
     pub(crate) cgroups: CgroupPlan,
     pub(crate) cgroup_name: String,
@@ -143,19 +145,29 @@ pub(crate) enum ToShim {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromShim {
     /// The answer to attaching.
-    Attached {
-        ready: bool,
-        stopping: bool,
+    Attached { ready: bool, stopping: bool },
+    Spawned {
+        #[serde(with = "RungRecord")]
+        rung: Rung,
     },
-    Spawned,
     /// What the program had written when the node asked is in the log file now. One answer for each question.
     LogCaughtUp,
     /// What the program has opened until it was ready is in [`OPENED_FILE`].
-    Recorded {
-        is_complete: bool,
-    },
+    Recorded { is_complete: bool },
     /// The last message: nothing of the runner is left but the shim, which ends now.
     Exited(ExitCause),
+}
+
+/// How a [`Rung`] is written.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Rung", rename_all = "snake_case")]
+enum RungRecord {
+    Idle,
+    Frozen,
+    Zygote,
+    Snapshot,
+    ImageCached,
+    Cold,
 }
 
 /// [`RECORD_FILE`].

@@ -128,7 +128,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
                 Output::new(LogStream::Stdout, program.stdout),
                 Output::new(LogStream::Stderr, program.stderr),
             ];
-            shim.broadcast(&FromShim::Spawned);
+            shim.broadcast(&FromShim::Spawned { rung: program.rung });
             shim.groups.gather(descendants);
             let watched = shim.settle_in().and_then(|()| shim.watch());
             let problem = watched.err().map(|error| format!("the supervisor failed: {error}"));

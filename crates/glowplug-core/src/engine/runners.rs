@@ -13,17 +13,18 @@ use crate::lifecycle::{Input, State};
 use crate::request::{Mode, Refusal};
 use crate::retry::Condition;
 use crate::time::Timestamp;
+use crate::warmth::Rung;
 
 /// Attempts on an ended runner whose gateway has not reported for this long are given up.
 const LOST_AFTER: Duration = Duration::from_secs(10);
 
 impl Engine {
-    pub(super) fn setup_started(&mut self, now: Timestamp, id: RunnerId) {
-        if self.report(now, id, Input::SetupStarted).is_none() {
-            return;
-        }
+    pub(super) fn setup_started(&mut self, now: Timestamp, id: RunnerId, rung: Rung) {
+        let Some(before) = self.report(now, id, Input::SetupStarted) else { return };
         let Some(runner) = self.runners.get_mut(&id) else { return };
         runner.setup = Some(now);
+        let was_fetched = rung == Rung::ImageCached && before == State::DockerPull;
+        runner.rung = Some(if was_fetched { Rung::Cold } else { rung });
         let Some(app) = self.apps.get(&runner.app) else { return };
         let overdue = now + app.spec.scaling.startup_timeout;
         self.wake_runner_at(id, overdue);
@@ -38,7 +39,7 @@ impl Engine {
         let took = now - runner.pending;
         let restart_cost = now - runner.placed.unwrap_or(runner.created);
         let setup = now - runner.setup.unwrap_or(now);
-        let (app_id, replaces) = (runner.app, runner.replaces.take());
+        let (app_id, rung, replaces) = (runner.app, runner.rung, runner.replaces.take());
         let Some(app) = self.apps.get_mut(&app_id) else { return };
         runner.batch_left = super::count(app.waiting.len());
         app.ever_ready = true;
@@ -46,7 +47,7 @@ impl Engine {
         app.learn_restart_cost(restart_cost);
         app.learn_start(took);
         let delayed: Vec<RunnerId> = app.starting.iter().copied().collect();
-        self.note(now, app_id, Some(id), None, What::Ready { took, setup });
+        self.note(now, app_id, Some(id), None, What::Ready { took, setup, rung });
         // A success ends the wait of all others.
         for other in delayed {
             if self.runners.get(&other).is_some_and(|r| r.state == State::FailureDelay) {

@@ -18,6 +18,7 @@ use crate::retry::Course;
 use crate::scaler::{self, Load, Target};
 use crate::spec::AppSpec;
 use crate::time::Timestamp;
+use crate::warmth::Rung;
 
 /// Fields lie in this order: what every request reads comes first, so that it takes few lines of cache.
 #[derive(Debug)]
@@ -204,6 +205,8 @@ pub(super) struct Runner {
     pub allocation: Option<Allocation>,
     pub placed: Option<Timestamp>,
     pub setup: Option<Timestamp>,
+    /// What its last wake-up began with. `None`: nothing was told yet, or it lived on from before.
+    pub rung: Option<Rung>,
     pub ended: Option<Timestamp>,
     pub delay_until: Option<Timestamp>,
     pub stop: Option<Stop>,
@@ -240,6 +243,7 @@ impl Runner {
             allocation: None,
             placed: None,
             setup: None,
+            rung: None,
             ready: None,
             ended: None,
             in_flight: Vec::new(),

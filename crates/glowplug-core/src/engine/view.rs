@@ -9,6 +9,7 @@ use crate::lifecycle::State;
 use crate::resources::{Allocation, Ledger};
 use crate::spec::AppSpec;
 use crate::time::Timestamp;
+use crate::warmth::Rung;
 
 #[derive(Clone, Debug)]
 pub struct AppView<'a> {
@@ -33,6 +34,8 @@ pub struct RunnerView<'a> {
     pub placed: Option<Timestamp>,
     pub setup: Option<Timestamp>,
     pub ready: Option<Timestamp>,
+    /// What its last wake-up began with, if that is known.
+    pub rung: Option<Rung>,
     /// When it expires, if it is idle and nothing asks for it any more. Of apps that are scaled by what is
     /// learned, only the runner that goes first has one.
     pub expires: Option<Timestamp>,
@@ -121,6 +124,7 @@ impl Engine {
             placed: runner.placed,
             setup: runner.setup,
             ready: runner.ready,
+            rung: runner.rung,
             expires,
             kept: kept.map(|kept| kept.why),
             stop: runner.stop.as_ref().map(|stop| &stop.reason),

@@ -196,7 +196,7 @@ impl Facts {
                 };
                 self.runners.entry(adopted.runner).or_insert(fresh);
             }
-            Event::SetupStarted { runner } => {
+            Event::SetupStarted { runner, .. } => {
                 if let Some(runner) = self.runners.get_mut(runner) {
                     runner.setup_started |= runner.allocation.is_some() && runner.is_alive();
                 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use glowplug_core::Rung;
 use glowplug_core::auto::{Budget, Settings};
 use glowplug_core::engine::Config;
 use glowplug_core::event::{Event, StopRequest};
@@ -372,7 +373,7 @@ fn stray(world: &mut World, step: &Step, runner: RunnerId) {
         Step::Sicken { .. } => world.handle(Event::Unhealthy { runner, detail: detail() }),
         Step::Stray { kind, .. } => world.handle(match kind {
             0 => Event::PullStarted { runner },
-            1 => Event::SetupStarted { runner },
+            1 => Event::SetupStarted { runner, rung: Rung::ImageCached },
             2 => Event::Ready { runner },
             3 => Event::NoRoom { runner, detail: detail() },
             4 => Event::Exited { runner, detail: detail() },

@@ -10,7 +10,7 @@ use glowplug_core::request::{Answer, Arrival, Mode, Outcome, Priority, Refusal};
 use glowplug_core::retry::Condition::{ClientError, ConnectionError, ServerError, Timeout};
 use glowplug_core::retry::{Budgets, Condition, Conditions, Delays, Rules, Wish};
 use glowplug_core::spec::{AppSpec, Scaling};
-use glowplug_core::{Action, CallerId, Engine, Lease, RequestId, Timestamp};
+use glowplug_core::{Action, CallerId, Engine, Lease, RequestId, Rung, Timestamp};
 
 use crate::fleet::{A, capacity, secs, spec};
 
@@ -102,7 +102,8 @@ impl Stage {
     fn perform_one(&mut self, action: Action) {
         match action {
             Action::Start { runner, .. } => {
-                self.engine.handle(self.now, Event::SetupStarted { runner });
+                self.engine
+                    .handle(self.now, Event::SetupStarted { runner, rung: Rung::ImageCached });
                 self.engine.handle(self.now, Event::Ready { runner });
             }
             Action::Assign { lease, .. } => {
@@ -303,11 +304,11 @@ fn failed_starts_use_up_no_attempts() {
         match engine.next_action() {
             Some(Action::Start { runner, .. }) if failed < 30 => {
                 failed += 1;
-                engine.handle(now, Event::SetupStarted { runner });
+                engine.handle(now, Event::SetupStarted { runner, rung: Rung::ImageCached });
                 engine.handle(now, Event::Exited { runner, detail: "exit code 1".into() });
             }
             Some(Action::Start { runner, .. }) => {
-                engine.handle(now, Event::SetupStarted { runner });
+                engine.handle(now, Event::SetupStarted { runner, rung: Rung::ImageCached });
                 engine.handle(now, Event::Ready { runner });
             }
             Some(Action::Assign { lease, .. }) => {

@@ -1,5 +1,6 @@
 //! Starts that fail, and why starts happen.
 
+use glowplug_core::Rung;
 use glowplug_core::decision::StartCause;
 use glowplug_core::event::{Event, StopRequest};
 use glowplug_core::request::{Mode, Refusal};
@@ -188,7 +189,7 @@ fn reports_about_a_runner_that_was_not_started_change_nothing() {
     let runner = world.alive(A)[0];
     for event in [
         Event::PullStarted { runner },
-        Event::SetupStarted { runner },
+        Event::SetupStarted { runner, rung: Rung::ImageCached },
         Event::Ready { runner },
         Event::Exited { runner, detail: "not mine".into() },
     ] {

@@ -13,7 +13,7 @@ use glowplug_core::request::{Answer, Arrival, Mode, Outcome, Priority};
 use glowplug_core::resources::{Allocation, Capacity};
 use glowplug_core::retry::Wish;
 use glowplug_core::spec::AppSpec;
-use glowplug_core::{Action, Engine, Timestamp, engine};
+use glowplug_core::{Action, Engine, Rung, Timestamp, engine};
 
 use crate::facts::Facts;
 
@@ -280,7 +280,7 @@ impl World {
             self.later(after, Event::PullStarted { runner });
             after += pull;
         }
-        self.later(after, Event::SetupStarted { runner });
+        self.later(after, Event::SetupStarted { runner, rung: Rung::ImageCached });
         match behaviour.setup {
             Setup::Takes(setup) => self.later(after + setup, Event::Ready { runner }),
             Setup::Crashes(setup) => {

@@ -19,6 +19,7 @@ use super::mounts::{self, SecretSource};
 use super::problem::{Origin, nearest, suggest};
 use super::setting::Section;
 use super::value::Value;
+use super::warmth::AppWarmth;
 
 /// Bytes of an app's whole name.
 pub const APP_NAME_BYTES_MAX: usize = 128;
@@ -144,6 +145,7 @@ pub struct AppConfig {
     pub listen: Option<Listen>,
     /// `None`: the node's.
     pub user: Option<String>,
+    pub warmth: AppWarmth,
     /// Of use to an app in a container.
     pub container: ContainerConfig,
     pub access: Access,
@@ -197,6 +199,7 @@ fn read_app(
     };
     let program = read_program(layers, path, place, values);
     let container = container::read(layers, path, values);
+    let warmth = AppWarmth::read(layers, path, values);
     let cwd = read_cwd(layers, path, values);
     if let Some(health_path) = values.text("health_path").filter(|path| !path.starts_with('/')) {
         let message = format!("`health_path` in [{path}] is \"{health_path}\"");
@@ -223,6 +226,7 @@ fn read_app(
             _ => Listen::Port,
         }),
         user: values.text("user"),
+        warmth,
         container,
         access: match values.text("access").as_deref() {
             Some("public") => Access::Public,

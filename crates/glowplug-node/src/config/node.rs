@@ -15,6 +15,7 @@ use super::problem::Origin;
 use super::setting::Section;
 use super::unit::{write_bytes, write_duration};
 use super::value::GpuGroup;
+use super::warmth::{self, WarmthConfig};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeConfig {
@@ -46,6 +47,7 @@ pub struct NodeConfig {
     pub files: FilesConfig,
     pub images: ImagesConfig,
     pub realtime: RealtimeConfig,
+    pub warmth: WarmthConfig,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +192,7 @@ pub(super) fn read(
     let files = subsection("files", Section::Files);
     let images = subsection("images", Section::Images);
     let realtime = subsection("realtime", Section::Realtime);
+    let warmth = subsection("warmth", Section::Warmth);
     if let Some(machine) = node.text("default_machine") {
         let origin = node.origin("default_machine");
         super::app::check_machine(layers, &origin, "node", &machine, machines);
@@ -203,6 +206,7 @@ pub(super) fn read(
     check_lease(layers, &store);
     check_webhooks(layers, &webhooks);
     check_public_url(layers, &files);
+    let criu = warmth::criu(layers, &warmth);
     let ca_file = webhooks.text("ca_file");
     let ca_file = ca_file.map(|file| layers.base(&webhooks.origin("ca_file")).join(file));
     let data_dir = match node.text("data_dir") {
@@ -231,8 +235,9 @@ pub(super) fn read(
         files,
         images,
         realtime,
+        warmth,
     };
-    let config = data_dir.and_then(|data_dir| tables.combine(data_dir, ca_file));
+    let config = data_dir.and_then(|data_dir| tables.combine(data_dir, ca_file, criu));
     (config, tables.into_read())
 }
 
@@ -249,6 +254,7 @@ struct Tables {
     files: Values,
     images: Values,
     realtime: Values,
+    warmth: Values,
 }
 
 impl Tables {
@@ -265,12 +271,18 @@ impl Tables {
             (Section::Files, self.files),
             (Section::Images, self.images),
             (Section::Realtime, self.realtime),
+            (Section::Warmth, self.warmth),
         ];
         read.map(|(section, values)| (section.path().to_owned(), values)).into()
     }
 
     /// `None` if a value that has a default could not be read, which was told already.
-    fn combine(&self, data_dir: PathBuf, ca_file: Option<PathBuf>) -> Option<NodeConfig> {
+    fn combine(
+        &self,
+        data_dir: PathBuf,
+        ca_file: Option<PathBuf>,
+        criu: Option<PathBuf>,
+    ) -> Option<NodeConfig> {
         let node = &self.node;
         Some(NodeConfig {
             listen: node.address("listen")?,
@@ -309,6 +321,7 @@ impl Tables {
             files: self.files()?,
             images: ImagesConfig::read(&self.images)?,
             realtime: self.realtime()?,
+            warmth: WarmthConfig::read(&self.warmth, criu)?,
         })
     }
 

@@ -5,6 +5,7 @@
 
 mod app;
 mod node;
+mod warmth;
 
 use super::value::Kind;
 
@@ -22,12 +23,13 @@ pub(super) enum Section {
     Files,
     Images,
     Realtime,
+    Warmth,
     MachineType,
     App,
 }
 
 impl Section {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Node,
         Self::Resources,
         Self::Contention,
@@ -39,6 +41,7 @@ impl Section {
         Self::Files,
         Self::Images,
         Self::Realtime,
+        Self::Warmth,
         Self::MachineType,
         Self::App,
     ];
@@ -57,6 +60,7 @@ impl Section {
             Self::Files => "node.files",
             Self::Images => "node.images",
             Self::Realtime => "node.realtime",
+            Self::Warmth => "node.warmth",
             Self::MachineType => "machine_types.NAME",
             Self::App => "apps.NAME",
         }
@@ -75,6 +79,7 @@ impl Section {
             Self::Files => node::FILES,
             Self::Images => node::IMAGES,
             Self::Realtime => node::REALTIME,
+            Self::Warmth => warmth::NODE,
             Self::MachineType => app::MACHINE_TYPE,
             Self::App => app::APP,
         }
@@ -94,6 +99,7 @@ impl Section {
                 ("files", Self::Files),
                 ("images", Self::Images),
                 ("realtime", Self::Realtime),
+                ("warmth", Self::Warmth),
             ],
             _ => &[],
         }
@@ -122,6 +128,9 @@ impl Section {
                  is named."
             }
             Self::Realtime => "Websockets of callers: of `/realtime`, of apps' own, and of `/ws`.",
+            Self::Warmth => {
+                "What may be kept so that the next start of an app is quick, and how much of it."
+            }
             Self::MachineType => {
                 "A named bundle of resources for one runner. A name that is built in keeps its \
                  built-in amounts where this table says nothing."

@@ -50,5 +50,5 @@ fn section_of(path: &str) -> Section {
 
 /// Whether a `fal.App` may bring its own value along.
 fn is_scaling(key: &str) -> bool {
-    !matches!(key, "access" | "policy")
+    !matches!(key, "access" | "policy" | "zygote" | "snapshot" | "freeze" | "frozen_for")
 }

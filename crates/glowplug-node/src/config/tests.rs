@@ -10,6 +10,7 @@ use super::*;
 
 mod durable;
 mod refused;
+mod warmth;
 
 /// A directory with a config file, an app to name in it, and the sources that lead to them.
 struct Scene {

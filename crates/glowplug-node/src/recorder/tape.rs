@@ -161,13 +161,13 @@ fn start(record: &RunnerRecord, app: AppId, ready: bool) -> Option<trace::Start>
 
 #[cfg(test)]
 mod tests {
-    use glowplug_core::Event;
     use glowplug_core::Timestamp;
     use glowplug_core::decision::{StartCause, StopReason};
     use glowplug_core::resources::Allocation;
     use glowplug_core::retry::Rules;
     use glowplug_core::scaler;
     use glowplug_core::spec::Scaling;
+    use glowplug_core::{Event, Rung};
 
     use super::*;
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn ready() -> Happening {
-        Happening::Note(What::Ready { took: Duration::ZERO, setup: Duration::ZERO })
+        Happening::Note(What::Ready { took: Duration::ZERO, setup: Duration::ZERO, rung: None })
     }
 
     fn ended(lived: u64) -> Happening {
@@ -255,8 +255,10 @@ mod tests {
 
     #[test]
     fn the_phases_of_a_start_add_up() {
-        let (pull, setup) =
-            (Event::PullStarted { runner: RUNNER }, Event::SetupStarted { runner: RUNNER });
+        let (pull, setup) = (
+            Event::PullStarted { runner: RUNNER },
+            Event::SetupStarted { runner: RUNNER, rung: Rung::ImageCached },
+        );
         let is_ready = Event::Ready { runner: RUNNER };
         let pulled = vec![
             (1, wanted()),

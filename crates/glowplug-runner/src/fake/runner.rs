@@ -279,7 +279,8 @@ impl FakeRunner {
     ) {
         let runner = self.id();
         if tell_spawned {
-            let _ = notices.send(Notice::Spawned { runner, at: world.now() }).await;
+            let rung = self.spec.warm.rung();
+            let _ = notices.send(Notice::Spawned { runner, at: world.now(), rung }).await;
         }
         let mut life = self.life.subscribe();
         let mut told_ready = false;

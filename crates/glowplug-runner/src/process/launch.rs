@@ -214,6 +214,7 @@ impl Inner {
             env: environment(spec, record, identity.as_ref()),
             identity,
             container: spec.container.clone(),
+            warm: spec.warm.clone(),
             limits: spec.limits,
             cgroups: self.cgroups.clone(),
             cgroup_name: self.layout.unique_name(spec.id),

@@ -175,9 +175,10 @@ impl Watcher {
             tokio::select! {
                 biased;
                 message = receive(connection) => match message? {
-                    FromShim::Spawned => {
+                    FromShim::Spawned { rung } => {
                         is_spawned = true;
-                        self.tell(Notice::Spawned { runner: self.id, at: self.inner.now() }).await;
+                        let (runner, at) = (self.id, self.inner.now());
+                        self.tell(Notice::Spawned { runner, at, rung }).await;
                     }
                     FromShim::Exited(cause) => return Some(cause),
                     FromShim::LogCaughtUp => {

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use glowplug_core::Rung;
 use rustix::fs::{Gid, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
@@ -27,6 +28,8 @@ pub(super) struct Program {
     pub(super) recorder: Option<io::Result<Recorder>>,
     /// If an OCI runtime has started it.
     pub(super) contained: Option<Contained>,
+    /// What it began with in the end.
+    pub(super) rung: Rung,
 }
 
 /// Starts it, or says why that is not possible, in words for the app's owner. `dir` is the runner's.
@@ -78,7 +81,7 @@ pub(super) fn start(
     let child = command.spawn().map_err(|error| explain(order, &error))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| "the kernel gave the program no usable pid".to_owned())?;
-    Ok(Program { pid, stdout, stderr, recorder, contained: None })
+    Ok(Program { pid, stdout, stderr, recorder, contained: None, rung: Rung::ImageCached })
 }
 
 /// Before the program is there, so that it is the first to be seen. `member`: a process of the container.

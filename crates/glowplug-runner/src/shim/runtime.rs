@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use glowplug_core::Rung;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Resource, Signal, kill_process_group, pidfd_open};
 
@@ -133,7 +134,14 @@ impl Contained {
             pid.ok_or_else(|| "the runtime named no process that it has started".to_owned())?;
         // A program that has ended already has no name, and nobody will ask for it.
         let _ = name_namespaces(dir, named.unwrap_or(pid));
-        Ok(Program { pid, stdout, stderr, recorder, contained: Some(self) })
+        Ok(Program {
+            pid,
+            stdout,
+            stderr,
+            recorder,
+            contained: Some(self),
+            rung: Rung::ImageCached,
+        })
     }
 
     fn await_success(&self, spawned: io::Result<Child>, order: &LaunchOrder) -> Result<(), String> {

@@ -3,6 +3,7 @@
 use glowplug_core::spec::PolicyName;
 
 use super::Fallback::{Otherwise, Value};
+use super::warmth::{FREEZE, FROZEN_FOR, SNAPSHOT, ZYGOTE};
 use super::{Setting, setting};
 use crate::config::value::Kind;
 
@@ -277,4 +278,8 @@ pub(super) const APP: &[Setting] = &[
         Value("5s"),
         "From SIGTERM to SIGKILL: for requests still at work and `teardown()` together.",
     ),
+    ZYGOTE,
+    SNAPSHOT,
+    FREEZE,
+    FROZEN_FOR,
 ];

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use glowplug_core::decision::StopReason;
 use glowplug_core::event::Event;
-use glowplug_core::{Action, RunnerId, Timestamp};
+use glowplug_core::{Action, Rung, RunnerId, Timestamp};
 
 use super::super::agenda::Kind;
 use super::super::body::{Body, Plan, SetupEnd, Stage};
@@ -80,7 +80,7 @@ where
         if cold.plan.setup_end != SetupEnd::Never {
             self.next_stage_at(place, self.now + setup);
         }
-        self.report(place, Event::SetupStarted { runner: id })
+        self.report(place, Event::SetupStarted { runner: id, rung: Rung::ImageCached })
     }
 
     fn setup_ends(&mut self, place: u32) -> Verdict<()> {

@@ -120,7 +120,7 @@ where
     /// The engine hears of it.
     fn tell(&mut self, event: Event) -> Verdict<()> {
         match &event {
-            Event::SetupStarted { runner } => {
+            Event::SetupStarted { runner, .. } => {
                 if let Some(place) = self.facts.roster.find(*runner) {
                     self.facts.setup_started(place);
                 }
