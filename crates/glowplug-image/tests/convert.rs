@@ -374,6 +374,25 @@ async fn archives_and_folders_are_read_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_folder_keeps_the_images_that_it_has_under_other_names() {
+    let Some(scene) = Scene::new(&packed(), &[]).await else { return };
+    let folder = scene.folder.path().join("layout");
+    for tag in ["1", "2", "1"] {
+        layout::write_folder(&mut scene.convert(), &folder, tag).unwrap();
+    }
+    for tag in ["1", "2"] {
+        let archive = Archive::open(&folder, Some(tag), scene.folder.path(), 1 << 30).unwrap();
+        assert_eq!(archive.resolve().await.unwrap().digest, scene.convert().digest, "{tag}");
+    }
+    let index = std::fs::read_to_string(folder.join("index.json")).unwrap();
+    assert_eq!(index.matches("mediaType").count(), 2, "{index}");
+    std::fs::write(folder.join("index.json"), "[]").unwrap();
+    let error = layout::write_folder(&mut scene.convert(), &folder, "1").unwrap_err();
+    let said = std::error::Error::source(&error).unwrap().to_string();
+    assert!(said.starts_with("its `index.json` cannot be understood"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_damaged_is_not_converted() {
     type Place = fn(&Scene) -> std::path::PathBuf;
     let content =

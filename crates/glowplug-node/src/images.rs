@@ -13,7 +13,6 @@ use glowplug_api::control::{ImageFsckView, ImageGcRequest, ImageGcView};
 use glowplug_artifacts::{ImageBuild, ImageBuilds, ProgressSender as BuildProgress};
 use glowplug_core::{RunnerId, Timestamp};
 use glowplug_image::config::ImageConfig;
-use glowplug_image::layer::unpack;
 use glowplug_image::lazy::FillerCommand;
 use glowplug_image::pull::{self, Options, ProgressSender, Puller};
 use glowplug_image::source::archive::Archive;
@@ -117,15 +116,6 @@ impl Images {
         config: &ImagesConfig,
         filler: FillerCommand,
     ) -> Self {
-        let pulls = Options {
-            bytes_per_second_max: config.bytes_per_second_max,
-            free_bytes_min: config.disk_reserve_bytes,
-            limits: unpack::Limits {
-                bytes_max: config.layer_bytes_max,
-                ..unpack::Limits::default()
-            },
-            ..Options::default()
-        };
         let registries = RegistryOptions {
             insecure: config.insecure_registries.clone(),
             ..RegistryOptions::default()
@@ -135,7 +125,7 @@ impl Images {
             puller: OnceCell::new(),
             builds: ImageBuilds::new(data_dir),
             built: Mutex::default(),
-            pulls,
+            pulls: config.pull_options(),
             registries,
             budget_bytes: config.budget_bytes,
             pulled: Notify::new(),

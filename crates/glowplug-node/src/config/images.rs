@@ -1,5 +1,8 @@
 //! `[node.images]`: where images come from, and what they may take.
 
+use glowplug_image::layer::unpack;
+use glowplug_image::pull::Options as PullOptions;
+
 use super::layers::{Layers, Values};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,16 @@ impl ImagesConfig {
             layer_bytes_max: images.bytes("layer_bytes_max")?,
             insecure_registries: images.list("insecure_registries").unwrap_or_default(),
         })
+    }
+
+    /// What a pull is held to.
+    pub fn pull_options(&self) -> PullOptions {
+        PullOptions {
+            bytes_per_second_max: self.bytes_per_second_max,
+            free_bytes_min: self.disk_reserve_bytes,
+            limits: unpack::Limits { bytes_max: self.layer_bytes_max, ..unpack::Limits::default() },
+            ..PullOptions::default()
+        }
     }
 }
 

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use glowplug_api::control::{ImagePullEvent, ImagePullRequest};
-use glowplug_image::pull::{Options, ProgressSender, Puller};
+use glowplug_image::pull::{ProgressSender, Puller};
 use glowplug_image::source::archive::Archive;
 use glowplug_image::source::credentials::Lookup;
 use glowplug_image::source::registry::{Options as RegistryOptions, Registry};
 use glowplug_image::source::{Resolved, Source};
 use glowplug_image::store::{Image, Reader};
 use glowplug_image::{Reference, Store};
-use glowplug_node::config::{Config, ImageName};
+use glowplug_node::config::{Config, ImageName, ImagesConfig};
 use indicatif::ProgressBar;
 
 use super::holder::unusable;
@@ -85,7 +85,7 @@ impl Origin {
         let scratch = Scratch::open(config)?;
         let archive = Archive::open(path, None, &scratch.0.scratch(), ARCHIVE_BYTES_MAX);
         let source: Arc<dyn Source> = Arc::new(archive.map_err(Failure::user)?);
-        let (image, resolved) = pull(&scratch.0, &source, bar).await?;
+        let (image, resolved) = pull(&scratch.0, &source, &config.node.images, bar).await?;
         let reader = scratch.0.reader();
         let name = path.display().to_string();
         Ok(Self { name, reader, image, resolved, _scratch: Some(scratch) })
@@ -105,7 +105,7 @@ impl Origin {
         let folder = config.node.data_dir.join(glowplug_node::IMAGES_DIR);
         if !glowplug_node::is_running(&config.node.data_dir) {
             let store = Store::open(&folder).map_err(unusable)?;
-            let (image, resolved) = pull(&store, &source, bar).await?;
+            let (image, resolved) = pull(&store, &source, &config.node.images, bar).await?;
             let now = glowplug_core::Timestamp::from_micros(now_micros());
             store.set_name(&name, &image.digest, now).map_err(unusable)?;
             store.note_use(&image.digest, now).map_err(unusable)?;
@@ -137,10 +137,11 @@ pub(super) fn registry(reference: Reference, config: &Config) -> Result<Arc<dyn 
 async fn pull(
     store: &Store,
     source: &Arc<dyn Source>,
+    limits: &ImagesConfig,
     bar: &ProgressBar,
 ) -> Result<(Image, Resolved), Failure> {
     let failed = |error: glowplug_image::pull::Error| Failure::User(error.into());
-    let puller = Puller::new(store.clone(), Options::default());
+    let puller = Puller::new(store.clone(), limits.pull_options());
     let resolved = puller.resolve(&**source).await.map_err(failed)?;
     let (progress, mut seen) = ProgressSender::channel();
     let mut pulling = Box::pin(puller.pull_resolved(source, &resolved, &progress));
