@@ -7,7 +7,8 @@ the parts of `fal` that it uses. Standard library only, so that it runs in every
 
 Where to listen comes from the environment: `GLOWPLUG_SOCKET` (a path; the metrics go to the same path with
 `.metrics` added) or `PORT` (always on 127.0.0.1; the metrics server is then off). With `GLOWPLUG_TIMELINE`
-(a path) every stage of the start is appended to that file as one JSON line. With `GLOWPLUG_PYTHON`
+(a path) every stage of the start is appended to that file as one JSON line. With `GLOWPLUG_MODULES` (a path)
+the modules that serving and `setup()` have imported are written there once the app listens. With `GLOWPLUG_PYTHON`
 (`3.11`) another Python refuses to begin: the pickle would mean nothing to it.
 
 What it does not do: it limits no concurrency, watches no health, restarts nothing. The node does.
@@ -31,16 +32,20 @@ import gc
 
 gc.disable()
 
-import json  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
-import time  # noqa: E402
 
-EXIT_USAGE = 2
-# uvicorn's own code for an app whose start failed.
-EXIT_SETUP = 3
-EXIT_LOAD = 4
-EXIT_TERMINATED = 143
+from serve_faster import hasten_package_list, skip_old_pydantic  # noqa: E402
+from serve_load import load  # noqa: E402
+from serve_report import (  # noqa: E402
+    EXIT_LOAD,
+    EXIT_SETUP,
+    EXIT_TERMINATED,
+    EXIT_USAGE,
+    Learning,
+    Timeline,
+    complain,
+)
 
 # Numbers no port can have: should uvicorn ever ignore where we tell it to listen, it fails instead of
 # listening on every interface.
@@ -50,37 +55,6 @@ METRICS_PORT = 100_002
 LOOPBACK = "127.0.0.1"
 # `sun_path` holds 108 bytes with its terminating zero.
 SOCKET_PATH_BYTES_MAX = 107
-# Name and Version stand at the top of a package's METADATA.
-METADATA_HEAD_BYTES_MAX = 4096
-
-
-def complain(message):
-    """Says on stderr why the app does not run; the node shows the last lines to the user."""
-    sys.stdout.flush()
-    sys.stderr.write("glowplug: " + message + "\n")
-    sys.stderr.flush()
-
-
-class Timeline:
-    """Appends the stages of this start to a file, if one is named. Never fails the start."""
-
-    def __init__(self, path):
-        self.fd = None
-        if path:
-            try:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-                self.fd = os.open(path, flags, 0o644)
-            except OSError as error:
-                complain("cannot write the timeline to %s: %s" % (path, error.strerror))
-
-    def mark(self, name):
-        if self.fd is None:
-            return
-        line = json.dumps({"mark": name, "at_us": time.time_ns() // 1000}) + "\n"
-        try:
-            os.write(self.fd, line.encode())
-        except OSError:
-            self.fd = None
 
 
 class Listen:
@@ -116,150 +90,13 @@ class Listen:
                     pass
 
 
-class Placeholder(type(sys)):
-    """Stands for a module until something is wanted of it, then imports the real one.
-
-    It is in `sys.modules` only while the app is unpickled, so nothing but the functions of the pickle ever
-    sees it, and an `import` in the app's own code finds the real module or the real error.
-    """
-
-    def __getattr__(self, name):
-        # Asked for by the import system itself while it looks the module up.
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        import importlib
-
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-class Deferred:
-    """Puts placeholders for `names` into `sys.modules` for the time of a `with` block."""
-
-    def __init__(self, names):
-        self.names = [name for name in names if name not in sys.modules]
-
-    def __enter__(self):
-        for name in self.names:
-            sys.modules[name] = Placeholder(name)
-
-    def __exit__(self, *_):
-        for name in self.names:
-            if isinstance(sys.modules.get(name), Placeholder):
-                del sys.modules[name]
-
-
-class LazyOpenApiModels:
-    """Import hook for `fastapi.openapi.models`: its some forty pydantic models compile at first use.
-
-    They describe OpenAPI documents and nothing else, and compiling them is a third of `import fastapi`.
-    """
-
-    NAME = "fastapi.openapi.models"
-
-    def find_spec(self, name, path=None, target=None):
-        if name != self.NAME:
-            return None
-        sys.meta_path.remove(self)
-        from importlib.machinery import PathFinder
-
-        spec = PathFinder.find_spec(name, path)
-        try:
-            from pydantic import VERSION, BaseModel
-
-            if not VERSION.startswith("2.") or "defer_build" in BaseModel.model_config:
-                return spec
-            rebuild = BaseModel.__dict__["model_rebuild"]
-            execute = spec.loader.exec_module
-        except (ImportError, AttributeError, KeyError):
-            return spec
-
-        def exec_module(module):
-            BaseModel.model_config["defer_build"] = True
-            # The module ends by rebuilding the models that refer to each other; the first use will.
-            BaseModel.model_rebuild = classmethod(lambda cls, **_: None)
-            try:
-                execute(module)
-            finally:
-                BaseModel.model_rebuild = rebuild
-                del BaseModel.model_config["defer_build"]
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-class InstalledPackage:
-    """As much of `importlib.metadata.Distribution` as a list of packages needs."""
-
-    def __init__(self, name, version):
-        self.metadata = {"Name": name, "Version": version}
-        self.name = name
-        self.version = version
-
-
-def installed_packages():
-    for directory in sys.path:
-        try:
-            entries = sorted(os.listdir(directory))
-        except OSError:
-            continue
-        for entry in entries:
-            if not entry.endswith(".dist-info"):
-                continue
-            try:
-                with open(os.path.join(directory, entry, "METADATA"), "rb") as file:
-                    head = file.read(METADATA_HEAD_BYTES_MAX).decode("utf-8", "replace")
-            except OSError:
-                continue
-            found = {}
-            for line in head.splitlines():
-                key, colon, value = line.partition(": ")
-                if not colon or len(found) == 2:
-                    break
-                if key in ("Name", "Version"):
-                    found[key] = value.strip()
-            if len(found) == 2:
-                yield InstalledPackage(found["Name"], found["Version"])
-
-
-def hasten_package_list():
-    """fal prints all installed packages before `setup()`; only that one caller gets the quick list."""
-    import importlib.metadata
-
-    distributions = importlib.metadata.distributions
-
-    def quick(**kwargs):
-        if sys._getframe(1).f_code.co_name == "_print_python_packages" and not kwargs:
-            importlib.metadata.distributions = distributions
-            return installed_packages()
-        return distributions(**kwargs)
-
-    importlib.metadata.distributions = quick
-
-
-def skip_old_pydantic():
-    """fastapi imports all of `pydantic.v1` to ask whether a class is one of its models.
-
-    While nobody has imported it, no class can be.
-    """
-    try:
-        from fastapi._compat import shared
-
-        ask = shared.is_pydantic_v1_model_class
-    except (ImportError, AttributeError):
-        return
-
-    def is_pydantic_v1_model_class(cls):
-        return "pydantic.v1" in sys.modules and ask(cls)
-
-    shared.is_pydantic_v1_model_class = is_pydantic_v1_model_class
-
-
 class Serving:
     """Directs uvicorn and watches it: which server is the app's, whether it started."""
 
     def __init__(self, listen, timeline):
         self.listen = listen
         self.timeline = timeline
+        self.learning = Learning(os.environ.get("GLOWPLUG_MODULES"))
         self.app_server = None
         self.signals_taken = False
 
@@ -326,6 +163,7 @@ class Serving:
             await startup(server, *args, **kwargs)
             if server is self.app_server and server.started:
                 self.timeline.mark("listening")
+                self.learning.write()
 
         server_class.serve = serve_role
         server_class.startup = startup_marked
@@ -369,34 +207,6 @@ def with_client_address(app):
         return app(scope, receive, send)
 
     return with_address
-
-
-def load(path):
-    """Unpickles the app; ends the process with a message a user can act on when that fails."""
-    sys.meta_path.insert(0, LazyOpenApiModels())
-    try:
-        import cloudpickle
-    except ImportError:
-        complain("the environment holds no cloudpickle; remove it and let it be built again")
-        sys.exit(EXIT_LOAD)
-    try:
-        with open(path, "rb") as file:
-            pickled = file.read()
-        with Deferred(["grpc", "grpc.aio"]):
-            return cloudpickle.loads(pickled)
-    except ModuleNotFoundError as error:
-        missing = (error.name or str(error)).partition(".")[0]
-        complain(
-            "the app needs the module `%s`, which its environment does not hold: add the package to "
-            "`requirements`, or, if it is a module of your own, name it in `local_python_modules`"
-            % missing
-        )
-    except Exception as error:
-        import traceback
-
-        traceback.print_exc()
-        complain("the pickled app %s cannot be loaded: %s: %s" % (path, type(error).__name__, error))
-    sys.exit(EXIT_LOAD)
 
 
 def serve(function, serving):
@@ -447,6 +257,16 @@ def parse(arguments):
 def main(arguments):
     timeline = Timeline(os.environ.get("GLOWPLUG_TIMELINE"))
     timeline.mark("interpreter")
+    listen = Listen.from_environment(os.environ)
+    function = load_app(arguments)
+    timeline.mark("unpickled")
+    hasten_package_list()
+    skip_old_pydantic()
+    sys.exit(run(function, listen, timeline))
+
+
+def load_app(arguments):
+    """Imports the app; ends the process with a reason if that is not possible."""
     app, first, last = parse(arguments)
     wanted, have = os.environ.get("GLOWPLUG_PYTHON"), "%d.%d" % sys.version_info[:2]
     if wanted not in (None, have):
@@ -455,13 +275,13 @@ def main(arguments):
             "`python_version` to \"%s\", or install Python %s in the image" % (have, wanted, have, wanted)
         )
         sys.exit(EXIT_LOAD)
-    listen = Listen.from_environment(os.environ)
     os.environ["IS_ISOLATE_AGENT"] = "1"
     sys.path[:] = first + sys.path + last
-    function = load(app)
-    timeline.mark("unpickled")
-    hasten_package_list()
-    skip_old_pydantic()
+    return load(app)
+
+
+def run(function, listen, timeline):
+    """Serves the imported app to its end; returns the exit code."""
     serving = Serving(listen, timeline)
     try:
         code = serve(function, serving)
@@ -478,4 +298,4 @@ def main(arguments):
         code = EXIT_SETUP
     finally:
         listen.remove_sockets()
-    sys.exit(code)
+    return code
