@@ -29,7 +29,15 @@ use crate::toolchain::last_lines;
 const FAL_VERSION: &str = "1.83.0";
 /// Changes when descriptions of an older build of ours must be read again.
 const FORMAT: &str = "python-app-1";
-const SERVE_SCRIPT: &str = include_str!("../../../runtime/serve_app.py");
+/// What runs beside an app: to serve it, and to fork its runners.
+const SERVE_SCRIPTS: [(&str, &str); 6] = [
+    ("serve_app.py", include_str!("../../../runtime/serve_app.py")),
+    ("serve_faster.py", include_str!("../../../runtime/serve_faster.py")),
+    ("serve_load.py", include_str!("../../../runtime/serve_load.py")),
+    ("serve_report.py", include_str!("../../../runtime/serve_report.py")),
+    ("zygote.py", include_str!("../../../runtime/zygote.py")),
+    ("zygote_forks.py", include_str!("../../../runtime/zygote_forks.py")),
+];
 /// What reads an app.
 const INSPECT_SCRIPTS: [(&str, &str); 3] = [
     ("inspect_app.py", include_str!("../../../runtime/inspect_app.py")),
@@ -43,6 +51,11 @@ const PYTHON_VARIABLE: &str = "GLOWPLUG_PYTHON";
 /// Imports the launcher instead of running it as a script, so that its bytecode is cached.
 const BOOT: &str = "import sys; sys.path.insert(0, sys.argv[1]); import serve_app; \
                     del sys.path[0]; serve_app.main(sys.argv[2:])";
+/// Likewise, what imports the app and forks its runners.
+const BOOT_ZYGOTE: &str = "import sys; sys.path.insert(0, sys.argv[1]); import zygote; \
+                           del sys.path[0]; zygote.main(sys.argv[2:])";
+/// Where the boot line is in the arguments.
+const BOOT_PLACE: usize = 4;
 
 /// A module may do real work when it is imported; this much is enough for any.
 const INSPECT_TIMEOUT: Duration = Duration::from_mins(5);
@@ -65,6 +78,17 @@ pub struct Launch {
     /// For an app in a container: what of this machine its programs read, and where they find it. Nothing of it
     /// is written to.
     pub binds: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Launch {
+    /// What to start in place of `argv` for a process that imports the app and forks runners of it. `None` where
+    /// a runner is more than a fork: in a container.
+    pub fn zygote_argv(&self) -> Option<Vec<String>> {
+        let mut argv = self.argv.clone();
+        let boot = argv.get_mut(BOOT_PLACE).filter(|boot| *boot == BOOT)?;
+        BOOT_ZYGOTE.clone_into(boot);
+        self.binds.is_empty().then_some(argv)
+    }
 }
 
 /// What `inspect_app.py` wrote.
@@ -261,7 +285,7 @@ impl PythonApps {
     /// Puts the scripts of this build of ours where Python finds them.
     fn install_runtime(&self) -> Result<PathBuf, AppError> {
         let mut hasher = blake3::Hasher::new();
-        let scripts = || INSPECT_SCRIPTS.into_iter().chain([("serve_app.py", SERVE_SCRIPT)]);
+        let scripts = || INSPECT_SCRIPTS.into_iter().chain(SERVE_SCRIPTS);
         for (_, text) in scripts() {
             hash_field(&mut hasher, text.as_bytes());
         }
@@ -348,11 +372,12 @@ fn launch_in_container(
 
 /// Compiles the launcher for this Python, so that no runner has to.
 async fn compile_launcher(environment: &Environment, runtime: &Path) -> Result<(), AppError> {
-    let script = runtime.join("serve_app.py");
-    let tool = Tool::new(&environment.python, COMPILE_TIMEOUT)
-        .args(["-I", "-m", "compileall", "-q"])
-        .arg(&script);
-    let failed = |problem: String| AppError::Inspect { file: script.clone(), problem };
+    let mut tool =
+        Tool::new(&environment.python, COMPILE_TIMEOUT).args(["-I", "-m", "compileall", "-q"]);
+    for (name, _) in SERVE_SCRIPTS {
+        tool = tool.arg(runtime.join(name));
+    }
+    let failed = |problem: String| AppError::Inspect { file: runtime.to_owned(), problem };
     let done = tool.run().await.map_err(|error| failed(error.to_string()))?;
     if done.status.success() { Ok(()) } else { Err(failed(last_lines(&done.stdout))) }
 }
