@@ -304,6 +304,21 @@ impl RunnerGroups {
         }
     }
 
+    /// Whether there is any group at all.
+    pub(crate) fn exist(&self) -> bool {
+        !self.dirs.is_empty()
+    }
+
+    /// Whether this process is in all of them.
+    pub(crate) fn hold(&self, pid: i32) -> bool {
+        self.dirs.iter().all(|dir| group_members(dir).contains(&pid))
+    }
+
+    /// Whether no process is in any of them.
+    pub(crate) fn are_empty(&self) -> bool {
+        self.dirs.iter().all(|dir| group_members(dir).is_empty())
+    }
+
     /// How many of the runner's processes the kernel has killed for want of memory.
     pub(crate) fn memory_kills(&self) -> u64 {
         let Some(dir) = &self.memory else { return 0 };

@@ -62,6 +62,11 @@ impl Stat {
     }
 }
 
+/// Who would be told of its end.
+pub(crate) fn parent_of(pid: i32) -> Option<i32> {
+    Stat::read(pid).map(|stat| stat.parent)
+}
+
 /// Every pid there is now.
 fn all_pids() -> impl Iterator<Item = i32> {
     fs::read_dir("/proc")

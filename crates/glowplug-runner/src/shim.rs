@@ -13,8 +13,10 @@
 //! millisecond and weighs little. Limits: [`LogCaps`](crate::LogCaps) on the log, `PEERS_MAX` nodes.
 
 mod finish;
+mod foster;
 mod launch;
 mod log_file;
+mod output;
 mod peers;
 mod runtime;
 mod signals;
@@ -24,7 +26,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,11 +36,13 @@ use rustix::io::dup;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use rustix::time::{ClockId, clock_gettime};
 
-use self::log_file::{LineCutter, LogFile};
+use self::foster::Foster;
+use self::log_file::LogFile;
+use self::output::Output;
 use self::peers::{PEERS_MAX, Peer};
 use self::signals::Signals;
 use self::touched::Recorder;
-use crate::backend::{ExitCause, LogStream};
+use crate::backend::{ExitCause, LogStream, Warm};
 use crate::cgroup::RunnerGroups;
 use crate::proc_table::{ProcessMark, descendants, own_children};
 use crate::protocol::{
@@ -46,8 +50,6 @@ use crate::protocol::{
     ToShim, write_bytes, write_file,
 };
 
-/// Read from one output at a time, so that no output starves the rest.
-const OUTPUT_BYTES_PER_TURN: usize = 16 << 10;
 /// More than a pipe holds, and an end to catching up with a program that never stops writing.
 const CATCH_UP_TURNS_MAX: usize = 64;
 
@@ -101,7 +103,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
     if let Some(note) = order.hooks_that_are_not_run() {
         log.say(&note);
     }
-    let started = launch::start(&order, &dir, &groups);
+    let started = start(&order, &dir, &groups, &mut log);
     let mut shim = Shim {
         dir,
         order,
@@ -114,6 +116,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
         recorder: None,
         program: None,
         contained: None,
+        foster: None,
         ready: false,
         stop: Stop::NotAsked,
         alone_since: None,
@@ -124,6 +127,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
             shim.program = Some(program.pid);
             shim.record(program.recorder);
             shim.contained = program.contained;
+            shim.foster = program.foster;
             shim.outputs = vec![
                 Output::new(LogStream::Stdout, program.stdout),
                 Output::new(LogStream::Stderr, program.stderr),
@@ -137,6 +141,24 @@ fn run(dir: PathBuf) -> io::Result<()> {
         Err(problem) => shim.finish(Some(problem)),
     }
     Ok(())
+}
+
+/// As warm as was asked for, or plainly where that is not possible.
+fn start(
+    order: &LaunchOrder,
+    dir: &Path,
+    groups: &RunnerGroups,
+    log: &mut LogFile,
+) -> Result<launch::Program, String> {
+    if let Warm::Zygote { socket } = &order.warm {
+        match foster::start(order, socket, groups) {
+            Ok(program) => return Ok(program),
+            Err(problem) => {
+                log.say(&format!("its zygote did not start it ({problem}): starting plainly"));
+            }
+        }
+    }
+    launch::start(order, dir, groups)
 }
 
 /// Since an arbitrary moment.
@@ -163,6 +185,8 @@ struct Shim {
     program: Option<Pid>,
     /// By an OCI runtime.
     contained: Option<runtime::Contained>,
+    /// By a zygote, whose child it is.
+    foster: Option<Foster>,
     ready: bool,
     stop: Stop,
     alone_since: Option<Duration>,
@@ -180,38 +204,6 @@ enum Stop {
     Killed,
 }
 
-struct Output {
-    stream: LogStream,
-    pipe: Option<OwnedFd>,
-    cutter: LineCutter,
-}
-
-impl Output {
-    fn new(stream: LogStream, pipe: OwnedFd) -> Self {
-        Self { stream, pipe: Some(pipe), cutter: LineCutter::default() }
-    }
-
-    /// Reads what is there, up to one turn's worth. `true` if there may be more.
-    fn read(&mut self, log: &mut LogFile, line_bytes_max: usize) -> bool {
-        let Some(pipe) = &self.pipe else { return false };
-        let mut buffer = [0; OUTPUT_BYTES_PER_TURN];
-        let (stream, now) = (self.stream, monotonic());
-        let count = match rustix::io::read(pipe, &mut buffer) {
-            Ok(count) => count,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return false,
-            Err(_) => 0,
-        };
-        let each = |text: &[u8], cut| log.line(stream, text, cut, now);
-        if count == 0 {
-            self.pipe = None;
-            self.cutter.finish(each);
-        } else {
-            self.cutter.feed(&buffer[..count], line_bytes_max, each);
-        }
-        count > 0
-    }
-}
-
 /// Which descriptor of the poll set belongs to what.
 enum Source {
     Signals,
@@ -219,6 +211,7 @@ enum Source {
     Peer(usize),
     Output(usize),
     Recorder,
+    Foster,
 }
 
 impl Shim {
@@ -258,6 +251,7 @@ impl Shim {
                         self.outputs[index].read(&mut self.log, self.order.log_caps.line_bytes_max);
                     }
                     Source::Recorder => self.take_recorded(),
+                    Source::Foster => self.hear_zygote(),
                 }
             }
             for index in gone.into_iter().rev() {
@@ -287,6 +281,10 @@ impl Shim {
         if let Some(recorder) = &self.recorder {
             fds.push(PollFd::new(recorder, PollFlags::IN));
             sources.push(Source::Recorder);
+        }
+        for fd in self.foster.iter().flat_map(Foster::sources) {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            sources.push(Source::Foster);
         }
         // After the peers, so that a node that takes over is told what the one before it has said last.
         if let Some(listener) = &self.listener {
@@ -327,10 +325,21 @@ impl Shim {
     }
 
     fn has_ended(&self) -> bool {
+        if let Some(foster) = &self.foster {
+            return foster.has_ended();
+        }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         self.program.is_none_or(|pid| {
             !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None))
         })
+    }
+
+    fn hear_zygote(&mut self) {
+        let Some(foster) = &mut self.foster else { return };
+        if !foster.hear() && !foster.has_ended() {
+            self.log.say("its zygote has ended, and it ends with it");
+            self.kill_now();
+        }
     }
 
     fn accept(&mut self) {
@@ -427,7 +436,13 @@ impl Shim {
     }
 
     fn signal_group(&self, signal: Signal) {
-        if let Some(pid) = self.program {
+        let foster = self.foster.as_ref();
+        if signal == Signal::KILL {
+            foster.into_iter().for_each(Foster::kill);
+        }
+        if let Some(pid) = self.program
+            && foster.is_none_or(Foster::holds_pid)
+        {
             // An error means that the group is empty already.
             let _ = rustix::process::kill_process_group(pid, signal);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait, waitpid};
 
+use super::foster::Ended;
 use super::runtime::Contained;
 use super::{Shim, Stop, monotonic};
 use crate::backend::ExitCause;
@@ -45,14 +46,21 @@ impl Shim {
     }
 
     /// Kills and reaps until this process has no child left.
-    fn end_everything(&mut self) -> Option<WaitStatus> {
+    fn end_everything(&mut self) -> Option<Ended> {
         self.groups.kill();
         self.signal_group(Signal::KILL);
         // Reaped only now that its group was killed: until then the group's id could not pass to others.
         let program = self.program.take();
-        let status =
-            program.and_then(|pid| waitpid(Some(pid), WaitOptions::empty()).ok().flatten());
         let give_up_at = monotonic() + REAP_TIMEOUT;
+        let ended = match self.foster.take() {
+            Some(foster) => {
+                self.empty_groups(give_up_at);
+                foster.into_end(REAP_TIMEOUT)
+            }
+            None => program
+                .and_then(|pid| waitpid(Some(pid), WaitOptions::empty()).ok().flatten())
+                .and_then(|(_, status)| ended(status)),
+        };
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => continue,
@@ -72,7 +80,15 @@ impl Shim {
             }
             self.wait_for_child();
         }
-        status.map(|(_, status)| status)
+        ended
+    }
+
+    /// What is nobody's child here is in the groups.
+    fn empty_groups(&mut self, give_up_at: Duration) {
+        while !self.groups.are_empty() && monotonic() < give_up_at {
+            self.wait_for_child();
+            self.groups.kill();
+        }
     }
 
     fn wait_for_child(&self) {
@@ -104,11 +120,11 @@ impl Shim {
         }
     }
 
-    fn cause(&self, status: WaitStatus, out_of_memory: bool) -> ExitCause {
+    fn cause(&self, ended: Ended, out_of_memory: bool) -> ExitCause {
         let out_of_memory = self.stop != Stop::Killed && out_of_memory;
         let contained = self.contained.as_ref();
         if contained.is_some_and(Contained::speaks_for_its_program)
-            && let Some(code) = status.exit_status()
+            && let Ended::Code(code) = ended
             && code > SIGNAL_CODE_BASE
         {
             return if out_of_memory {
@@ -117,13 +133,12 @@ impl Shim {
                 ExitCause::Signal(code - SIGNAL_CODE_BASE)
             };
         }
-        match (status.terminating_signal(), status.exit_status()) {
-            (Some(_), _) if out_of_memory => ExitCause::OutOfMemory,
-            (Some(signal), _) => ExitCause::Signal(signal),
+        match ended {
+            Ended::Signal(_) if out_of_memory => ExitCause::OutOfMemory,
+            Ended::Signal(signal) => ExitCause::Signal(signal),
             // A child of the program was killed and the program gave up for it.
-            (None, Some(code)) if code != 0 && out_of_memory => ExitCause::OutOfMemory,
-            (None, Some(code)) => ExitCause::Code(code),
-            (None, None) => ExitCause::Unknown,
+            Ended::Code(code) if code != 0 && out_of_memory => ExitCause::OutOfMemory,
+            Ended::Code(code) => ExitCause::Code(code),
         }
     }
 
@@ -137,4 +152,9 @@ impl Shim {
             self.wait_for_child();
         }
     }
+}
+
+fn ended(status: WaitStatus) -> Option<Ended> {
+    let signal = status.terminating_signal().map(Ended::Signal);
+    signal.or(status.exit_status().map(Ended::Code))
 }

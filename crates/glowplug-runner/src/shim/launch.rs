@@ -12,6 +12,7 @@ use rustix::fs::{Gid, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
+use super::foster::Foster;
 use super::runtime::Contained;
 use super::signals;
 use super::touched::Recorder;
@@ -30,6 +31,8 @@ pub(super) struct Program {
     pub(super) contained: Option<Contained>,
     /// What it began with in the end.
     pub(super) rung: Rung,
+    /// If a zygote has forked it.
+    pub(super) foster: Option<Foster>,
 }
 
 /// Starts it, or says why that is not possible, in words for the app's owner. `dir` is the runner's.
@@ -81,7 +84,15 @@ pub(super) fn start(
     let child = command.spawn().map_err(|error| explain(order, &error))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| "the kernel gave the program no usable pid".to_owned())?;
-    Ok(Program { pid, stdout, stderr, recorder, contained: None, rung: Rung::ImageCached })
+    Ok(Program {
+        pid,
+        stdout,
+        stderr,
+        recorder,
+        contained: None,
+        rung: Rung::ImageCached,
+        foster: None,
+    })
 }
 
 /// Before the program is there, so that it is the first to be seen. `member`: a process of the container.
@@ -110,7 +121,7 @@ pub(super) fn name_namespaces(dir: &Path, pid: Pid) -> Result<(), String> {
 }
 
 /// A pipe whose reading end does not block.
-pub(super) fn output_pipe(identity: Option<&Identity>) -> Result<(OwnedFd, Stdio), String> {
+pub(super) fn output_pipe(identity: Option<&Identity>) -> Result<(OwnedFd, OwnedFd), String> {
     let make = || {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&reader, OFlags::NONBLOCK)?;
@@ -119,7 +130,7 @@ pub(super) fn output_pipe(identity: Option<&Identity>) -> Result<(OwnedFd, Stdio
             let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
             rustix::fs::fchown(&writer, Some(uid), Some(gid))?;
         }
-        Ok((reader, Stdio::from(writer)))
+        Ok((reader, writer))
     };
     make().map_err(|error: io::Error| format!("cannot make a pipe for the log: {error}"))
 }

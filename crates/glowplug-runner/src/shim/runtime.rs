@@ -141,6 +141,7 @@ impl Contained {
             recorder,
             contained: Some(self),
             rung: Rung::ImageCached,
+            foster: None,
         })
     }
 
