@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use crate::apps::{App, CommandLaunch, Deployed, HealthCheck, ImageLaunch, Launch, PythonLaunch};
 use crate::config::{ImageProgram, Program};
 use crate::events::NodeEvent;
-use crate::images::Found;
+use crate::images::{Found, NotFound};
 use crate::launch::label;
 use crate::runner_task::chain;
 use crate::shared::Shared;
@@ -31,6 +31,9 @@ use crate::{queue, recall, retries};
 const BUILDS_AT_ONCE: usize = 2;
 /// Apps are not deployed anew while a node runs.
 const REVISION: u32 = 1;
+/// Between two questions to a registry that does not answer; doubled each time, up to the other.
+const ASK_AGAIN_MIN: Duration = Duration::from_secs(1);
+const ASK_AGAIN_MAX: Duration = Duration::from_mins(1);
 /// No app is prepared for longer than this before its runners are let go.
 const PREPARING_MAX: Duration = Duration::from_hours(24);
 /// Requests that an app takes on at a time are what `fal.App` documents where the class says nothing.
@@ -65,8 +68,7 @@ pub(crate) async fn all(shared: &Arc<Shared>) -> anyhow::Result<()> {
             Program::Python { .. } | Program::Image(_) => {
                 let (shared, app, builds) = (shared.clone(), app.clone(), builds.clone());
                 shared.tasks.clone().spawn(async move {
-                    let Ok(_permit) = builds.acquire_owned().await else { return };
-                    look_into(&shared, &app, runners).await;
+                    look_into(&shared, &app, runners, &builds).await;
                 });
             }
         }
@@ -131,21 +133,42 @@ fn command(app: &App, argv: Vec<String>) -> Described {
     Described::silent(Launch::Command(CommandLaunch { argv, cwd, listen }), code)
 }
 
-/// For apps that have to be asked what they are.
-async fn look_into(shared: &Arc<Shared>, app: &Arc<App>, runners: Vec<ObservedRunner>) {
-    let described = match &app.config.program {
-        Program::Image(image) => describe_image(shared, app, image).await,
-        _ => describe_python(shared, app).await,
-    };
-    match described {
-        Ok(described) => finish(shared, app, described, runners).await,
-        Err(reason) => {
-            tracing::error!(app = app.name(), "{reason}");
-            shared.apps.break_app(app, reason.clone());
-            shared.announce(NodeEvent::AppBroken { app: app.name().to_owned(), reason });
-            stop_all(shared, &runners);
+/// For apps that have to be asked what they are. Where a registry does not answer, it is asked again until it does;
+/// until then callers are told why.
+async fn look_into(
+    shared: &Arc<Shared>,
+    app: &Arc<App>,
+    runners: Vec<ObservedRunner>,
+    builds: &Semaphore,
+) {
+    let mut pause = ASK_AGAIN_MIN;
+    loop {
+        let Ok(permit) = builds.acquire().await else { return };
+        let described = match &app.config.program {
+            Program::Image(image) => describe_image(shared, app, image).await,
+            _ => describe_python(shared, app).await.map_err(NotFound::from),
+        };
+        drop(permit);
+        match described {
+            Ok(described) => return finish(shared, app, described, runners).await,
+            Err(NotFound { reason, is_temporary: false }) => {
+                break_app(shared, app, reason);
+                return stop_all(shared, &runners);
+            }
+            Err(NotFound { reason, is_temporary: true }) => {
+                let seconds = pause.as_secs();
+                break_app(shared, app, format!("{reason}; it is asked again in {seconds} s"));
+                tokio::time::sleep(pause).await;
+                pause = ASK_AGAIN_MAX.min(pause * 2);
+            }
         }
     }
+}
+
+fn break_app(shared: &Shared, app: &App, reason: String) {
+    tracing::error!(app = app.name(), "{reason}");
+    shared.apps.break_app(app, reason.clone());
+    shared.announce(NodeEvent::AppBroken { app: app.name().to_owned(), reason });
 }
 
 async fn describe_python(shared: &Arc<Shared>, app: &Arc<App>) -> Result<Described, String> {
@@ -205,7 +228,7 @@ async fn describe_image(
     shared: &Arc<Shared>,
     app: &Arc<App>,
     image: &ImageProgram,
-) -> Result<Described, String> {
+) -> Result<Described, NotFound> {
     app.preparing(format!("looking for {}", image.image));
     let progress = report_progress(shared, app);
     let found = shared.images.find(&image.image, &progress, shared.desk.now()).await?;
@@ -291,9 +314,7 @@ async fn finish(
             shared.announce(NodeEvent::AppPrepared { app: app.name().to_owned() });
         }
         Err(reason) => {
-            tracing::error!(app = app.name(), "{reason}");
-            shared.apps.break_app(app, reason.clone());
-            shared.announce(NodeEvent::AppBroken { app: app.name().to_owned(), reason });
+            break_app(shared, app, reason);
             stop_all(shared, &runners);
         }
     }

@@ -78,6 +78,20 @@ struct Origin {
     resolved: Resolved,
 }
 
+/// Why it is not known what an image is made of.
+#[derive(Debug)]
+pub(crate) struct NotFound {
+    pub(crate) reason: String,
+    /// Asked again, its registry may know.
+    pub(crate) is_temporary: bool,
+}
+
+impl From<String> for NotFound {
+    fn from(reason: String) -> Self {
+        Self { reason, is_temporary: false }
+    }
+}
+
 /// Why an image is still there.
 #[derive(Debug)]
 pub(crate) enum RemoveError {
@@ -140,13 +154,13 @@ impl Images {
         name: &ImageName,
         progress: &BuildProgress,
         now: Timestamp,
-    ) -> Result<Found, String> {
+    ) -> Result<Found, NotFound> {
         let place = match name {
             ImageName::Registry(reference) => Place::Registry(reference.clone()),
             ImageName::Archive(path) => Place::Archive(path.clone()),
             ImageName::Build { dockerfile } => {
                 let build = in_its_folder(dockerfile)?;
-                return self.build(&build, progress, now).await;
+                return Ok(self.build(&build, progress, now).await?);
             }
         };
         let puller = self.puller().await?;
@@ -160,11 +174,14 @@ impl Images {
                 origin: Some(Origin { source, resolved }),
             }),
             Err(pull::Error::Source(error)) if error.is_temporary() => {
-                let image = named(puller.store(), &name).await?.ok_or_else(|| error.to_string())?;
-                tracing::warn!(image = name, digest = %image.digest, "{error}: what is here is taken");
+                let reason = chain(&error);
+                let Some(image) = named(puller.store(), &name).await? else {
+                    return Err(NotFound { reason, is_temporary: true });
+                };
+                tracing::warn!(image = name, digest = %image.digest, "{reason}: what is here is taken");
                 Ok(Found { name, digest: image.digest, config: image.config, origin: None })
             }
-            Err(error) => Err(chain(&error)),
+            Err(error) => Err(chain(&error).into()),
         }
     }
 

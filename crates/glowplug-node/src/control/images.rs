@@ -169,7 +169,11 @@ fn pull(shared: &Arc<Shared>, wanted: &ImagePullRequest) -> Answer {
     let end = async move {
         let ended = async {
             let (now, building) = (shared.desk.now(), BuildProgress::none());
-            let found = shared.images.find(&name, &building, now).await?;
+            let found = shared
+                .images
+                .find(&name, &building, now)
+                .await
+                .map_err(|problem| problem.reason)?;
             let image = shared.images.pull(&found, &sender, now).await?;
             let store = shared.images.store().await?.ok_or("the folder of images is gone")?;
             Ok(view(&shared, &store, &image))

@@ -9,10 +9,13 @@ mod keeping;
 mod late;
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use glowplug_testkit::eventually;
 use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
 
 use self::ground::{Ground, Server};
 
@@ -48,6 +51,42 @@ async fn an_image_is_pulled_once_and_served_until_nobody_wants_it() {
     assert_eq!(node.get("/api/v1/images").await, serde_json::json!([]));
     assert_eq!(node.served.stop(), Some(0), "{}", node.served.log());
     assert_eq!(node.mounts(), [] as [String; 0]);
+}
+
+/// Passes connections on once it is told to, and breaks them until then.
+async fn gate(to: String, is_open: Arc<AtomicBool>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut caller, _)) = listener.accept().await {
+            if is_open.load(Ordering::Relaxed) {
+                let mut registry = TcpStream::connect(&to).await.unwrap();
+                tokio::spawn(async move {
+                    tokio::io::copy_bidirectional(&mut caller, &mut registry).await
+                });
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_is_late_is_asked_again() {
+    let Some(server) = Server::new() else { return };
+    let image = server.push("app:1").await;
+    let (registry, path) = image.split_once('/').unwrap();
+    let is_open = Arc::new(AtomicBool::new(false));
+    let gate = gate(registry.to_owned(), is_open.clone()).await;
+    let mut node = Ground::start(&format!("[apps.app]\nimage = \"{gate}/{path}\"\n"));
+    let told = || async {
+        let (status, said) = node.ask("app").await;
+        (status != 200 && said.contains("it is asked again in")).then_some(())
+    };
+    eventually("callers are told", SOON, told).await;
+    is_open.store(true, Ordering::Relaxed);
+    let served = || async { (node.ask("app").await == (200, "one\n".to_owned())).then_some(()) };
+    eventually("the app serves", SOON, served).await;
+    assert_eq!(node.served.stop(), Some(0), "{}", node.served.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
