@@ -2,7 +2,7 @@
 
     python -I -c BOOT RUNTIME_DIR --app app.pickle [--first-path DIR]... [--path DIR]...
 
-Takes the arguments of `serve_app` and listens on `GLOWPLUG_ZYGOTE_SOCKET` in the way that `zygote_forks` tells.
+Takes the arguments of `serve_app` and listens on `GLOWPLUG_SOCKET` in the way that `zygote_forks` tells.
 `GLOWPLUG_ZYGOTE_IMPORTS` names modules to import beside those of the app itself: what an earlier start has
 imported in `setup()`, or what the app declares. Standard library only, as all that runs beside an app.
 
@@ -55,9 +55,9 @@ HUGE_PAGE_BYTES = 2 << 20
 
 def main(arguments):
     began = time.monotonic()
-    socket = os.environ.pop("GLOWPLUG_ZYGOTE_SOCKET", None)
+    socket = os.environ.get("GLOWPLUG_SOCKET")
     if not socket:
-        complain("set GLOWPLUG_ZYGOTE_SOCKET to the path that the zygote listens on")
+        complain("set GLOWPLUG_SOCKET to the path that the zygote listens on")
         sys.exit(EXIT_USAGE)
     wanted = [name for name in os.environ.get("GLOWPLUG_ZYGOTE_IMPORTS", "").split(",") if name]
     before = open_files()
@@ -68,7 +68,7 @@ def main(arguments):
         import_all(wanted)
         if wanted and unfitness(before):
             print("glowplug: beginning again, one import after the other: " + unfitness(before), flush=True)
-            begin_again(socket)
+            begin_again()
     hasten_package_list()
     skip_old_pydantic()
     gc.collect()
@@ -147,11 +147,10 @@ def try_import(names, before):
     return unfitness(before) is None
 
 
-def begin_again(socket):
+def begin_again():
     with open("/proc/self/cmdline", "rb") as file:
         command = file.read().split(b"\0")[:-1]
     os.environ[CAREFUL_VARIABLE] = "1"
-    os.environ["GLOWPLUG_ZYGOTE_SOCKET"] = socket
     os.execv(sys.executable, command)
 
 

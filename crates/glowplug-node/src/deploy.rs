@@ -44,7 +44,9 @@ const FAL_HEALTH_FAILURES: u32 = 3;
 /// Deploys every app of the config. Commands are ready when this returns; Python apps follow.
 pub(crate) async fn all(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let mut found: BTreeMap<String, Vec<ObservedRunner>> = BTreeMap::new();
-    for runner in shared.backend.observe().await? {
+    let observed = shared.backend.observe().await?;
+    shared.zygotes.adopt(shared, &observed).await;
+    for runner in observed {
         found.entry(runner.app.clone()).or_default().push(runner);
     }
     // They are held back until their apps are ready.

@@ -66,7 +66,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
     let mut spec = base(shared, app, &deployed, start);
     // Read anew at each start, so that a new one counts from the next start on.
     let secrets = given::secrets(&app.config.secrets)?;
-    let mut image = None;
+    let (mut image, mut zygote) = (None, None);
     let node = &shared.config.node;
     match &*deployed.launch {
         Launch::Command(command) => {
@@ -83,6 +83,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
                 complete(&mut spec, app, secrets)?;
                 return Ok(Prepared::new(spec, Some(mounted)));
             }
+            zygote = launch.zygote_argv();
             spec.argv.clone_from(&launch.argv);
             spec.cwd.clone_from(&launch.working_dir);
             spec.listen = Listen::UnixSocket;
@@ -99,6 +100,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
         }
     }
     complete(&mut spec, app, secrets)?;
+    shared.zygotes.warm(shared, (app, &deployed), zygote, &mut spec);
     Ok(Prepared::new(spec, image))
 }
 

@@ -22,6 +22,7 @@ mod launch;
 mod metrics;
 mod node;
 mod probe;
+mod processes;
 mod queue;
 pub mod queue_export;
 mod recall;
@@ -37,6 +38,7 @@ mod touched;
 mod views;
 mod webhooks;
 mod why;
+mod zygotes;
 
 pub use events::NodeEvent;
 pub use node::{IMAGES_DIR, Node, NodeOptions, capacity, is_running};

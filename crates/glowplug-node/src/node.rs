@@ -19,7 +19,7 @@ use glowplug_gateway::options::{ProxyOrigins, SocketOptions};
 use glowplug_gateway::webhook::{Client as WebhookClient, SigningKey};
 use glowplug_gateway::{Fallback, Forwarder, Gateway, LocalAuthority, Options};
 use glowplug_image::lazy::FillerCommand;
-use glowplug_runner::{Backend, LogCaps, ProcessBackend, ProcessOptions, ShimCommand};
+use glowplug_runner::{Backend, ShimCommand};
 use glowplug_store::{KeyRecord, Store};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -40,8 +40,9 @@ use crate::recorder::Recorder;
 use crate::recorder::tape::Recording;
 use crate::shared::Shared;
 use crate::webhooks::Webhooks;
+use crate::zygotes::{self, Zygotes};
 use crate::{
-    control, deploy, files, images, journal, queue, recorder, runner_task, scale, store, webhooks,
+    control, deploy, files, images, journal, processes, queue, recorder, runner_task, scale, store, webhooks,
 };
 
 /// Events of the node that a slow listener may fall behind by before it misses some.
@@ -126,10 +127,14 @@ impl Node {
                 config.node.listen
             );
         }
+        let is_real = options.backend.is_none();
         let backend = match options.backend {
             Some(backend) => backend,
-            None => process_backend(&config, options.shim, clock)?,
+            None => processes::of_runners(&config, options.shim.clone(), clock)?,
         };
+        let zygotes = is_real.then(|| processes::of_zygotes(&config, options.shim, clock)).transpose()?;
+        let memory_max = config.node.warmth.zygote_memory_max;
+        let zygotes = Zygotes::new(zygotes, &data_dir, memory_max, boot);
         let notices = backend.notices().context("the backend is in use by another node")?;
         let authority = Arc::new(LocalAuthority::open(&data_dir, clock.now())?);
         let python = PythonApps::new(options.cache_dir.as_ref().unwrap_or(&data_dir));
@@ -152,6 +157,7 @@ impl Node {
             webhooks,
             python,
             images: Images::new(images_dir, &data_dir, &config.node.images, options.filler),
+            zygotes,
             recorder,
         };
         let shared = share(config, opened);
@@ -169,6 +175,8 @@ impl Node {
         tasks.spawn(until(cancelled.clone(), queue::look_after(shared.clone())));
         tasks.spawn(until(cancelled.clone(), queue::follow_changes(shared.clone())));
         tasks.spawn(until(cancelled.clone(), shared.webhooks.clone().run()));
+        let reports = zygotes::notices(shared.clone(), shared.zygotes.notices());
+        tasks.spawn(until(cancelled.clone(), reports));
         tasks
             .spawn(until(cancelled.clone(), runner_task::backend_notices(shared.clone(), notices)));
         if let Some(recorder) = shared.recorder.clone() {
@@ -213,6 +221,7 @@ impl Node {
                 tracing::error!("some runners could not be ended");
             }
         }
+        shared.zygotes.close().await;
         cancelled.disarm().cancel();
         shared.tasks.close();
         if tokio::time::timeout(KILL_TIMEOUT, shared.tasks.wait()).await.is_err() {
@@ -321,25 +330,6 @@ async fn open_recorder(config: &Config) -> Option<Arc<Recorder>> {
     }
 }
 
-fn process_backend(
-    config: &Config,
-    shim: ShimCommand,
-    clock: Clock,
-) -> anyhow::Result<Arc<dyn Backend>> {
-    let data_dir = &config.node.data_dir;
-    let backend = ProcessBackend::new(ProcessOptions {
-        runners_dir: data_dir.join("runners"),
-        socket_dir: data_dir.join("sockets"),
-        shim,
-        clock: clock.shared(),
-        log_caps: LogCaps {
-            total_bytes_max: config.node.limits.runner_log_bytes_max,
-            ..LogCaps::default()
-        },
-    })?;
-    Ok(Arc::new(backend))
-}
-
 /// What a node holds that is open or read before it can be shared.
 struct Opened {
     boot: u32,
@@ -354,6 +344,7 @@ struct Opened {
     webhooks: (WebhookClient, SigningKey),
     python: PythonApps,
     images: Images,
+    zygotes: Zygotes,
     recorder: Option<Arc<Recorder>>,
 }
 
@@ -370,6 +361,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         scaling,
         python,
         images,
+        zygotes,
         recorder,
         ..
     } = opened;
@@ -405,6 +397,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         recorder,
         python,
         images,
+        zygotes,
         scaling: tokio::sync::Mutex::new(scaling),
         keys: RwLock::new(keys),
         events: broadcast::channel(EVENTS_MAX).0,

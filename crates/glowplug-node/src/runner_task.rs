@@ -173,6 +173,7 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
     while let Some(notice) = notices.recv().await {
         match notice {
             Notice::Spawned { runner, rung, .. } => {
+                shared.zygotes.runner_spawned(&shared, runner, rung);
                 shared.desk.report(Event::SetupStarted { runner, rung });
             }
             Notice::Ready { runner, address, .. } => {
@@ -180,6 +181,7 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
                 shared.desk.ready(runner, address);
                 shared.announce_ready(runner);
                 shared.images.late.settled(runner);
+                shared.zygotes.runner_ready(&shared, runner);
             }
             Notice::Touched { runner, files } => {
                 // Written to the disk, which no other report is to wait for.
@@ -212,7 +214,7 @@ fn ended_by_itself(cause: &ExitCause) -> bool {
 }
 
 /// An exit in one line.
-fn describe(exit: &Exit) -> String {
+pub(crate) fn describe(exit: &Exit) -> String {
     let cause = match &exit.cause {
         ExitCause::Code(code) => format!("exited with code {code}"),
         ExitCause::Signal(signal) => format!("was killed by signal {signal}"),

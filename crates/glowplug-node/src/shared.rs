@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::recorder::Recorder;
 use crate::webhooks::Webhooks;
+use crate::zygotes::Zygotes;
 use crate::{records, views};
 
 pub(crate) struct Shared {
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub recorder: Option<Arc<Recorder>>,
     pub python: PythonApps,
     pub images: Images,
+    pub zygotes: Zygotes,
     /// Scaling parameters changed at run time, by app, as the store has them.
     pub scaling: tokio::sync::Mutex<HashMap<String, Overrides>>,
     /// As the store has them.
@@ -111,6 +113,7 @@ impl Shared {
             self.announce(NodeEvent::RunnerEnded { view: Box::new(view) });
         }
         self.queue.runner_ended(runner);
+        self.zygotes.runner_ended(self, runner);
         self.images.forget_recording(runner);
         self.images.late.forget(runner);
         let oldest = {

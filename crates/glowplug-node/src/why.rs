@@ -136,8 +136,10 @@ pub(crate) fn app(
         view.runners.iter().map(|(state, count)| format!("{count} {state}")).collect();
     let runners = if runners.is_empty() { "no runner".to_owned() } else { runners.join(", ") };
     let detail = view.detail.as_ref().map_or_else(String::new, |detail| format!("; {detail}"));
+    let zygote = shared.zygotes.describe(app.id);
+    let zygote = zygote.map_or_else(String::new, |zygote| format!("; {zygote}"));
     let summary = format!(
-        "{} is {}: {runners}, {} request(s) waiting, {} in flight{detail}",
+        "{} is {}: {runners}, {} request(s) waiting, {} in flight{detail}{zygote}",
         app.name(),
         view.status,
         view.queued,

@@ -36,6 +36,12 @@ pub fn can_limit(controller: &str) -> bool {
     CgroupPlan::discover().home(controller).is_some()
 }
 
+/// Whether a runner's processes are held together by a control group, whoever their parents are.
+pub fn holds_together() -> bool {
+    let plan = CgroupPlan::discover();
+    plan.unified.is_some() || can_limit("pids")
+}
+
 /// The CPUs this process may run on, less what its control groups withhold.
 fn cpu_millis() -> u64 {
     let affinity = rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count());

@@ -1,0 +1,341 @@
+//! Keeps zygotes: per app one process that has imported what the app imports, from which its runners are forked.
+//!
+//! ```text
+//! a first start becomes ready ─► MAKING ─ fit ─► READY ──► RETIRING ─► gone
+//!                                   └─ unfit: why is remembered, the app starts plainly
+//! ```
+//!
+//! Each runs under a shim of its own, on a backend of its own, so that it outlives the node, is adopted by the
+//! next one, and ends with it if none comes. It is no runner: the engine knows nothing of it. It retires when the
+//! app's code, settings or secrets have changed, when it did not fork when it was asked to, and when zygotes take
+//! more than `zygote_memory_max`: then the one that was used longest ago goes.
+//!
+//! Every failure here means that an app starts as it always did. Limits: `zygote_memory_max`, one made at a time.
+
+mod shelf;
+mod wish;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use glowplug_core::{AppId, Rung, RunnerId};
+use glowplug_runner::{
+    Backend, Exit, Notice, ObservedRunner, ObservedState, RunnerAddress, RunnerSpec, StopMode, Warm,
+};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc};
+
+use self::shelf::{Choice, Shelf, Stage};
+use self::wish::{KEY_LABEL, Wish, ZYGOTE_LABEL};
+use crate::apps::{App, Deployed};
+use crate::config::ZygoteUse;
+use crate::runner_task::{chain, describe};
+use crate::shared::Shared;
+
+/// The folder below the data directory.
+const DIR: &str = "zygotes";
+/// Where first starts tell what they import.
+const MODULES_DIR: &str = "modules";
+/// The requests that a start was made for go before what only later starts have a use for.
+const QUIET_PAUSE: Duration = Duration::from_secs(1);
+/// Imports that take longer are given up.
+const MAKE_TIMEOUT: Duration = Duration::from_mins(5);
+/// For a zygote without runners to end.
+const RETIRE_GRACE: Duration = Duration::from_secs(5);
+/// For a zygote to take a word. One that does not hears SIGTERM later.
+const TELL_TIMEOUT: Duration = Duration::from_secs(1);
+const RETIRE: &[u8] = b"{\"retire\": true}\n";
+
+pub(crate) struct Zygotes {
+    /// `None`: this node has none.
+    backend: Option<Arc<dyn Backend>>,
+    modules: PathBuf,
+    memory_max: u64,
+    boot: u32,
+    made: AtomicU32,
+    making: Semaphore,
+    shelf: Mutex<Shelf>,
+}
+
+impl Zygotes {
+    /// The folder in which the backend of a node's zygotes keeps them.
+    pub(crate) fn dir(data_dir: &Path) -> PathBuf {
+        data_dir.join(DIR)
+    }
+
+    pub(crate) fn new(
+        backend: Option<Arc<dyn Backend>>,
+        data_dir: &Path,
+        memory_max: u64,
+        boot: u32,
+    ) -> Self {
+        let modules = Self::dir(data_dir).join(MODULES_DIR);
+        let usable = memory_max > 0 && glowplug_runner::host::holds_together();
+        let backend = backend.filter(|_| usable && std::fs::create_dir_all(&modules).is_ok());
+        Self {
+            backend,
+            modules,
+            memory_max,
+            boot,
+            made: AtomicU32::new(0),
+            making: Semaphore::new(1),
+            shelf: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn notices(&self) -> Option<mpsc::Receiver<Notice>> {
+        self.backend.as_ref()?.notices()
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a runner start from the zygote of its app if there is one, or else be learned from. `argv`: what is
+    /// started for a zygote; `spec` is complete but for this.
+    pub(crate) fn warm(
+        &self,
+        shared: &Arc<Shared>,
+        (app, deployed): (&App, &Deployed),
+        argv: Option<Vec<String>>,
+        spec: &mut RunnerSpec,
+    ) {
+        let Some(argv) = argv.filter(|_| self.backend.is_some()) else { return };
+        let Some(wish) = Wish::new(app, deployed, spec, argv, &self.modules) else { return };
+        let lesson = wish.lesson();
+        let (choice, outdated) = self.shelf().choose(spec.id, wish, shared.desk.now());
+        match choice {
+            Choice::Fork { zygote, socket } => {
+                spec.labels.insert(ZYGOTE_LABEL.to_owned(), zygote.to_string());
+                spec.warm = Warm::Zygote { socket };
+            }
+            Choice::Learn => {
+                if let Some(lesson) = lesson {
+                    wish::learn_from(spec, &lesson);
+                }
+            }
+            Choice::Plainly => {}
+        }
+        for id in outdated {
+            tracing::info!(app = app.name(), "its zygote retires: its code, settings or secrets changed");
+            retire(shared, id);
+        }
+    }
+
+    /// What `glowplug why` says of an app.
+    pub(crate) fn describe(&self, app: AppId) -> Option<String> {
+        self.shelf().describe(app)
+    }
+
+    /// A runner has begun, with this.
+    pub(crate) fn runner_spawned(&self, shared: &Arc<Shared>, runner: RunnerId, rung: Rung) {
+        let failed = self.shelf().spawned(runner, rung);
+        if let Some(id) = failed {
+            tracing::warn!(%runner, "was not forked from its zygote, which retires");
+            retire(shared, id);
+        }
+    }
+
+    pub(crate) fn runner_ready(&self, shared: &Arc<Shared>, runner: RunnerId) {
+        let wish = self.shelf().take_wish(runner);
+        if let Some(wish) = wish {
+            let keeper = shared.clone();
+            shared.tasks.spawn(async move {
+                tokio::time::sleep(QUIET_PAUSE).await;
+                make(&keeper, wish).await;
+            });
+        }
+    }
+
+    pub(crate) fn runner_ended(&self, shared: &Arc<Shared>, runner: RunnerId) {
+        let unused = self.shelf().runner_ended(runner);
+        if let Some(id) = unused {
+            end(shared, id, StopMode::Graceful { grace: RETIRE_GRACE });
+        }
+    }
+
+    /// Takes back what an earlier life of the node left. `runners`: those of the engine that were found.
+    pub(crate) async fn adopt(&self, shared: &Arc<Shared>, runners: &[ObservedRunner]) {
+        let Some(backend) = &self.backend else { return };
+        let found = match backend.observe().await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!("zygotes cannot be taken over: {}", chain(&error));
+                return;
+            }
+        };
+        for runner in runners {
+            let zygote = runner.labels.get(ZYGOTE_LABEL).and_then(|id| id.parse().ok());
+            if let Some(zygote) = zygote {
+                self.shelf().uses(runner.id, zygote);
+            }
+        }
+        for zygote in found {
+            let app = shared.apps.by_name(&zygote.app);
+            let app = app.filter(|app| app.config.warmth.zygote != ZygoteUse::Off);
+            let key = zygote.labels.get(KEY_LABEL);
+            match (app, key, &zygote.state) {
+                (Some(app), Some(key), ObservedState::Ready(RunnerAddress::Unix(socket))) => {
+                    let (now, memory_bytes) = (shared.desk.now(), memory_of(socket).await);
+                    let mut shelf = self.shelf();
+                    shelf.put(zygote.id, app.id, key, Stage::Making, now);
+                    shelf.ready(zygote.id, socket.clone(), memory_bytes);
+                }
+                (app, _, _) => {
+                    let app = app.map_or(AppId(u32::MAX), |app| app.id);
+                    self.shelf().put(zygote.id, app, "", Stage::Retiring, shared.desk.now());
+                    retire(shared, zygote.id);
+                }
+            }
+        }
+    }
+
+    /// Ends them all, after the last runner.
+    pub(crate) async fn close(&self) {
+        let Some(backend) = &self.backend else { return };
+        let ids = self.shelf().ids();
+        for id in &ids {
+            if let Err(error) = backend.stop(*id, StopMode::Kill).await {
+                tracing::warn!(zygote = %id, "cannot be ended: {}", chain(&error));
+            }
+        }
+        for id in ids {
+            // Waits for its supervisor to be gone.
+            if let Err(error) = backend.forget(id).await {
+                tracing::debug!(zygote = %id, "its files stay: {}", chain(&error));
+            }
+        }
+    }
+}
+
+/// Carries the reports of their backend to the keeper, in their order, until that is gone.
+pub(crate) async fn notices(shared: Arc<Shared>, notices: Option<mpsc::Receiver<Notice>>) {
+    let Some(mut notices) = notices else { return };
+    while let Some(notice) = notices.recv().await {
+        match notice {
+            Notice::Ready { runner, address: RunnerAddress::Unix(socket), .. } => {
+                ready(&shared, runner, socket).await;
+            }
+            Notice::Exited { runner, exit, .. } => ended(&shared, runner, &exit).await,
+            Notice::Ready { .. } | Notice::Spawned { .. } | Notice::Touched { .. } => {}
+        }
+    }
+}
+
+async fn make(shared: &Arc<Shared>, wish: Wish) {
+    let zygotes = &shared.zygotes;
+    let (Some(backend), Ok(_permit)) = (&zygotes.backend, zygotes.making.acquire().await) else {
+        return;
+    };
+    let sequence = zygotes.made.fetch_add(1, Ordering::Relaxed) + 1;
+    let id = RunnerId { boot: zygotes.boot, sequence };
+    zygotes.shelf().making(id, wish.app, &wish.key, shared.desk.now());
+    let spec = wish.into_spec(id);
+    if let Err(error) = backend.ensure(&spec).await {
+        tracing::warn!(app = spec.app, "its zygote cannot be made: {}", chain(&error));
+        zygotes.shelf().ended(id, chain(&error));
+        return;
+    }
+    let is_made = async {
+        while zygotes.shelf().is_making(id) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(MAKE_TIMEOUT, is_made).await.is_err() {
+        tracing::warn!(app = spec.app, "its zygote takes too long to import and is given up");
+        end(shared, id, StopMode::Kill);
+    }
+}
+
+async fn ready(shared: &Arc<Shared>, id: RunnerId, socket: PathBuf) {
+    let zygotes = &shared.zygotes;
+    let memory_bytes = memory_of(&socket).await;
+    let app = zygotes.shelf().ready(id, socket, memory_bytes);
+    let Some(app) = app.and_then(|app| shared.apps.by_id(app)) else { return };
+    tracing::info!(app = app.name(), mib = memory_bytes >> 20, "its starts are forked from a zygote");
+    loop {
+        let surplus = zygotes.shelf().over_budget(zygotes.memory_max, shared.desk.now());
+        let Some(surplus) = surplus else { return };
+        tracing::info!(zygote = %surplus, "retires: zygotes take more than `zygote_memory_max`");
+        retire(shared, surplus);
+    }
+}
+
+async fn ended(shared: &Arc<Shared>, id: RunnerId, exit: &Exit) {
+    let reason = describe(exit);
+    let found = shared.zygotes.shelf().ended(id, reason.clone());
+    let name = |app: AppId| shared.apps.by_id(app).map_or("", |app| app.name());
+    match found {
+        Some((app, Stage::Making)) => {
+            tracing::info!(app = name(app), "its starts are not forked from a zygote: {reason}");
+        }
+        Some((app, Stage::Ready { .. })) => {
+            tracing::warn!(app = name(app), "its zygote has ended: {reason}");
+        }
+        Some((_, Stage::Retiring)) | None => {}
+    }
+    let Some(backend) = shared.zygotes.backend.clone() else { return };
+    // In a task of its own, since the supervisor may take its time to be gone.
+    shared.tasks.spawn(async move {
+        if let Err(error) = backend.forget(id).await {
+            tracing::warn!(zygote = %id, "its files could not be removed: {}", chain(&error));
+        }
+    });
+}
+
+/// It forks no more; it is ended once its last runner has ended.
+fn retire(shared: &Arc<Shared>, id: RunnerId) {
+    let (socket, is_used) = {
+        let mut shelf = shared.zygotes.shelf();
+        (shelf.retire(id), shelf.is_used(id))
+    };
+    if !is_used {
+        end(shared, id, StopMode::Graceful { grace: RETIRE_GRACE });
+    } else if let Some(socket) = socket {
+        shared.tasks.spawn(async move {
+            let tell = async { UnixStream::connect(&socket).await?.write_all(RETIRE).await };
+            // One that does not listen is ended after its last runner.
+            drop(tokio::time::timeout(TELL_TIMEOUT, tell).await);
+        });
+    }
+}
+
+fn end(shared: &Arc<Shared>, id: RunnerId, mode: StopMode) {
+    let Some(backend) = shared.zygotes.backend.clone() else { return };
+    shared.tasks.spawn(async move {
+        if let Err(error) = backend.stop(id, mode).await {
+            tracing::warn!(zygote = %id, "cannot be ended: {}", chain(&error));
+        }
+    });
+}
+
+/// What the process that listens there takes of the memory, its part of what it shares with others counted.
+async fn memory_of(socket: &Path) -> u64 {
+    let Ok(stream) = UnixStream::connect(socket).await else { return 0 };
+    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    let text = pid.and_then(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()
+    });
+    text.as_deref().and_then(parse_pss).unwrap_or(0)
+}
+
+fn parse_pss(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proportional_size_is_read() {
+        let rollup = "00-7f [rollup]\nRss:  7000 kB\nPss:     5120 kB\nPss_Dirty: 1 kB\n";
+        assert_eq!(parse_pss(rollup), Some(5120 << 10));
+        assert_eq!(parse_pss("Rss: 1 kB\n"), None);
+    }
+}

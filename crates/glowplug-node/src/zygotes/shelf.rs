@@ -1,0 +1,301 @@
+//! Which zygotes there are, what they are for, and which goes when the memory is short. Does nothing itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use glowplug_core::{AppId, Rung, RunnerId, Timestamp};
+
+use super::wish::Wish;
+
+/// An app whose zygote had to go for want of memory gets none for this long: making one costs a start's work.
+const EVICTED_PAUSE: Duration = Duration::from_mins(10);
+
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    zygotes: BTreeMap<RunnerId, Zygote>,
+    /// Runners of which a zygote is to be made once they are ready.
+    wishes: HashMap<RunnerId, Wish>,
+    /// Runners that were asked of a zygote, and are not known to have started otherwise.
+    users: HashMap<RunnerId, RunnerId>,
+    refusals: HashMap<AppId, Refusal>,
+}
+
+#[derive(Debug)]
+struct Zygote {
+    app: AppId,
+    key: String,
+    stage: Stage,
+    last_used: Timestamp,
+    memory_bytes: u64,
+    starts: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Making,
+    Ready { socket: PathBuf },
+    /// It forks no more, and ends when its last runner has ended.
+    Retiring,
+}
+
+/// Why an app has none.
+#[derive(Debug)]
+struct Refusal {
+    key: String,
+    reason: String,
+    until: Option<Timestamp>,
+}
+
+/// How a runner starts.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    Fork { zygote: RunnerId, socket: PathBuf },
+    /// Plainly, and it is seen what it imports.
+    Learn,
+    Plainly,
+}
+
+impl Shelf {
+    /// How the runner starts, and which zygotes of its app are of no use any more.
+    pub(super) fn choose(
+        &mut self,
+        runner: RunnerId,
+        wish: Wish,
+        now: Timestamp,
+    ) -> (Choice, Vec<RunnerId>) {
+        let outdated = self.of_app(wish.app).filter(|(_, zygote)| zygote.key != wish.key);
+        let outdated: Vec<RunnerId> = outdated.map(|(id, _)| id).collect();
+        let current = self.zygotes.iter_mut().find(|(_, zygote)| {
+            zygote.app == wish.app && zygote.key == wish.key && zygote.stage != Stage::Retiring
+        });
+        if let Some((id, zygote)) = current {
+            let Stage::Ready { socket } = &zygote.stage else {
+                return (Choice::Plainly, outdated);
+            };
+            zygote.last_used = now;
+            zygote.starts += 1;
+            self.users.insert(runner, *id);
+            return (Choice::Fork { zygote: *id, socket: socket.clone() }, outdated);
+        }
+        let refusal = self.refusals.get(&wish.app);
+        let is_refused = refusal.is_some_and(|refusal| {
+            refusal.key == wish.key && refusal.until.is_none_or(|until| now < until)
+        });
+        if is_refused {
+            return (Choice::Plainly, outdated);
+        }
+        self.wishes.insert(runner, wish);
+        (Choice::Learn, outdated)
+    }
+
+    /// The wish of a runner that has become ready, unless another has had it first.
+    pub(super) fn take_wish(&mut self, runner: RunnerId) -> Option<Wish> {
+        let wish = self.wishes.remove(&runner)?;
+        let is_there =
+            self.of_app(wish.app).any(|(_, zygote)| zygote.key == wish.key);
+        (!is_there).then_some(wish)
+    }
+
+    pub(super) fn making(&mut self, id: RunnerId, app: AppId, key: &str, now: Timestamp) {
+        self.refusals.remove(&app);
+        self.put(id, app, key, Stage::Making, now);
+    }
+
+    pub(super) fn put(
+        &mut self,
+        id: RunnerId,
+        app: AppId,
+        key: &str,
+        stage: Stage,
+        now: Timestamp,
+    ) {
+        let key = key.to_owned();
+        let zygote = Zygote { app, key, stage, last_used: now, memory_bytes: 0, starts: 0 };
+        self.zygotes.insert(id, zygote);
+    }
+
+    /// Tells which app it is for. `None`: it is not wanted any more.
+    pub(super) fn ready(
+        &mut self,
+        id: RunnerId,
+        socket: PathBuf,
+        memory_bytes: u64,
+    ) -> Option<AppId> {
+        let zygote = self.zygotes.get_mut(&id).filter(|found| found.stage != Stage::Retiring)?;
+        zygote.stage = Stage::Ready { socket };
+        zygote.memory_bytes = memory_bytes;
+        Some(zygote.app)
+    }
+
+    /// The one to retire so that the rest take no more than this together, if they take more.
+    pub(super) fn over_budget(&mut self, memory_max: u64, now: Timestamp) -> Option<RunnerId> {
+        let ready = |zygote: &&Zygote| matches!(zygote.stage, Stage::Ready { .. });
+        let taken: u64 = self.zygotes.values().filter(ready).map(|z| z.memory_bytes).sum();
+        if taken <= memory_max {
+            return None;
+        }
+        let oldest = self.zygotes.iter().filter(|(_, zygote)| ready(zygote));
+        let (id, zygote) = oldest.min_by_key(|(id, zygote)| (zygote.last_used, **id))?;
+        let id = *id;
+        let (key, app) = (zygote.key.clone(), zygote.app);
+        let reason = format!(
+            "it had to go since zygotes take no more than {} MiB (`zygote_memory_max`)",
+            memory_max >> 20
+        );
+        let until = Some(now + EVICTED_PAUSE);
+        self.refusals.insert(app, Refusal { key, reason, until });
+        Some(id)
+    }
+
+    pub(super) fn uses(&mut self, runner: RunnerId, zygote: RunnerId) {
+        self.users.insert(runner, zygote);
+    }
+
+    /// A runner has begun. The zygote that was to start it and did not.
+    pub(super) fn spawned(&mut self, runner: RunnerId, rung: Rung) -> Option<RunnerId> {
+        if rung == Rung::Zygote { None } else { self.users.remove(&runner) }
+    }
+
+    /// A runner has ended. The retiring zygote that has lost its last one.
+    pub(super) fn runner_ended(&mut self, runner: RunnerId) -> Option<RunnerId> {
+        self.wishes.remove(&runner);
+        let id = self.users.remove(&runner)?;
+        let retires = self.zygotes.get(&id).is_some_and(|found| found.stage == Stage::Retiring);
+        (retires && !self.is_used(id)).then_some(id)
+    }
+
+    /// Returns the socket that it listens on, if it does and is not retiring already.
+    pub(super) fn retire(&mut self, id: RunnerId) -> Option<PathBuf> {
+        let zygote = self.zygotes.get_mut(&id)?;
+        match std::mem::replace(&mut zygote.stage, Stage::Retiring) {
+            Stage::Ready { socket } => Some(socket),
+            Stage::Making | Stage::Retiring => None,
+        }
+    }
+
+    pub(super) fn is_used(&self, id: RunnerId) -> bool {
+        self.users.values().any(|used| *used == id)
+    }
+
+    /// It has ended: if that was before it could be used, its app gets no other.
+    pub(super) fn ended(&mut self, id: RunnerId, reason: String) -> Option<(AppId, Stage)> {
+        let zygote = self.zygotes.remove(&id)?;
+        if zygote.stage == Stage::Making {
+            let refusal = Refusal { key: zygote.key, reason, until: None };
+            self.refusals.insert(zygote.app, refusal);
+        }
+        Some((zygote.app, zygote.stage))
+    }
+
+    pub(super) fn is_making(&self, id: RunnerId) -> bool {
+        self.zygotes.get(&id).is_some_and(|zygote| zygote.stage == Stage::Making)
+    }
+
+    pub(super) fn ids(&self) -> Vec<RunnerId> {
+        self.zygotes.keys().copied().collect()
+    }
+
+    /// For people.
+    pub(super) fn describe(&self, app: AppId) -> Option<String> {
+        let current = self.of_app(app).last();
+        if let Some((_, zygote)) = current {
+            return Some(match &zygote.stage {
+                Stage::Making => "its zygote is being made".to_owned(),
+                Stage::Ready { .. } => format!(
+                    "its starts are forked from a zygote ({} MiB, {} so far)",
+                    zygote.memory_bytes >> 20,
+                    zygote.starts
+                ),
+                Stage::Retiring => "its zygote retires".to_owned(),
+            });
+        }
+        let refusal = self.refusals.get(&app)?;
+        Some(format!("its starts are not forked from a zygote: {}", refusal.reason))
+    }
+
+    fn of_app(&self, app: AppId) -> impl Iterator<Item = (RunnerId, &Zygote)> {
+        let of_app = move |zygote: &Zygote| zygote.app == app && zygote.stage != Stage::Retiring;
+        self.zygotes.iter().filter(move |(_, zygote)| of_app(zygote)).map(|(id, z)| (*id, z))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APP: AppId = AppId(1);
+
+    fn id(sequence: u32) -> RunnerId {
+        RunnerId { boot: 1, sequence }
+    }
+
+    fn at(secs: u64) -> Timestamp {
+        Timestamp::from_micros(secs * 1_000_000)
+    }
+
+    fn ready(shelf: &mut Shelf, zygote: RunnerId, app: AppId, now: Timestamp, bytes: u64) {
+        shelf.making(zygote, app, "key", now);
+        assert_eq!(shelf.ready(zygote, PathBuf::from("s"), bytes), Some(app));
+    }
+
+    fn chosen(shelf: &mut Shelf, runner: u32, app: AppId, key: &str, now: Timestamp) -> Choice {
+        shelf.choose(id(runner), Wish::for_test(app, key), now).0
+    }
+
+    #[test]
+    fn the_first_start_is_learned_from_and_later_ones_are_forked() {
+        let mut shelf = Shelf::default();
+        assert_eq!(chosen(&mut shelf, 1, APP, "key", at(1)), Choice::Learn);
+        assert!(shelf.take_wish(id(1)).is_some());
+        assert!(shelf.take_wish(id(1)).is_none(), "it is granted once");
+        shelf.making(id(100), APP, "key", at(2));
+        assert_eq!(chosen(&mut shelf, 2, APP, "key", at(2)), Choice::Plainly);
+        assert_eq!(shelf.ready(id(100), PathBuf::from("s"), 5), Some(APP));
+        let fork = Choice::Fork { zygote: id(100), socket: PathBuf::from("s") };
+        assert_eq!(chosen(&mut shelf, 3, APP, "key", at(3)), fork);
+        let (choice, outdated) = shelf.choose(id(4), Wish::for_test(APP, "other"), at(4));
+        assert_eq!((choice, outdated), (Choice::Learn, vec![id(100)]));
+    }
+
+    #[test]
+    fn the_one_used_longest_ago_goes_first_and_pauses() {
+        let (first, second) = (AppId(1), AppId(2));
+        let mut shelf = Shelf::default();
+        ready(&mut shelf, id(100), first, at(1), 60);
+        ready(&mut shelf, id(101), second, at(2), 50);
+        assert_eq!(shelf.over_budget(110, at(3)), None);
+        chosen(&mut shelf, 1, first, "key", at(3));
+        assert_eq!(shelf.over_budget(100, at(4)), Some(id(101)));
+        assert_eq!(shelf.retire(id(101)), Some(PathBuf::from("s")));
+        assert_eq!(shelf.over_budget(100, at(4)), None, "who retires does not count");
+        assert_eq!(chosen(&mut shelf, 2, second, "key", at(5)), Choice::Plainly);
+        let later = at(5) + EVICTED_PAUSE;
+        assert_eq!(chosen(&mut shelf, 3, second, "key", later), Choice::Learn);
+    }
+
+    #[test]
+    fn a_zygote_that_was_never_fit_is_not_made_again() {
+        let mut shelf = Shelf::default();
+        shelf.making(id(100), APP, "key", at(1));
+        shelf.ended(id(100), "it has 3 threads".to_owned());
+        assert_eq!(chosen(&mut shelf, 1, APP, "key", at(2)), Choice::Plainly);
+        assert!(shelf.describe(APP).unwrap().ends_with("it has 3 threads"));
+        assert_eq!(chosen(&mut shelf, 2, APP, "new code", at(2)), Choice::Learn);
+    }
+
+    #[test]
+    fn a_retiring_zygote_waits_for_its_last_runner() {
+        let mut shelf = Shelf::default();
+        ready(&mut shelf, id(100), APP, at(1), 5);
+        for runner in [1, 2] {
+            chosen(&mut shelf, runner, APP, "key", at(2));
+        }
+        assert_eq!(shelf.spawned(id(1), Rung::Zygote), None);
+        assert_eq!(shelf.spawned(id(2), Rung::ImageCached), Some(id(100)), "it did not fork");
+        assert!(shelf.retire(id(100)).is_some());
+        assert!(shelf.is_used(id(100)));
+        assert_eq!(shelf.runner_ended(id(2)), None);
+        assert_eq!(shelf.runner_ended(id(1)), Some(id(100)));
+    }
+}
