@@ -42,7 +42,8 @@ use crate::shared::Shared;
 use crate::webhooks::Webhooks;
 use crate::zygotes::{self, Zygotes};
 use crate::{
-    control, deploy, files, images, journal, processes, queue, recorder, runner_task, scale, store, webhooks,
+    control, deploy, files, images, journal, processes, queue, recorder, runner_task, scale, store,
+    webhooks,
 };
 
 /// Events of the node that a slow listener may fall behind by before it misses some.
@@ -132,7 +133,8 @@ impl Node {
             Some(backend) => backend,
             None => processes::of_runners(&config, options.shim.clone(), clock)?,
         };
-        let zygotes = is_real.then(|| processes::of_zygotes(&config, options.shim, clock)).transpose()?;
+        let zygotes =
+            is_real.then(|| processes::of_zygotes(&config, options.shim, clock)).transpose()?;
         let memory_max = config.node.warmth.zygote_memory_max;
         let zygotes = Zygotes::new(zygotes, &data_dir, memory_max, boot);
         let notices = backend.notices().context("the backend is in use by another node")?;

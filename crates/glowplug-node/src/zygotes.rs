@@ -47,6 +47,8 @@ const MAKE_TIMEOUT: Duration = Duration::from_mins(5);
 const RETIRE_GRACE: Duration = Duration::from_secs(5);
 /// For a zygote to take a word. One that does not hears SIGTERM later.
 const TELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between two looks at what becomes of a zygote.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 const RETIRE: &[u8] = b"{\"retire\": true}\n";
 
 pub(crate) struct Zygotes {
@@ -120,7 +122,10 @@ impl Zygotes {
             Choice::Plainly => {}
         }
         for id in outdated {
-            tracing::info!(app = app.name(), "its zygote retires: its code, settings or secrets changed");
+            tracing::info!(
+                app = app.name(),
+                "its zygote retires: its code, settings or secrets changed"
+            );
             retire(shared, id);
         }
     }
@@ -197,16 +202,18 @@ impl Zygotes {
     pub(crate) async fn close(&self) {
         let Some(backend) = &self.backend else { return };
         let ids = self.shelf().ids();
-        for id in &ids {
-            if let Err(error) = backend.stop(*id, StopMode::Kill).await {
+        for id in ids {
+            if let Err(error) = backend.stop(id, StopMode::Kill).await {
                 tracing::warn!(zygote = %id, "cannot be ended: {}", chain(&error));
             }
         }
-        for id in ids {
-            // Waits for its supervisor to be gone.
-            if let Err(error) = backend.forget(id).await {
-                tracing::debug!(zygote = %id, "its files stay: {}", chain(&error));
+        let gone = async {
+            while !self.shelf().ids().is_empty() {
+                tokio::time::sleep(LOOK_PAUSE).await;
             }
+        };
+        if tokio::time::timeout(RETIRE_GRACE, gone).await.is_err() {
+            tracing::warn!("some zygotes could not be ended");
         }
     }
 }
@@ -219,7 +226,7 @@ pub(crate) async fn notices(shared: Arc<Shared>, notices: Option<mpsc::Receiver<
             Notice::Ready { runner, address: RunnerAddress::Unix(socket), .. } => {
                 ready(&shared, runner, socket).await;
             }
-            Notice::Exited { runner, exit, .. } => ended(&shared, runner, &exit).await,
+            Notice::Exited { runner, exit, .. } => ended(&shared, runner, &exit),
             Notice::Ready { .. } | Notice::Spawned { .. } | Notice::Touched { .. } => {}
         }
     }
@@ -241,7 +248,7 @@ async fn make(shared: &Arc<Shared>, wish: Wish) {
     }
     let is_made = async {
         while zygotes.shelf().is_making(id) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(LOOK_PAUSE).await;
         }
     };
     if tokio::time::timeout(MAKE_TIMEOUT, is_made).await.is_err() {
@@ -255,7 +262,11 @@ async fn ready(shared: &Arc<Shared>, id: RunnerId, socket: PathBuf) {
     let memory_bytes = memory_of(&socket).await;
     let app = zygotes.shelf().ready(id, socket, memory_bytes);
     let Some(app) = app.and_then(|app| shared.apps.by_id(app)) else { return };
-    tracing::info!(app = app.name(), mib = memory_bytes >> 20, "its starts are forked from a zygote");
+    tracing::info!(
+        app = app.name(),
+        mib = memory_bytes >> 20,
+        "its starts are forked from a zygote"
+    );
     loop {
         let surplus = zygotes.shelf().over_budget(zygotes.memory_max, shared.desk.now());
         let Some(surplus) = surplus else { return };
@@ -264,7 +275,7 @@ async fn ready(shared: &Arc<Shared>, id: RunnerId, socket: PathBuf) {
     }
 }
 
-async fn ended(shared: &Arc<Shared>, id: RunnerId, exit: &Exit) {
+fn ended(shared: &Arc<Shared>, id: RunnerId, exit: &Exit) {
     let reason = describe(exit);
     let found = shared.zygotes.shelf().ended(id, reason.clone());
     let name = |app: AppId| shared.apps.by_id(app).map_or("", |app| app.name());
@@ -316,9 +327,8 @@ fn end(shared: &Arc<Shared>, id: RunnerId, mode: StopMode) {
 async fn memory_of(socket: &Path) -> u64 {
     let Ok(stream) = UnixStream::connect(socket).await else { return 0 };
     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
-    let text = pid.and_then(|pid| {
-        std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()
-    });
+    let text =
+        pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok());
     text.as_deref().and_then(parse_pss).unwrap_or(0)
 }
 

@@ -34,7 +34,9 @@ struct Zygote {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Making,
-    Ready { socket: PathBuf },
+    Ready {
+        socket: PathBuf,
+    },
     /// It forks no more, and ends when its last runner has ended.
     Retiring,
 }
@@ -50,7 +52,10 @@ struct Refusal {
 /// How a runner starts.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Choice {
-    Fork { zygote: RunnerId, socket: PathBuf },
+    Fork {
+        zygote: RunnerId,
+        socket: PathBuf,
+    },
     /// Plainly, and it is seen what it imports.
     Learn,
     Plainly,
@@ -92,8 +97,7 @@ impl Shelf {
     /// The wish of a runner that has become ready, unless another has had it first.
     pub(super) fn take_wish(&mut self, runner: RunnerId) -> Option<Wish> {
         let wish = self.wishes.remove(&runner)?;
-        let is_there =
-            self.of_app(wish.app).any(|(_, zygote)| zygote.key == wish.key);
+        let is_there = self.of_app(wish.app).any(|(_, zygote)| zygote.key == wish.key);
         (!is_there).then_some(wish)
     }
 

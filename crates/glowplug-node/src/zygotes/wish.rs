@@ -151,9 +151,8 @@ fn read_modules(path: &Path) -> Vec<String> {
 }
 
 fn is_module(name: &str) -> bool {
-    let is_part = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_')
-    };
+    let is_part =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
     name.split('.').all(is_part)
 }
 
