@@ -34,6 +34,7 @@ mod start_overhead;
 mod table;
 mod touched;
 mod warm_path;
+mod warmth;
 mod wrk;
 
 /// Rounds of which the median is reported.
@@ -73,6 +74,8 @@ enum Name {
     Pull,
     /// A container's start with a record of the files that it opens, beside one without
     Touched,
+    /// Request to first answer of three apps: plain start, zygote, snapshot, thaw
+    Warmth,
     /// Events that the simulator gets through, and its memory
     Sim,
     /// Fixed, automatic and Knative's scaling on traffic of your own: `policies --trace FILE --setup 20s`
@@ -84,7 +87,7 @@ enum Name {
 #[expect(clippy::struct_field_names, reason = "the names are what programs read")]
 struct Case {
     bench: &'static str,
-    case: &'static str,
+    case: String,
     ours: f64,
     peer: f64,
     peer_name: String,
@@ -105,7 +108,7 @@ enum Better {
 
 impl Case {
     fn new(
-        (bench, case): (&'static str, &'static str),
+        (bench, case): (&'static str, &str),
         ours: f64,
         (peer_name, peer): (&str, f64),
         unit: &'static str,
@@ -120,7 +123,7 @@ impl Case {
         let peer_name = peer_name.to_owned();
         Self {
             bench,
-            case,
+            case: case.to_owned(),
             ours,
             peer,
             peer_name,
@@ -172,6 +175,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             (pull::NAME, pull::measure(&program()?, rounds, args.quick, only)?)
         }
         Name::Touched => (touched::NAME, touched::measure(&program()?, rounds)?),
+        Name::Warmth => (warmth::NAME, warmth::measure(&program()?, rounds)?),
         Name::Sim => (sim::NAME, sim::measure(rounds, args.quick)?),
         Name::Policies => (policies::NAME, policies::measure(&args.rest)?),
     };

@@ -175,7 +175,7 @@ mod tests {
         let measured = report(&submits, &jobs, &[100.0], Vec::new());
         let seen = measured.cases.iter().map(|case| {
             let rates = format!("{:.0} beside {:.0}", case.ours, case.peer);
-            (case.case, case.peer_name.as_str(), rates, case.goal.is_some())
+            (case.case.as_str(), case.peer_name.as_str(), rates, case.goal.is_some())
         });
         let expected = [
             ("durable submits, 64 callers", "PostgreSQL inserts", "40 beside 20", true),

@@ -11,7 +11,7 @@ pub(super) fn table(cases: &[Case]) -> String {
             format!("{goal:.2} {met}")
         });
         [
-            case.case.to_owned(),
+            case.case.clone(),
             amount(case.ours, case.unit),
             amount(case.peer, case.unit),
             case.peer_name.clone(),
