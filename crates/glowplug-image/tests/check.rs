@@ -137,16 +137,22 @@ fn clean(contents_read: usize) -> Findings {
     Findings { contents_read, ..Findings::default() }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_image_stays_while_a_runner_uses_it() {
-    if !is_root() {
-        return;
-    }
+/// A store with the image, which is gone from its registry.
+async fn pulled() -> (tempfile::TempDir, Store, Image) {
     let packed = packed();
     let registry = Faulty::start(&[("1", &packed)], Manners::default()).await;
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
     let image = pull(&puller(&store), &registry.name("1")).await.unwrap();
+    (folder, store, image)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_image_stays_while_a_runner_uses_it() {
+    if !is_root() {
+        return;
+    }
+    let (folder, store, image) = pulled().await;
     with_root(&store, &image, |root| {
         flip(&Places::of(&store, folder.path(), &image).pack);
         let findings = store.check(Repair::Yes).unwrap();
@@ -162,11 +168,7 @@ async fn what_a_damaged_layer_needs_stays_while_a_runner_uses_it() {
     if !is_root() {
         return;
     }
-    let packed = packed();
-    let registry = Faulty::start(&[("1", &packed)], Manners::default()).await;
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
-    let image = pull(&puller(&store), &registry.name("1")).await.unwrap();
+    let (folder, store, image) = pulled().await;
     let places = Places::of(&store, folder.path(), &image);
     let nothing_wanted = HashSet::new();
     flip(&places.index);
@@ -193,11 +195,7 @@ async fn what_a_damaged_layer_needs_stays_while_a_runner_uses_it() {
 
 /// The store as the next life of the machine would find it.
 async fn after_a_power_cut(damage: impl FnOnce(&Places)) -> (tempfile::TempDir, Store, Image) {
-    let packed = packed();
-    let registry = Faulty::start(&[("1", &packed)], Manners::default()).await;
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).unwrap();
-    let image = pull(&puller(&store), &registry.name("1")).await.unwrap();
+    let (folder, store, image) = pulled().await;
     store.sync().unwrap();
     assert!(!folder.path().join(MARK).exists(), "all is synced");
     let places = Places::of(&store, folder.path(), &image);

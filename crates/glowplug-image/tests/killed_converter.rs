@@ -1,32 +1,31 @@
 //! Whatever instant kills the process that converts, there is nothing under the new name, or the whole image.
 //!
-//! As in the test of pulls, the binary is the process that is killed as well: it says how far it is line by line.
+//! How a test kills a process is told in `support/killed.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
-#![expect(clippy::print_stdout, reason = "without a harness, the test talks to its runner itself")]
 
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use glowplug_image::Store;
 use glowplug_image::convert::{self, layout, push};
 use glowplug_image::pull::ProgressSender;
 use glowplug_image::source::archive::Archive;
 use glowplug_image::source::credentials::Credentials;
 use glowplug_image::source::{Compression, Source, registry};
 use glowplug_image::store::{Reader, Repair};
-use glowplug_image::{Digest, Store};
 use glowplug_testkit::{Access, OwnRegistry};
 
 use self::support::faulty::{Faulty, Manners};
 use self::support::images::{image, layer, noise};
+use self::support::killed::{Killed, say, some_line};
 use self::support::{puller, source};
 
-const NAME: &str = "a_killed_conversion_leaves_nothing_or_the_whole";
+const KILLED: Killed =
+    Killed { name: "a_killed_conversion_leaves_nothing_or_the_whole", mode: "convert" };
 const DEATHS: u64 = 16;
 const LAYERS: u64 = 5;
 const LARGE: usize = 2_500_000;
@@ -37,32 +36,14 @@ const PUSH_LINES_MAX: u64 = LAYERS * 5 + 1;
 const LEVEL: i32 = 1;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let runtime = || tokio::runtime::Runtime::new().unwrap();
-    if let [mode, folder, image, target] = arguments.as_slice()
-        && mode == "convert"
-    {
-        runtime().block_on(convert_and_say(Path::new(folder), &image.parse().unwrap(), target));
-    } else if has("--list") {
-        // What nextest asks of a binary; none of its tests is ignored.
-        if !has("--ignored") {
-            println!("{NAME}: test");
-        }
-    } else {
-        runtime().block_on(kill_and_look());
-        println!("test {NAME} ... ok");
-    }
+    KILLED.main(convert_and_say, kill_and_look());
 }
 
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
-}
-
-async fn convert_and_say(folder: &Path, image: &Digest, target: &str) {
+async fn convert_and_say(arguments: &[String]) {
+    let [folder, image, target] = arguments else { panic!("{arguments:?}") };
+    let folder = Path::new(folder);
     let reader = Reader::open(&folder.join("store")).unwrap();
-    let image = reader.image(image).unwrap().unwrap();
+    let image = reader.image(&image.parse().unwrap()).unwrap().unwrap();
     let json = fs::read(folder.join("config.json")).unwrap();
     let out = folder.join("out");
     let tell = &mut |bytes| say(&format!("compressed {bytes}"));
@@ -91,6 +72,9 @@ async fn kill_and_look() {
     };
     fs::write(folder.path().join("config.json"), &packed.config.bytes).unwrap();
     fs::create_dir(folder.path().join("out")).unwrap();
+    let arguments = |target: &str| {
+        [folder.path().to_str().unwrap().to_owned(), digest.to_string(), target.to_owned()]
+    };
     let registry = OwnRegistry::start(Access::Everybody);
     let (mut deaths, mut whole) = (0, 0);
     for seed in 1..=DEATHS {
@@ -99,40 +83,19 @@ async fn kill_and_look() {
             _ => "archive".to_owned(),
         };
         let lines_max = if target == "archive" { LINES_MAX } else { LINES_MAX + PUSH_LINES_MAX };
-        // Any fixed choice will do; these spread.
-        let line = 1 + (seed * 0x9e37_79b9) % lines_max;
-        let (path, image, to) = (folder.path().to_owned(), digest.to_string(), target.clone());
-        let killed = tokio::task::spawn_blocking(move || killed_after(&path, &image, &to, line));
+        let line = some_line(seed, lines_max);
+        let arguments = arguments(&target);
+        let killed = tokio::task::spawn_blocking(move || KILLED.after(&arguments, line));
         deaths += u64::from(killed.await.unwrap());
         whole += u64::from(is_whole(folder.path(), &target).await);
     }
     assert!(deaths > DEATHS / 2, "only {deaths} were killed half-way");
     assert!(whole < DEATHS, "all of them were done");
     // The next one goes well, whatever the last one left.
-    let path = folder.path().to_owned();
-    let again = move || killed_after(&path, &digest.to_string(), "archive", u64::MAX);
+    let last = arguments("archive");
+    let again = move || KILLED.after(&last, u64::MAX);
     assert!(!tokio::task::spawn_blocking(again).await.unwrap());
     assert!(is_whole(folder.path(), "archive").await);
-}
-
-/// `false`: it was done before it could be killed.
-fn killed_after(folder: &Path, image: &str, target: &str, line: u64) -> bool {
-    #[expect(clippy::disallowed_methods, reason = "the test is about this second process")]
-    let mut process = Command::new(std::env::current_exe().unwrap())
-        .args(["convert".as_ref(), folder.as_os_str()])
-        .args([image, target])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    for (said, _) in lines.zip(1..=line) {
-        said.unwrap();
-    }
-    if line < u64::MAX {
-        process.kill().unwrap();
-    }
-    !process.wait().unwrap().success()
 }
 
 /// `false`: there is nothing under the name. Half an image fails.

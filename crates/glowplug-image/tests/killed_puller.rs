@@ -1,18 +1,14 @@
 //! Whatever instant kills the process that pulls, what the store has is whole, and the next pull brings the rest.
 //!
-//! The test needs a second process to kill, so the binary has no test harness: called with `pull`, it is that
-//! process. It says how far it is line by line, and the test kills it after some line.
+//! How a test kills a process is told in `support/killed.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a failed step of a test is a panic")]
-#![expect(clippy::print_stdout, reason = "without a harness, the test talks to its runner itself")]
 
 mod support;
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use futures::future::join_all;
 use glowplug_image::Store;
@@ -23,10 +19,11 @@ use glowplug_image::store::Repair;
 
 use self::support::faulty::{Faulty, Manners};
 use self::support::images::{TestImage, image, layer, noise};
+use self::support::killed::{Killed, say, some_line};
 use self::support::root::{files, is_root};
 use self::support::{pull, puller, source};
 
-const NAME: &str = "a_killed_pull_leaves_only_whole_things";
+const KILLED: Killed = Killed { name: "a_killed_pull_leaves_only_whole_things", mode: "pull" };
 const DEATHS: u64 = 16;
 /// A process that nobody kills says more, unless the machine is busy.
 const LINES_MAX: u64 = 24;
@@ -34,31 +31,13 @@ const LARGE: usize = 200_000;
 const IMAGES: u64 = 2;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    if let [mode, folder, names @ ..] = arguments.as_slice()
-        && mode == "pull"
-    {
-        tokio::runtime::Runtime::new().unwrap().block_on(pull_and_say(Path::new(folder), names));
-    } else if has("--list") {
-        // What nextest asks of a binary; none of its tests is ignored.
-        if !has("--ignored") {
-            println!("{NAME}: test");
-        }
-    } else {
-        tokio::runtime::Runtime::new().unwrap().block_on(kill_and_look());
-        println!("test {NAME} ... ok");
-    }
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).unwrap();
+    KILLED.main(pull_and_say, kill_and_look());
 }
 
 /// Pulls all images at once, and says every step.
-async fn pull_and_say(folder: &Path, names: &[String]) {
-    let puller = puller(&Store::open(folder).unwrap());
+async fn pull_and_say(arguments: &[String]) {
+    let (folder, names) = arguments.split_first().unwrap();
+    let puller = puller(&Store::open(Path::new(folder)).unwrap());
     let each = names.iter().map(async |name| {
         let (progress, mut seen) = ProgressSender::channel();
         let telling = tokio::spawn(async move {
@@ -96,32 +75,14 @@ async fn kill_and_look() {
     let folder = tempfile::tempdir().unwrap();
     let mut deaths = 0;
     for seed in 1..=DEATHS {
-        // Any fixed choice will do; these spread.
-        let line = 1 + (seed * 0x9e37_79b9) % LINES_MAX;
-        let (path, asked) = (folder.path().to_owned(), names.clone());
-        let killed = tokio::task::spawn_blocking(move || killed_after(&path, &asked, line));
+        let mut arguments = vec![folder.path().to_str().unwrap().to_owned()];
+        arguments.extend(names.iter().cloned());
+        let line = some_line(seed, LINES_MAX);
+        let killed = tokio::task::spawn_blocking(move || KILLED.after(&arguments, line));
         deaths += u64::from(killed.await.unwrap());
         look(folder.path(), &packed, &names, seed).await;
     }
     assert!(deaths > DEATHS / 2, "only {deaths} were killed half-way");
-}
-
-/// `false`: it was done before it could be killed.
-fn killed_after(folder: &Path, names: &[String], line: u64) -> bool {
-    #[expect(clippy::disallowed_methods, reason = "the test is about this second process")]
-    let mut process = Command::new(std::env::current_exe().unwrap())
-        .args(["pull".as_ref(), folder.as_os_str()])
-        .args(names)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-    for (said, _) in lines.zip(1..=line) {
-        said.unwrap();
-    }
-    process.kill().unwrap();
-    !process.wait().unwrap().success()
 }
 
 async fn look(folder: &Path, packed: &[TestImage], names: &[String], seed: u64) {

@@ -5,6 +5,7 @@
 
 pub(crate) mod faulty;
 pub(crate) mod images;
+pub(crate) mod killed;
 pub(crate) mod root;
 pub(crate) mod tree;
 
