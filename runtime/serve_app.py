@@ -35,6 +35,9 @@ gc.disable()
 import os  # noqa: E402
 import sys  # noqa: E402
 
+if "GLOWPLUG_CONTROL_SOCKET" in os.environ:
+    import serve_snapshot  # noqa: E402
+
 from serve_faster import hasten_package_list, skip_old_pydantic  # noqa: E402
 from serve_load import load  # noqa: E402
 from serve_report import (  # noqa: E402
@@ -163,10 +166,17 @@ class Serving:
             await startup(server, *args, **kwargs)
             if server is self.app_server and server.started:
                 self.timeline.mark("listening")
+                self.offer_snapshots()
                 self.learning.write()
 
         server_class.serve = serve_role
         server_class.startup = startup_marked
+
+    def offer_snapshots(self):
+        """Where this process may be captured, it is told of it."""
+        path = os.environ.get("GLOWPLUG_CONTROL_SOCKET")
+        if path:
+            serve_snapshot.offer(path, self.app_server.config.app, self.timeline)
 
     def mark_lifespan(self, lifespan):
         startup = lifespan.startup

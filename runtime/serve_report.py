@@ -27,6 +27,9 @@ class Timeline:
 
     def __init__(self, path):
         self.fd = None
+        self.open(path)
+
+    def open(self, path):
         if path:
             try:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -41,6 +44,11 @@ class Timeline:
         try:
             os.write(self.fd, line.encode())
         except OSError:
+            self.fd = None
+
+    def close(self):
+        if self.fd is not None:
+            os.close(self.fd)
             self.fd = None
 
 

@@ -4,6 +4,8 @@
 //! a run that was interrupted, or a changed list of packages, starts over. Nothing is installed into the
 //! system, and the package managers use their own configuration.
 
+mod criu;
+
 use std::ffi::OsString;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -37,6 +39,8 @@ pub(crate) struct TestTools {
     pub(crate) busybox: PathBuf,
     /// What builds images.
     pub(crate) buildah: PathBuf,
+    /// What captures memory, where it is to be had.
+    pub(crate) criu: Option<PathBuf>,
     /// Where tests keep the environments of Python apps between runs.
     pub(crate) cache: PathBuf,
     /// PATH with uv and the OCI runtimes on it.
@@ -55,6 +59,7 @@ impl TestTools {
             registry: registry()?,
             busybox: busybox()?,
             buildah: buildah()?,
+            criu: criu::criu(),
             cache,
             path: path_with(uv.parent().map(Path::to_owned).into_iter().chain(runtimes()?))?,
         })
@@ -62,6 +67,10 @@ impl TestTools {
 
     /// Lets a program know of the tools.
     pub(crate) fn tell(&self, program: Program) -> Program {
+        let program = match &self.criu {
+            Some(criu) => program.env("GLOWPLUG_TEST_CRIU", criu),
+            None => program,
+        };
         program
             .env("GLOWPLUG_TEST_PYTHON", &self.python)
             .env("GLOWPLUG_TEST_NODE_MODULES", &self.node_modules)

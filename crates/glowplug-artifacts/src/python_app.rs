@@ -30,11 +30,12 @@ const FAL_VERSION: &str = "1.83.0";
 /// Changes when descriptions of an older build of ours must be read again.
 const FORMAT: &str = "python-app-1";
 /// What runs beside an app: to serve it, and to fork its runners.
-const SERVE_SCRIPTS: [(&str, &str); 6] = [
+const SERVE_SCRIPTS: [(&str, &str); 7] = [
     ("serve_app.py", include_str!("../../../runtime/serve_app.py")),
     ("serve_faster.py", include_str!("../../../runtime/serve_faster.py")),
     ("serve_load.py", include_str!("../../../runtime/serve_load.py")),
     ("serve_report.py", include_str!("../../../runtime/serve_report.py")),
+    ("serve_snapshot.py", include_str!("../../../runtime/serve_snapshot.py")),
     ("zygote.py", include_str!("../../../runtime/zygote.py")),
     ("zygote_forks.py", include_str!("../../../runtime/zygote_forks.py")),
 ];

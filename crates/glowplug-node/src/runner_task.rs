@@ -190,6 +190,12 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
                     keeper.images.end_recording(runner, files, now).await;
                 });
             }
+            Notice::NotRestored { runner, problem } => {
+                tracing::warn!(%runner, problem, "its snapshot was not restored, so it starts plainly");
+            }
+            Notice::Captured { runner, problem } => {
+                tracing::info!(%runner, problem, "its memory was captured");
+            }
             Notice::Exited { runner, exit, .. } => {
                 if let Some(address) = shared.desk.address(runner) {
                     shared.forwarder.forget(&address);

@@ -227,7 +227,11 @@ pub(crate) async fn notices(shared: Arc<Shared>, notices: Option<mpsc::Receiver<
                 ready(&shared, runner, socket).await;
             }
             Notice::Exited { runner, exit, .. } => ended(&shared, runner, &exit),
-            Notice::Ready { .. } | Notice::Spawned { .. } | Notice::Touched { .. } => {}
+            Notice::Ready { .. }
+            | Notice::Spawned { .. }
+            | Notice::Touched { .. }
+            | Notice::NotRestored { .. }
+            | Notice::Captured { .. } => {}
         }
     }
 }

@@ -31,6 +31,13 @@ pub trait Backend: Send + Sync + 'static {
     /// under way; [`Notice::Exited`] tells the end.
     fn stop(&self, runner: RunnerId, mode: StopMode) -> BoxFuture<'_, Result<(), BackendError>>;
 
+    /// Captures the memory of a runner that was started [enclosed](Warm::Enclosed) and is ready, to an empty
+    /// directory. [`Notice::Captured`] tells how that went, and of success also the end.
+    fn capture(&self, runner: RunnerId, dir: PathBuf) -> BoxFuture<'_, Result<(), BackendError>> {
+        let _ = dir;
+        Box::pin(std::future::ready(Err(BackendError::NoCaptures(runner))))
+    }
+
     /// Every runner that exists now, found anew (also those of an earlier life of the node).
     fn observe(&self) -> BoxFuture<'_, Result<Vec<ObservedRunner>, BackendError>>;
 
@@ -93,8 +100,10 @@ pub enum Warm {
     Plain,
     /// A fork of the process that listens on this socket.
     Zygote { socket: PathBuf },
-    /// The memory of a runner that was set up, restored from this directory.
-    Snapshot { dir: PathBuf },
+    /// The program itself, where its memory can be captured by this CRIU.
+    Enclosed { criu: PathBuf },
+    /// The memory of a runner that was set up, restored from the directory it was captured to.
+    Snapshot { criu: PathBuf, dir: PathBuf },
 }
 
 impl Warm {
@@ -102,7 +111,7 @@ impl Warm {
     /// backend to know.
     pub fn rung(&self) -> Rung {
         match self {
-            Self::Plain => Rung::ImageCached,
+            Self::Plain | Self::Enclosed { .. } => Rung::ImageCached,
             Self::Zygote { .. } => Rung::Zygote,
             Self::Snapshot { .. } => Rung::Snapshot,
         }
@@ -148,6 +157,11 @@ pub enum Notice {
     Spawned { runner: RunnerId, at: Timestamp, rung: Rung },
     /// The socket accepts and the health path, if any, answered 2xx.
     Ready { runner: RunnerId, at: Timestamp, address: RunnerAddress },
+    /// Its snapshot was of no use, and the program was started plainly instead. Comes before `Spawned`.
+    NotRestored { runner: RunnerId, problem: String },
+    /// The answer to [`Backend::capture`]. With a `problem` there is nothing of use in the directory. The
+    /// program has ended or is good for nothing else.
+    Captured { runner: RunnerId, problem: Option<String> },
     /// What a program whose start was to be recorded has opened until it was ready. Comes after `Ready`, or
     /// not at all.
     Touched { runner: RunnerId, files: TouchedFiles },
@@ -226,6 +240,8 @@ pub enum BackendError {
     UnknownRunner(RunnerId),
     #[error("runner {0} still runs: stop it before forgetting it")]
     StillRunning(RunnerId),
+    #[error("runner {0} cannot be captured by this backend")]
+    NoCaptures(RunnerId),
     #[error("cannot prepare runner {runner}: {problem}")]
     Prepare { runner: RunnerId, problem: String },
     #[error("cannot {operation}")]

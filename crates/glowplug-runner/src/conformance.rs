@@ -206,6 +206,8 @@ fn subject(notice: &Notice) -> RunnerId {
         Notice::Spawned { runner, .. }
         | Notice::Ready { runner, .. }
         | Notice::Touched { runner, .. }
+        | Notice::NotRestored { runner, .. }
+        | Notice::Captured { runner, .. }
         | Notice::Exited { runner, .. } => *runner,
     }
 }

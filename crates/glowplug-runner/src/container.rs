@@ -43,6 +43,7 @@ use serde::{Deserialize, Serialize};
 pub use self::capabilities::Capabilities;
 pub(crate) use self::devices::allowed as allowed_devices;
 pub(crate) use self::enter::Entrance;
+pub(crate) use self::init::{fork, retire, sleep_for_ever};
 pub use self::spec::{
     Bind, ContainerSpec, ContainerUser, Hook, HookStage, Network, Recording, Root, Runtime,
     Scratch, SecretFiles, SystemCalls, Writes,

@@ -4,6 +4,7 @@
 
 mod cdi;
 mod containers;
+mod criu;
 mod facts;
 mod gpus;
 mod runtimes;
@@ -15,6 +16,7 @@ use glowplug_core::resources::{Capacity, Gpu};
 
 pub use self::cdi::{GpuPlaces, give_gpus};
 pub use self::containers::containers;
+pub use self::criu::{Criu, find_criu};
 pub use self::facts::{FactStatus, HostFact, facts};
 pub use self::gpus::{Gpus, find_gpus};
 pub use self::runtimes::{runtime, runtime_names};

@@ -5,6 +5,7 @@ mod cgroup;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod container;
+mod enclosure;
 mod fake;
 pub mod host;
 mod probe;

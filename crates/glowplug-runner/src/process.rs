@@ -296,6 +296,14 @@ impl Inner {
         Ok(())
     }
 
+    async fn capture(self: &Arc<Self>, id: RunnerId, dir: PathBuf) -> Result<(), BackendError> {
+        let runner = self.settled(id).await.filter(|runner| !runner.has_ended());
+        let runner = runner.ok_or(BackendError::UnknownRunner(id))?;
+        // The watcher is gone only if the runner is, which is told.
+        let _ = runner.commands.send(Command::Tell(ToShim::Capture { dir })).await;
+        Ok(())
+    }
+
     async fn observe(self: &Arc<Self>) -> Result<Vec<ObservedRunner>, BackendError> {
         for id in self.layout.list()? {
             if let Some(_claim) = self.claim(id)
@@ -379,6 +387,10 @@ impl Backend for ProcessBackend {
 
     fn stop(&self, runner: RunnerId, mode: StopMode) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(self.inner.stop(runner, mode))
+    }
+
+    fn capture(&self, runner: RunnerId, dir: PathBuf) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(self.inner.capture(runner, dir))
     }
 
     fn observe(&self) -> BoxFuture<'_, Result<Vec<ObservedRunner>, BackendError>> {

@@ -29,6 +29,11 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// The environment variable by which every process of a runner can be told from all others.
 pub(crate) const MARKER_VARIABLE: &str = "GLOWPLUG_RUNNER";
 
+/// In the directory of the program's socket: where an enclosed program is told of its capture and restore.
+pub(crate) const CONTROL_SOCKET: &str = "control.sock";
+/// The environment variable that names it to the program.
+pub(crate) const CONTROL_VARIABLE: &str = "GLOWPLUG_CONTROL_SOCKET";
+
 /// Written by the node before the start: all that a later node needs to take the runner over.
 pub(crate) const RECORD_FILE: &str = "runner.json";
 /// Written by the shim once the program runs.
@@ -83,6 +88,8 @@ pub(crate) struct LaunchOrder {
     pub(crate) control_path: PathBuf,
     /// The directory of the program's own socket, removed at the end.
     pub(crate) socket_dir: Option<PathBuf>,
+    /// Where that directory is for a program that is, or was, captured: the same for all runners.
+    pub(crate) enclosed_socket_dir: PathBuf,
 }
 
 impl LaunchOrder {
@@ -140,6 +147,10 @@ pub(crate) enum ToShim {
     Kill,
     /// Asks for [`FromShim::LogCaughtUp`].
     CatchUpLog,
+    /// Asks for the program's memory in this directory, and for [`FromShim::Captured`].
+    Capture {
+        dir: PathBuf,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +165,10 @@ pub(crate) enum FromShim {
     LogCaughtUp,
     /// What the program has opened until it was ready is in [`OPENED_FILE`].
     Recorded { is_complete: bool },
+    /// Its snapshot was of no use, and the program is started plainly instead. Comes before `Spawned`.
+    NotRestored { problem: String },
+    /// The answer to [`ToShim::Capture`].
+    Captured { problem: Option<String> },
     /// The last message: nothing of the runner is left but the shim, which ends now.
     Exited(ExitCause),
 }

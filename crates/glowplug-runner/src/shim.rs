@@ -12,6 +12,8 @@
 //! unix socket, as any later node can. It has one thread and no runtime, so that it starts in a
 //! millisecond and weighs little. Limits: [`LogCaps`](crate::LogCaps) on the log, `PEERS_MAX` nodes.
 
+mod control;
+mod criu;
 mod finish;
 mod foster;
 mod launch;
@@ -20,13 +22,14 @@ mod output;
 mod peers;
 mod runtime;
 mod signals;
+mod snapshot;
 mod touched;
 
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -41,13 +44,15 @@ use self::log_file::LogFile;
 use self::output::Output;
 use self::peers::{PEERS_MAX, Peer};
 use self::signals::Signals;
+use self::snapshot::Job;
 use self::touched::Recorder;
-use crate::backend::{ExitCause, LogStream, Warm};
+use crate::backend::ExitCause;
 use crate::cgroup::RunnerGroups;
-use crate::proc_table::{ProcessMark, descendants, own_children};
+use crate::enclosure::Enclosure;
+use crate::proc_table::{ProcessMark, own_children};
 use crate::protocol::{
-    EXIT_FILE, ExitRecord, FromShim, LaunchOrder, OPENED_FILE, PROCESSES_FILE, ProcessesRecord,
-    ToShim, write_bytes, write_file,
+    EXIT_FILE, ExitRecord, FromShim, LaunchOrder, PROCESSES_FILE, ProcessesRecord, ToShim,
+    write_file,
 };
 
 /// More than a pipe holds, and an end to catching up with a program that never stops writing.
@@ -103,7 +108,6 @@ fn run(dir: PathBuf) -> io::Result<()> {
     if let Some(note) = order.hooks_that_are_not_run() {
         log.say(&note);
     }
-    let started = start(&order, &dir, &groups, &mut log);
     let mut shim = Shim {
         dir,
         order,
@@ -117,48 +121,20 @@ fn run(dir: PathBuf) -> io::Result<()> {
         program: None,
         contained: None,
         foster: None,
+        enclosure: None,
+        job: None,
         ready: false,
         stop: Stop::NotAsked,
         alone_since: None,
         _lock: lock,
     };
-    match started {
-        Ok(program) => {
-            shim.program = Some(program.pid);
-            shim.record(program.recorder);
-            shim.contained = program.contained;
-            shim.foster = program.foster;
-            shim.outputs = vec![
-                Output::new(LogStream::Stdout, program.stdout),
-                Output::new(LogStream::Stderr, program.stderr),
-            ];
-            shim.broadcast(&FromShim::Spawned { rung: program.rung });
-            shim.groups.gather(descendants);
-            let watched = shim.settle_in().and_then(|()| shim.watch());
-            let problem = watched.err().map(|error| format!("the supervisor failed: {error}"));
-            shim.finish(problem);
-        }
-        Err(problem) => shim.finish(Some(problem)),
-    }
+    let problem = shim.begin().and_then(|()| {
+        shim.settle_in()
+            .and_then(|()| shim.watch())
+            .map_err(|error| format!("the supervisor failed: {error}"))?
+    });
+    shim.finish(problem.err());
     Ok(())
-}
-
-/// As warm as was asked for, or plainly where that is not possible.
-fn start(
-    order: &LaunchOrder,
-    dir: &Path,
-    groups: &RunnerGroups,
-    log: &mut LogFile,
-) -> Result<launch::Program, String> {
-    if let Warm::Zygote { socket } = &order.warm {
-        match foster::start(order, socket, groups) {
-            Ok(program) => return Ok(program),
-            Err(problem) => {
-                log.say(&format!("its zygote did not start it ({problem}): starting plainly"));
-            }
-        }
-    }
-    launch::start(order, dir, groups)
 }
 
 /// Since an arbitrary moment.
@@ -187,6 +163,10 @@ struct Shim {
     contained: Option<runtime::Contained>,
     /// By a zygote, whose child it is.
     foster: Option<Foster>,
+    /// Where its memory can be captured.
+    enclosure: Option<Enclosure>,
+    /// Of a capture or a restore.
+    job: Option<Job>,
     ready: bool,
     stop: Stop,
     alone_since: Option<Duration>,
@@ -212,6 +192,7 @@ enum Source {
     Output(usize),
     Recorder,
     Foster,
+    Job,
 }
 
 impl Shim {
@@ -223,20 +204,31 @@ impl Shim {
         let listener = UnixListener::bind(&self.order.control_path)?;
         listener.set_nonblocking(true)?;
         self.listener = Some(listener);
-        let own = ProcessMark::of(rustix::process::getpid().as_raw_nonzero().get());
-        let program = self.program.and_then(|pid| ProcessMark::of(pid.as_raw_nonzero().get()));
-        if let (Some(shim), Some(program)) = (own, program) {
-            write_file(&self.dir, PROCESSES_FILE, &ProcessesRecord { shim, program })?;
-        }
+        self.record_processes();
         Ok(())
     }
 
-    /// Serves the nodes and captures the log until the program has ended.
-    fn watch(&mut self) -> io::Result<()> {
+    /// What could not be written down can still be found by its groups.
+    fn record_processes(&self) {
+        let own = ProcessMark::of(rustix::process::getpid().as_raw_nonzero().get());
+        let program = self.program.and_then(|pid| ProcessMark::of(pid.as_raw_nonzero().get()));
+        if let (Some(shim), Some(program)) = (own, program) {
+            let _ = write_file(&self.dir, PROCESSES_FILE, &ProcessesRecord { shim, program });
+        }
+    }
+
+    /// Serves the nodes and captures the log until the program has ended, or cannot be started.
+    fn watch(&mut self) -> io::Result<Result<(), String>> {
         // What came right behind the launch order is read already, so no event will tell of it.
         let early = self.peers.first_mut().and_then(|peer| peer.receive().ok());
         early.into_iter().flatten().for_each(|message| self.obey(0, &message));
         loop {
+            self.keep_deadlines();
+            let advanced = self.advance_job();
+            self.log.flush();
+            if advanced.is_err() || self.has_ended() {
+                return Ok(advanced);
+            }
             let ready = self.poll(self.time_to_next_deadline())?;
             let mut gone = Vec::new();
             for source in ready {
@@ -252,15 +244,12 @@ impl Shim {
                     }
                     Source::Recorder => self.take_recorded(),
                     Source::Foster => self.hear_zygote(),
+                    // As is done in each round.
+                    Source::Job => {}
                 }
             }
             for index in gone.into_iter().rev() {
                 self.peers.remove(index);
-            }
-            self.keep_deadlines();
-            self.log.flush();
-            if self.has_ended() {
-                return Ok(());
             }
         }
     }
@@ -285,6 +274,10 @@ impl Shim {
         for fd in self.foster.iter().flat_map(Foster::sources) {
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
             sources.push(Source::Foster);
+        }
+        if let Some(connection) = self.job.as_ref().and_then(Job::connection) {
+            fds.push(connection);
+            sources.push(Source::Job);
         }
         // After the peers, so that a node that takes over is told what the one before it has said last.
         if let Some(listener) = &self.listener {
@@ -313,18 +306,21 @@ impl Shim {
 
     /// Reaps what the program has left behind and what has ended since.
     fn reap_strays(&self) {
-        let program = self.program.map(|pid| pid.as_raw_nonzero().get());
-        for child in own_children() {
-            if Some(child) != program
-                && let Some(pid) = Pid::from_raw(child)
-            {
+        let awaited = [self.program, self.job.as_ref().and_then(Job::child)];
+        for pid in own_children().into_iter().filter_map(Pid::from_raw) {
+            if !awaited.contains(&Some(pid)) {
                 // It may still run; then its own end brings the next signal.
                 let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
             }
         }
     }
 
+    /// A program that is not there yet, or that CRIU is at work on, has not.
     fn has_ended(&self) -> bool {
+        self.job.is_none() && self.program_has_ended()
+    }
+
+    fn program_has_ended(&self) -> bool {
         if let Some(foster) = &self.foster {
             return foster.has_ended();
         }
@@ -368,6 +364,7 @@ impl Shim {
             ToShim::Stop { grace } => self.begin_stop(*grace),
             ToShim::Kill => self.kill_now(),
             ToShim::CatchUpLog => self.catch_up_log(peer),
+            ToShim::Capture { dir } => self.begin_capture(dir),
         }
     }
 
@@ -382,38 +379,6 @@ impl Shim {
         self.log.flush();
         // That a peer is gone is found out when it is read from.
         let _ = self.peers[peer].send(&FromShim::LogCaughtUp);
-    }
-
-    fn record(&mut self, started: Option<io::Result<Recorder>>) {
-        match started {
-            Some(Ok(recorder)) => self.recorder = Some(recorder),
-            Some(Err(error)) => {
-                self.log.say(&format!("which files this start opens is not recorded: {error}"));
-            }
-            None => {}
-        }
-    }
-
-    fn take_recorded(&mut self) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.read();
-            if recorder.is_broken() {
-                self.recorder = None;
-                self.log
-                    .say("which files this start opens is recorded no longer: they are refused");
-            }
-        }
-    }
-
-    /// A recording that cannot be written down is made again at another start.
-    fn end_recording(&mut self) {
-        let Some(recorder) = self.recorder.take() else { return };
-        let opened = recorder.finish();
-        let bytes: Vec<u8> =
-            opened.paths.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
-        if write_bytes(&self.dir, OPENED_FILE, &bytes).is_ok() {
-            self.broadcast(&FromShim::Recorded { is_complete: opened.is_complete });
-        }
     }
 
     /// A second stop can bring the kill forward, never put it off.
@@ -469,10 +434,12 @@ impl Shim {
 
     fn time_to_next_deadline(&self) -> Option<Duration> {
         let deadline = match (self.stop, self.alone_since) {
-            (Stop::KillAt(moment), _) => moment,
-            (Stop::NotAsked, Some(since)) => since.saturating_add(self.order.orphan_timeout),
-            _ => return None,
+            (Stop::KillAt(moment), _) => Some(moment),
+            (Stop::NotAsked, Some(since)) => Some(since.saturating_add(self.order.orphan_timeout)),
+            _ => None,
         };
+        let job = self.job.as_ref().map(Job::give_up_at);
+        let deadline = deadline.into_iter().chain(job).min()?;
         Some(deadline.saturating_sub(monotonic()))
     }
 

@@ -23,7 +23,7 @@ pub(super) fn start(preparation: &Preparation<'_>) -> io::Result<(Pid, UnixStrea
 
 /// Starts a child that does this and ends. It comes with the way to hear from it, of which each side has its
 /// own end alone: whoever waits there learns of the other's end.
-fn fork(work: impl FnOnce(UnixStream)) -> io::Result<(Pid, UnixStream)> {
+pub(crate) fn fork(work: impl FnOnce(UnixStream)) -> io::Result<(Pid, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     #[expect(unsafe_code, reason = "a child that does not become another program has no safe way")]
     // SAFETY: the shim has one thread, so the child is a complete copy of it, whose heap and locks are in
@@ -129,7 +129,7 @@ pub(super) fn part(spec: &ContainerSpec, others: UnshareFlags) -> Result<(), Str
 }
 
 /// Gives up all that this process does not need to sleep, so that there is nothing to take over.
-fn retire() -> io::Result<()> {
+pub(crate) fn retire() -> io::Result<()> {
     let _ = rustix::thread::set_name(c"init");
     #[expect(unsafe_code, reason = "these have no safe interface")]
     // SAFETY: SIG_IGN installs no code. With SIGCHLD ignored the kernel reaps every child by itself. The
@@ -146,7 +146,7 @@ fn retire() -> io::Result<()> {
 }
 
 /// Without a single open file: the runner's lock, above all, is not this process's to hold.
-fn sleep_for_ever() -> ! {
+pub(crate) fn sleep_for_ever() -> ! {
     #[expect(unsafe_code, reason = "these have no safe interface")]
     // SAFETY: nothing in this process uses a descriptor from here on.
     unsafe {

@@ -49,6 +49,7 @@ pub fn facts(gpus: &Gpus) -> Vec<HostFact> {
         users(),
         super::containers::fact(),
         super::runtimes::fact(),
+        super::criu::fact(),
         user_namespaces(),
         pidfds(),
     ]);

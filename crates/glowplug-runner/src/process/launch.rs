@@ -15,7 +15,7 @@ use glowplug_core::RunnerId;
 use tokio::process::{Child, Command};
 
 use super::{Inner, RunnerState, Slot, watch};
-use crate::backend::{BackendError, Listen, RunnerAddress, RunnerSpec};
+use crate::backend::{BackendError, Listen, RunnerAddress, RunnerSpec, Warm};
 use crate::cgroup::Bounds;
 use crate::container::oci::Family;
 use crate::container::{ContainerSpec, Network, Runtime, SOCKET_DIR};
@@ -75,6 +75,9 @@ impl Inner {
         let failed = |problem: &dyn std::fmt::Display| prepare_error(spec.id, problem);
         if let Some(container) = &spec.container {
             self.check_container(spec, container).map_err(|problem| failed(&problem))?;
+        }
+        if matches!(spec.warm, Warm::Enclosed { .. } | Warm::Snapshot { .. }) {
+            self.layout.make_enclosed_socket_dir().map_err(|error| failed(&error))?;
         }
         let identity = spec.user.as_deref().map(super::identity::resolve).transpose();
         let identity = identity.map_err(|problem| failed(&problem))?;
@@ -223,6 +226,7 @@ impl Inner {
             log_caps: self.options.log_caps,
             control_path: record.control_path.clone(),
             socket_dir: record.socket_dir.clone(),
+            enclosed_socket_dir: self.layout.enclosed_socket_dir(),
         }
     }
 }

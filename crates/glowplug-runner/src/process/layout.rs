@@ -17,6 +17,8 @@ use crate::backend::BackendError;
 
 /// What fits into a socket address, the closing zero not counted.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+/// No runner has this name.
+const ENCLOSED_DIR: &str = "enclosed";
 const LOCK_SUFFIX: &str = ".lock";
 /// Each further attempt means that another has just cleared the runner away.
 const LOCK_ATTEMPTS_MAX: usize = 16;
@@ -74,6 +76,20 @@ impl Layout {
     /// The directory of the program's own socket.
     pub(super) fn socket_dir(&self, id: RunnerId) -> PathBuf {
         self.sockets.join(id.to_string())
+    }
+
+    /// Where each enclosed program has the directory of its socket.
+    pub(super) fn enclosed_socket_dir(&self) -> PathBuf {
+        self.sockets.join(ENCLOSED_DIR)
+    }
+
+    /// Makes that: an empty directory to mount on.
+    pub(super) fn make_enclosed_socket_dir(&self) -> io::Result<()> {
+        let made = DirBuilder::new().mode(0o711).create(self.enclosed_socket_dir());
+        match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        }
     }
 
     /// A name for the runner that is unique on this host.

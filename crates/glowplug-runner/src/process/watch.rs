@@ -186,6 +186,12 @@ impl Watcher {
                         let _ = reader.map(|reader| reader.send(()));
                     }
                     FromShim::Recorded { is_complete } => self.tell_touched(is_complete).await,
+                    FromShim::NotRestored { problem } => {
+                        self.tell(Notice::NotRestored { runner: self.id, problem }).await;
+                    }
+                    FromShim::Captured { problem } => {
+                        self.tell(Notice::Captured { runner: self.id, problem }).await;
+                    }
                     FromShim::Attached { .. } => {}
                 },
                 command = self.commands.recv(), if commands_open => match command {

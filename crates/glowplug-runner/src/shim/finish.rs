@@ -46,7 +46,7 @@ impl Shim {
     }
 
     /// Kills and reaps until this process has no child left.
-    fn end_everything(&mut self) -> Option<Ended> {
+    pub(super) fn end_everything(&mut self) -> Option<Ended> {
         self.groups.kill();
         self.signal_group(Signal::KILL);
         // Reaped only now that its group was killed: until then the group's id could not pass to others.

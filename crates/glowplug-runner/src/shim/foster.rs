@@ -124,6 +124,7 @@ pub(super) fn start(
         stderr,
         recorder: None,
         contained: None,
+        enclosure: None,
         rung: Rung::Zygote,
         foster: Some(foster),
     })

@@ -1,5 +1,6 @@
 //! Starts the program: in a group of its own, with lowered limits, as its user, dying with the shim.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,9 +17,13 @@ use super::foster::Foster;
 use super::runtime::Contained;
 use super::signals;
 use super::touched::Recorder;
+use crate::backend::Warm;
 use crate::cgroup::{RunnerGroups, go_through};
 use crate::container::{ContainerSpec, Entrance, Preparation, Recording, Runtime, Sandbox};
-use crate::protocol::{Identity, LaunchOrder, NAMESPACES_FILE};
+use crate::enclosure::{Enclosing, Enclosure, EnclosureDoor, FirstPid};
+use crate::protocol::{
+    CONTROL_SOCKET, CONTROL_VARIABLE, Identity, LaunchOrder, MARKER_VARIABLE, NAMESPACES_FILE,
+};
 
 /// A program that has been started, and what it writes.
 pub(super) struct Program {
@@ -29,6 +34,8 @@ pub(super) struct Program {
     pub(super) recorder: Option<io::Result<Recorder>>,
     /// If an OCI runtime has started it.
     pub(super) contained: Option<Contained>,
+    /// If its memory can be captured.
+    pub(super) enclosure: Option<Enclosure>,
     /// What it began with in the end.
     pub(super) rung: Rung,
     /// If a zygote has forked it.
@@ -56,6 +63,7 @@ pub(super) fn start(
         .as_ref()
         .zip(container)
         .and_then(|(entrance, spec)| record(entrance.sandbox().init(), spec));
+    let enclosure = enclose(order, &doors)?;
     let user = entrance.as_ref().map(|entrance| &entrance.sandbox().user);
     let identity = user.map(|user| &user.identity).or(order.identity.as_ref());
     let (stdout, stdout_writer) = output_pipe(identity)?;
@@ -63,36 +71,69 @@ pub(super) fn start(
     #[expect(clippy::disallowed_methods, reason = "the shim is the owner of this child")]
     let mut command = Command::new(name);
     command
-        .args(arguments)
         .env_clear()
         .envs(user.map(|user| ("HOME", &user.home)))
-        .envs(&order.env)
         .stdin(Stdio::null())
         .stdout(stdout_writer)
-        .stderr(stderr_writer)
-        .process_group(0);
-    if entrance.is_none() {
+        .stderr(stderr_writer);
+    if enclosure.is_some() {
+        command.args(enclosed_arguments(order, arguments)).envs(enclosed_environment(order));
+    } else {
+        command.args(arguments).envs(&order.env).process_group(0);
+    }
+    if entrance.is_none() && enclosure.is_none() {
         command.current_dir(&order.cwd);
     }
-    let restrictions = Restrictions::new(order, entrance, doors);
+    let door = enclosure.as_ref().map(|enclosure| enclosure.door(&order.cwd)).transpose();
+    let door = door.map_err(|error| format!("cannot enter where it is to run: {error}"))?;
+    let restrictions = Restrictions::new(order, entrance, door, doors);
     #[expect(unsafe_code, reason = "the child must restrict itself before it becomes the program")]
     // SAFETY: `apply` makes system calls only: it allocates nothing, takes no lock, and runs no code of
     // others. The shim has one thread, so the child is a complete copy of it.
     unsafe {
         command.pre_exec(move || restrictions.apply());
     }
-    let child = command.spawn().map_err(|error| explain(order, &error))?;
+    let child = match &enclosure {
+        Some(enclosure) => enclosure.spawn_inside(|| command.spawn()),
+        None => command.spawn(),
+    };
+    let child = child.map_err(|error| explain(order, &error))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| "the kernel gave the program no usable pid".to_owned())?;
-    Ok(Program {
-        pid,
-        stdout,
-        stderr,
-        recorder,
-        contained: None,
-        rung: Rung::ImageCached,
-        foster: None,
-    })
+    let (contained, rung) = (None, Rung::ImageCached);
+    Ok(Program { pid, stdout, stderr, recorder, contained, enclosure, rung, foster: None })
+}
+
+/// Where a program runs that is to be captured.
+fn enclose(order: &LaunchOrder, doors: &[OwnedFd]) -> Result<Option<Enclosure>, String> {
+    let (Warm::Enclosed { .. }, Some(socket_dir)) = (&order.warm, &order.socket_dir) else {
+        return Ok(None);
+    };
+    let place = &order.enclosed_socket_dir;
+    let enclosing = Enclosing { socket_dir, place, doors, pids: FirstPid::Program };
+    Enclosure::make(&enclosing).map(Some)
+}
+
+/// With the path of its socket's directory as it is inside.
+fn enclosed_arguments(order: &LaunchOrder, arguments: &[String]) -> Vec<String> {
+    arguments.iter().map(|argument| as_inside(order, argument)).collect()
+}
+
+/// What an enclosed program finds, and is told again when it is restored. The runner's marker is no part of
+/// it: it would be in every runner that is restored from this one.
+pub(super) fn enclosed_environment(order: &LaunchOrder) -> BTreeMap<String, String> {
+    let inside = |(name, value): (&String, &String)| (name.clone(), as_inside(order, value));
+    let mut env: BTreeMap<String, String> = order.env.iter().map(inside).collect();
+    env.remove(MARKER_VARIABLE);
+    let control = order.enclosed_socket_dir.join(CONTROL_SOCKET);
+    env.insert(CONTROL_VARIABLE.to_owned(), control.display().to_string());
+    env
+}
+
+fn as_inside(order: &LaunchOrder, text: &str) -> String {
+    let Some(socket_dir) = &order.socket_dir else { return text.to_owned() };
+    let (outside, inside) = (socket_dir.display(), order.enclosed_socket_dir.display());
+    text.replace(&format!("{outside}/"), &format!("{inside}/"))
 }
 
 /// Before the program is there, so that it is the first to be seen. `member`: a process of the container.
@@ -166,12 +207,18 @@ struct Restrictions {
     rlimits: Vec<(Resource, Rlimit)>,
     identity: Option<(Uid, Gid, Vec<Gid>)>,
     entrance: Option<Entrance>,
+    enclosure: Option<EnclosureDoor>,
     doors: Vec<OwnedFd>,
     shim: Pid,
 }
 
 impl Restrictions {
-    fn new(order: &LaunchOrder, entrance: Option<Entrance>, doors: Vec<OwnedFd>) -> Self {
+    fn new(
+        order: &LaunchOrder,
+        entrance: Option<Entrance>,
+        enclosure: Option<EnclosureDoor>,
+        doors: Vec<OwnedFd>,
+    ) -> Self {
         let mut rlimits = vec![(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })];
         if let Some(wanted) = order.limits.open_files_max {
             rlimits.push((Resource::Nofile, lowered(Resource::Nofile, wanted)));
@@ -180,7 +227,7 @@ impl Restrictions {
             let groups = identity.groups.iter().copied().map(Gid::from_raw).collect();
             (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid), groups)
         });
-        Self { rlimits, identity, entrance, doors, shim: rustix::process::getpid() }
+        Self { rlimits, identity, entrance, enclosure, doors, shim: rustix::process::getpid() }
     }
 
     /// Runs in the child. The order matters: limits while it still has the right to, then the user, and the tie
@@ -190,6 +237,9 @@ impl Restrictions {
         go_through(&self.doors);
         if let Some(entrance) = &self.entrance {
             entrance.join()?;
+        }
+        if let Some(enclosure) = &self.enclosure {
+            enclosure.join()?;
         }
         for (resource, limit) in &self.rlimits {
             rustix::process::setrlimit(*resource, *limit)?;
@@ -205,7 +255,8 @@ impl Restrictions {
         }
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // A parent outside the pid namespace cannot be seen; the one inside is no shim.
-        let parent = self.entrance.is_none().then_some(self.shim);
+        let is_seen = self.entrance.is_none() && self.enclosure.is_none();
+        let parent = is_seen.then_some(self.shim);
         if rustix::process::getppid() != parent {
             // The shim died before the tie was made.
             return Err(io::Error::from(io::ErrorKind::BrokenPipe));

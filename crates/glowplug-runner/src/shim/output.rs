@@ -10,7 +10,7 @@ use crate::backend::LogStream;
 const OUTPUT_BYTES_PER_TURN: usize = 16 << 10;
 
 pub(super) struct Output {
-    stream: LogStream,
+    pub(super) stream: LogStream,
     pub(super) pipe: Option<OwnedFd>,
     cutter: LineCutter,
 }

@@ -140,6 +140,7 @@ impl Contained {
             stderr,
             recorder,
             contained: Some(self),
+            enclosure: None,
             rung: Rung::ImageCached,
             foster: None,
         })

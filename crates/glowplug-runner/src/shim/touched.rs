@@ -23,6 +23,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
 use self::paths::{Bounds, Paths};
+use super::Shim;
+use crate::protocol::{FromShim, OPENED_FILE, write_bytes};
 
 /// What is kept of one start.
 const BOUNDS: Bounds = Bounds { files: 65_536, path_bytes: 8 << 20 };
@@ -179,6 +181,40 @@ fn events(mut bytes: &[u8]) -> Vec<Event> {
         bytes = bytes.get(length..).unwrap_or_default();
     }
     events
+}
+
+impl Shim {
+    pub(super) fn record(&mut self, started: Option<io::Result<Recorder>>) {
+        match started {
+            Some(Ok(recorder)) => self.recorder = Some(recorder),
+            Some(Err(error)) => {
+                self.log.say(&format!("which files this start opens is not recorded: {error}"));
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn take_recorded(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.read();
+            if recorder.is_broken() {
+                self.recorder = None;
+                self.log
+                    .say("which files this start opens is recorded no longer: they are refused");
+            }
+        }
+    }
+
+    /// A recording that cannot be written down is made again at another start.
+    pub(super) fn end_recording(&mut self) {
+        let Some(recorder) = self.recorder.take() else { return };
+        let opened = recorder.finish();
+        let bytes: Vec<u8> =
+            opened.paths.iter().flat_map(|path| path.iter().copied().chain([0])).collect();
+        if write_bytes(&self.dir, OPENED_FILE, &bytes).is_ok() {
+            self.broadcast(&FromShim::Recorded { is_complete: opened.is_complete });
+        }
+    }
 }
 
 #[cfg(test)]

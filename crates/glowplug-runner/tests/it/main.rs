@@ -6,3 +6,4 @@
 mod container;
 mod fake;
 mod process;
+mod snapshot;
