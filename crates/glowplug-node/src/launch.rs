@@ -70,6 +70,8 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
     let node = &shared.config.node;
     match &*deployed.launch {
         Launch::Command(command) => {
+            let argv = &app.config.warmth.zygote_command;
+            zygote = Some(argv.clone()).filter(|argv| !argv.is_empty());
             spec.argv.clone_from(&command.argv);
             spec.cwd.clone_from(&command.cwd);
             spec.listen = command.listen;

@@ -50,5 +50,8 @@ fn section_of(path: &str) -> Section {
 
 /// Whether a `fal.App` may bring its own value along.
 fn is_scaling(key: &str) -> bool {
-    !matches!(key, "access" | "policy" | "zygote" | "snapshot" | "freeze" | "frozen_for")
+    !matches!(
+        key,
+        "access" | "policy" | "zygote" | "zygote_command" | "snapshot" | "freeze" | "frozen_for"
+    )
 }

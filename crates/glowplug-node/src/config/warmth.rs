@@ -13,6 +13,8 @@ const OFF: &str = "off";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AppWarmth {
     pub zygote: ZygoteUse,
+    /// What forks the runners of a command. Empty: nothing does.
+    pub zygote_command: Vec<String>,
     pub snapshot: SnapshotUse,
     /// How long a frozen runner is kept. Zero: none is frozen.
     pub frozen_for: Duration,
@@ -60,6 +62,7 @@ impl AppWarmth {
         let frozen_for = values.duration("frozen_for").filter(|_| freezes);
         Self {
             zygote: zygote(layers, path, values),
+            zygote_command: zygote_command(layers, path, values),
             snapshot: match values.text("snapshot").as_deref() {
                 Some(OFF) => SnapshotUse::Off,
                 Some("required") => SnapshotUse::Required,
@@ -86,6 +89,19 @@ fn zygote(layers: &mut Layers, path: &str, values: &Values) -> ZygoteUse {
             ZygoteUse::Declared(modules)
         }
     }
+}
+
+/// Other apps have zygotes by themselves, or cannot have any.
+fn zygote_command(layers: &mut Layers, path: &str, values: &Values) -> Vec<String> {
+    let argv = values.list("zygote_command").unwrap_or_default();
+    let is_command = values.is_set("command") && !values.is_set("image");
+    if !argv.is_empty() && !is_command {
+        let message = format!("`zygote_command` in [{path}] is for apps that are a `command`");
+        let help = "remove it: a `fal.App` has a zygote of its own accord".to_owned();
+        layers.problem(values.origin("zygote_command"), message, Some(help));
+        return Vec::new();
+    }
+    argv
 }
 
 /// As `import` takes it.

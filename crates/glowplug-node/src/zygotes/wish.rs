@@ -9,7 +9,7 @@ use glowplug_core::AppId;
 use glowplug_runner::{Listen, RunnerSpec, Warm};
 use sha2::{Digest as _, Sha256};
 
-use crate::apps::{App, Deployed};
+use crate::apps::{App, Deployed, Launch};
 use crate::config::ZygoteUse;
 
 /// Where the runtime writes what an app's first start has imported.
@@ -70,6 +70,8 @@ impl Wish {
         let key = format!("{:x}", Sha256::digest(format!("{said:?}")));
         let imports = match &app.config.warmth.zygote {
             ZygoteUse::Off => return None,
+            // Only the runtime of Python apps tells what they import.
+            _ if matches!(*deployed.launch, Launch::Command(_)) => Imports::Declared(Vec::new()),
             ZygoteUse::Learned => Imports::Learned(dir.join(&key)),
             ZygoteUse::Declared(modules) => Imports::Declared(modules.clone()),
         };

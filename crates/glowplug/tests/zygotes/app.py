@@ -74,6 +74,10 @@ class Chance(fal.App, keep_alive=600, max_concurrency=30):
             "uid": os.getuid(),
         }
 
+    @fal.endpoint("/hog")
+    def hog(self) -> dict:
+        return {"bytes": sum(bytearray(b"x") * (1 << 30))}
+
     @fal.endpoint("/leave")
     def leave(self) -> dict:
         """Leaves children: one in a session of its own, and one that was forked and runs no other program."""

@@ -113,3 +113,23 @@ async fn a_zygote_that_hangs_is_not_waited_for() {
     });
     scene.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forked_runner_is_held_to_its_memory() {
+    if !glowplug_runner::host::can_limit("memory") {
+        println!("skipped: this host has no memory limits to give");
+        return;
+    }
+    let machine = "[machine_types.tight]\nmemory = '256MiB'\ncpu = 1\nenforce = true\n";
+    let scene = start("Chance", machine, "machine_type = 'tight'", &[]);
+    scene.call("/").await;
+    scene.wait_for_zygote();
+    let (runner, _) = scene.start_anew("/").await;
+    scene.wait_for_why(&runner, FORKED);
+    let (status, _) = scene.try_call("/hog").await;
+    assert!(status >= 500, "{status}");
+    scene.wait_for_why(&runner, "ran out of the memory");
+    let (runner, _) = scene.start_anew("/").await;
+    scene.wait_for_why(&runner, FORKED);
+    scene.end().await;
+}

@@ -29,20 +29,22 @@ async fn what_setup_imports_and_cannot_be_shared_is_left_to_each_runner() {
 async fn a_failing_setup_says_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let flag = folder.path().join("breaks");
-    let breaks = flag.display().to_string();
-    let scene = start("Broken", "", &format!("env = {{ BREAKS = '{breaks}' }}"), &[]);
-    std::fs::write(&flag, "").unwrap();
-    let (status, plain) = scene.try_call("/").await;
-    assert!(status >= 500 && plain.contains("setup failed"), "{status}: {plain}");
-    std::fs::remove_file(&flag).unwrap();
+    let settings = format!("env = {{ BREAKS = '{}' }}", flag.display());
+    let mut scene = start("Broken", "", &settings, &[]);
     scene.call("/").await;
     scene.wait_for_zygote();
     scene.end_runners().await;
     std::fs::write(&flag, "").unwrap();
-    let (again, forked) = scene.try_call("/").await;
-    assert_eq!((again, mask(&forked)), (status, mask(&plain)));
-    std::fs::remove_file(&flag).unwrap();
-    scene.end().await;
+    let (status, forked) = scene.try_call("/").await;
+    assert!(status >= 500 && forked.contains("setup failed"), "{status}: {forked}");
+    let said = scene.cli(&["why", "local/app"]);
+    assert!(!said.contains(" 0 so far"), "it was not forked: {said}");
+    assert_eq!(scene.served.stop(), Some(0));
+    scene.assert_nothing_left();
+
+    let plain_scene = start("Broken", "", &format!("{settings}\nzygote = 'off'"), &[]);
+    let (again, plain) = plain_scene.try_call("/").await;
+    assert_eq!((again, mask(&plain)), (status, mask(&forked)));
 }
 
 /// Runners are told by their numbers, which differ.

@@ -24,14 +24,31 @@ pub(crate) struct Scene {
 /// A node that serves `class` of `app.py` as `local/app`. `settings` are its own, `node` is all that stands
 /// before them.
 pub(crate) fn start(class: &str, node: &str, settings: &str, env: &[(&str, &str)]) -> Scene {
+    let program = format!("app = '{}::{class}'", file("app.py").display());
+    start_program(&program, node, settings, env)
+}
+
+/// A node that serves `command.py`.
+pub(crate) fn start_command(settings: &str) -> Scene {
+    let file = file("command.py").display().to_string();
+    let program = format!(
+        "command = ['python3', '{file}']\nzygote_command = ['python3', '{file}', 'zygote']"
+    );
+    start_program(&program, "", settings, &[])
+}
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zygotes").join(name)
+}
+
+fn start_program(program: &str, node: &str, settings: &str, env: &[(&str, &str)]) -> Scene {
     let cache = std::env::var_os("GLOWPLUG_TEST_CACHE").map(PathBuf::from);
     let cache = cache.unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-apps"));
     let data_dir = data_dir_with_python_apps(&cache).unwrap();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zygotes/app.py");
+    let machine = if settings.contains("machine_type") { "" } else { "machine_type = 'small'\n" };
     let config = format!(
         "{node}\n[node.resources]\ncpu = 64\n[machine_types.small]\ncpu = 1\nenforce = false\n\
-         [apps.app]\napp = '{}::{class}'\nmachine_type = 'small'\n{settings}\n",
-        file.display()
+         [apps.app]\n{program}\n{machine}{settings}\n"
     );
     let served = Served::start(ServedOptions {
         binary: env!("CARGO_BIN_EXE_glowplug").into(),

@@ -1,6 +1,6 @@
 //! A start from a zygote is a start like any other, only sooner.
 
-use super::scene::{FORKED, start};
+use super::scene::{FORKED, start, start_command};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_start_is_forked_and_answers_the_same() {
@@ -32,5 +32,26 @@ async fn a_forked_runner_finds_the_same_surroundings() {
     assert_eq!(forked, plain);
     let log = scene.cli(&["runners", "logs", &runner]);
     assert!(log.contains("set up with hello"), "{log}");
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_forks_by_itself_is_asked_to() {
+    let scene = start_command("env = { GREETING = 'hello' }");
+    let plain = scene.call("/").await;
+    assert_eq!(plain["loaded_by"], plain["pid"]);
+    scene.wait_for_zygote();
+    for _ in 0..2 {
+        let (runner, forked) = scene.start_anew("/").await;
+        scene.wait_for_why(&runner, FORKED);
+        assert_eq!(forked["greeting"], plain["greeting"]);
+        assert_ne!(forked["loaded_by"], forked["pid"], "another process has loaded it");
+        assert_ne!(forked["pid"], plain["pid"]);
+        assert!(scene.cli(&["runners", "logs", &runner]).contains("serving"));
+    }
+    let (runner, _) = scene.start_anew("/").await;
+    let (status, _) = scene.try_call("/exit").await;
+    assert!(status >= 500, "{status}");
+    scene.wait_for_why(&runner, "exited with code 7");
     scene.end().await;
 }

@@ -3,7 +3,7 @@
 use glowplug_core::spec::PolicyName;
 
 use super::Fallback::{Otherwise, Value};
-use super::warmth::{FREEZE, FROZEN_FOR, SNAPSHOT, ZYGOTE};
+use super::warmth::{FREEZE, FROZEN_FOR, SNAPSHOT, ZYGOTE, ZYGOTE_COMMAND};
 use super::{Setting, setting};
 use crate::config::value::Kind;
 
@@ -279,6 +279,7 @@ pub(super) const APP: &[Setting] = &[
         "From SIGTERM to SIGKILL: for requests still at work and `teardown()` together.",
     ),
     ZYGOTE,
+    ZYGOTE_COMMAND,
     SNAPSHOT,
     FREEZE,
     FROZEN_FOR,

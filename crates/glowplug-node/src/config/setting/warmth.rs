@@ -43,6 +43,13 @@ pub(super) const ZYGOTE: Setting = setting(
      those that its first start imports, `off`, or a list of modules.",
 );
 
+pub(super) const ZYGOTE_COMMAND: Setting = setting(
+    "zygote_command",
+    Kind::Argv,
+    Otherwise("none"),
+    "For a `command`: a program that forks its runners when it is asked to, as docs/reference/zygote.md says.",
+);
+
 pub(super) const SNAPSHOT: Setting = setting(
     "snapshot",
     Kind::Choice(&["auto", "off", "required"]),
