@@ -143,6 +143,7 @@ impl ScalingOverrides {
                 self.termination_grace_period_seconds,
                 base.termination_grace_period,
             ),
+            frozen_for: base.frozen_for,
         }
     }
 }

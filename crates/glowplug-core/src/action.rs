@@ -15,6 +15,10 @@ pub enum Action {
     Start { runner: RunnerId, app: AppId, revision: u32, allocation: Allocation, cause: StartCause },
     /// End this runner. `grace`: from SIGTERM to SIGKILL; `None`: SIGKILL at once.
     Stop { runner: RunnerId, grace: Option<Duration>, reason: StopReason },
+    /// Take its processor from the runner, which nothing uses; report `Frozen` or `FreezeFailed`.
+    Freeze { runner: RunnerId },
+    /// Give it back; report `Thawed`.
+    Thaw { runner: RunnerId },
     /// See whether the runner still accepts connections; report `Unhealthy` if not.
     Probe { runner: RunnerId },
     /// The runner's record is complete and was dropped here; its files may go too.
@@ -50,6 +54,8 @@ impl fmt::Display for Action {
             Self::Stop { runner, grace: None, reason } => {
                 write!(f, "kill {runner}, because {reason}")
             }
+            Self::Freeze { runner } => write!(f, "freeze {runner}"),
+            Self::Thaw { runner } => write!(f, "thaw {runner}"),
             Self::Probe { runner } => write!(f, "see whether {runner} accepts connections"),
             Self::Forget { runner } => write!(f, "forget {runner}"),
             Self::Assign { lease, .. } => write!(f, "give {lease}"),

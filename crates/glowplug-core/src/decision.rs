@@ -1,10 +1,14 @@
 //! What was decided and why, as values. Logs, metrics, `glowplug why` and the dashboard show these, so
 //! all of them say the same.
 
+mod reason;
+
 use std::fmt;
 use std::time::Duration;
 
-use crate::auto::{InterestWhy, KeptWhy, SpareWhy, WakeWhy};
+pub use reason::{StartCause, StopReason};
+
+use crate::auto::{InterestWhy, SpareWhy, WakeWhy};
 use crate::ids::{AppId, RequestId, RunnerId};
 use crate::lifecycle::{Input, State};
 use crate::request::Refusal;
@@ -13,195 +17,6 @@ use crate::retry::Condition;
 use crate::scaler::Target;
 use crate::time::{Pretty, Timestamp};
 use crate::warmth::Rung;
-
-/// Why a runner was started: every cold start has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum StartCause {
-    /// No runner of the app was ever ready.
-    FirstDeployment,
-    /// The last warm runner had expired in a quiet time.
-    Expired,
-    /// No warm runner for another reason: crashed, stopped, or its place was taken.
-    NoWarmRunner,
-    /// Every warm runner was busy.
-    Spike,
-    /// `min_concurrency`.
-    Floor,
-    /// `concurrency_buffer` or `concurrency_buffer_perc`.
-    Buffer,
-    /// A request is expected, from what was learned of the app's traffic.
-    Foreseen,
-    /// Somebody asked for it.
-    Manual,
-    /// To take the place of a runner that was told to end.
-    Replacement,
-    /// It lived on from before a restart of the node.
-    Adopted,
-}
-
-impl StartCause {
-    pub const ALL: [Self; 10] = [
-        Self::FirstDeployment,
-        Self::Expired,
-        Self::NoWarmRunner,
-        Self::Spike,
-        Self::Floor,
-        Self::Buffer,
-        Self::Foreseen,
-        Self::Manual,
-        Self::Replacement,
-        Self::Adopted,
-    ];
-
-    /// Metric label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::FirstDeployment => "first_deployment",
-            Self::Expired => "expired",
-            Self::NoWarmRunner => "no_warm_runner",
-            Self::Spike => "spike",
-            Self::Floor => "floor",
-            Self::Buffer => "buffer",
-            Self::Foreseen => "foreseen",
-            Self::Manual => "manual",
-            Self::Replacement => "replacement",
-            Self::Adopted => "adopted",
-        }
-    }
-
-    /// A request waits for it.
-    pub fn is_demand(self) -> bool {
-        matches!(self, Self::FirstDeployment | Self::Expired | Self::NoWarmRunner | Self::Spike)
-    }
-}
-
-impl fmt::Display for StartCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::FirstDeployment => "the app had never run before",
-            Self::Expired => "the last warm runner had expired while nothing came",
-            Self::NoWarmRunner => "no warm runner was left",
-            Self::Spike => "every warm runner was busy",
-            Self::Floor => "min_concurrency asks for it",
-            Self::Buffer => "the concurrency buffer asks for it",
-            Self::Foreseen => "a request is expected",
-            Self::Manual => "somebody asked for it",
-            Self::Replacement => "it replaces a runner that was told to end",
-            Self::Adopted => "it lived on from before the node's restart",
-        })
-    }
-}
-
-/// Why a runner ends.
-#[derive(Clone, Debug, PartialEq)]
-pub enum StopReason {
-    /// Idle for its `keep_alive`.
-    KeepAlive {
-        idle: Duration,
-    },
-    /// Never got a request.
-    Unused {
-        idle: Duration,
-    },
-    /// Learned traffic does not make it worth keeping any longer.
-    Unlikely {
-        idle: Duration,
-        why: KeptWhy,
-    },
-    /// Not needed any more before it was ready.
-    Surplus,
-    /// More runners than `max_concurrency`, which was lowered.
-    OverCap {
-        cap: u32,
-    },
-    /// Its place was needed by another app.
-    Evicted {
-        by: String,
-    },
-    /// Setup took too long.
-    StartupTimeout {
-        seconds: u64,
-    },
-    /// An attempt took too long.
-    RequestTimeout {
-        request: RequestId,
-        seconds: u64,
-    },
-    /// It answered 503, broke off, or asked to be stopped.
-    BadAnswer {
-        detail: String,
-    },
-    Unhealthy {
-        detail: String,
-    },
-    /// Newer code was deployed.
-    Outdated {
-        revision: u32,
-    },
-    Requested,
-    Killed,
-    Replaced {
-        by: RunnerId,
-    },
-    AppRemoved,
-    ShutDown,
-    /// It was asked to end and did not.
-    Stuck,
-}
-
-impl StopReason {
-    /// Metric label.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::KeepAlive { .. } => "keep_alive",
-            Self::Unused { .. } => "unused",
-            Self::Unlikely { .. } => "unlikely",
-            Self::Surplus => "surplus",
-            Self::OverCap { .. } => "over_cap",
-            Self::Evicted { .. } => "evicted",
-            Self::StartupTimeout { .. } => "startup_timeout",
-            Self::RequestTimeout { .. } => "request_timeout",
-            Self::BadAnswer { .. } => "bad_answer",
-            Self::Unhealthy { .. } => "unhealthy",
-            Self::Outdated { .. } => "outdated",
-            Self::Requested => "requested",
-            Self::Killed => "killed",
-            Self::Replaced { .. } => "replaced",
-            Self::AppRemoved => "app_removed",
-            Self::ShutDown => "shut_down",
-            Self::Stuck => "stuck",
-        }
-    }
-}
-
-impl fmt::Display for StopReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::KeepAlive { idle } => {
-                write!(f, "it was idle for {}, its keep_alive", Pretty(*idle))
-            }
-            Self::Unused { idle } => write!(f, "it got no request for {}", Pretty(*idle)),
-            Self::Unlikely { idle, why } => write!(f, "it was idle for {}: {why}", Pretty(*idle)),
-            Self::Surplus => f.write_str("it was no longer needed"),
-            Self::OverCap { cap } => write!(f, "max_concurrency was lowered to {cap}"),
-            Self::Evicted { by } => write!(f, "{by} needed its place"),
-            Self::StartupTimeout { seconds } => {
-                write!(f, "it was not ready within its startup_timeout of {seconds} s")
-            }
-            Self::RequestTimeout { request, seconds } => {
-                write!(f, "request {request} overran its request_timeout of {seconds} s")
-            }
-            Self::BadAnswer { detail } | Self::Unhealthy { detail } => f.write_str(detail),
-            Self::Outdated { revision } => write!(f, "revision {revision} was deployed"),
-            Self::Requested => f.write_str("somebody asked it to stop"),
-            Self::Killed => f.write_str("somebody killed it"),
-            Self::Replaced { by } => write!(f, "{by} took its place"),
-            Self::AppRemoved => f.write_str("its app was removed"),
-            Self::ShutDown => f.write_str("the node is shutting down"),
-            Self::Stuck => f.write_str("it did not end when asked to"),
-        }
-    }
-}
 
 /// One decision, or one thing that happened and led to decisions.
 #[derive(Clone, Debug, PartialEq)]
@@ -251,6 +66,19 @@ pub enum What {
         setup: Duration,
         rung: Option<Rung>,
     },
+    /// It is kept without a processor instead of being ended for `reason`.
+    Freezing {
+        reason: StopReason,
+    },
+    /// A frozen runner is wanted again.
+    Thawing {
+        cause: StartCause,
+        frozen: Duration,
+    },
+    /// It serves again. `took`: from when it was wanted.
+    Thawed {
+        took: Duration,
+    },
     StartFailed {
         detail: String,
         failures: u32,
@@ -274,10 +102,12 @@ pub enum What {
         by: String,
         waited: Duration,
     },
-    /// A request had to wait for its runner. `started`: the runner was not there when it arrived.
+    /// A request had to wait for its runner. `started`: the runner was not ready when it arrived. `rung`: what
+    /// the runner's last wake-up began with, if that is known.
     Served {
         waited: Duration,
         started: bool,
+        rung: Option<Rung>,
         attempt: u32,
     },
     /// A request went to a runner that has its caller's hint, and not to the one that was next.
@@ -366,6 +196,16 @@ impl fmt::Display for Decision {
                 write!(f, "{runner} of {name} became ready after {took}, of it {setup} in SETUP")?;
                 rung.map_or(Ok(()), |rung| write!(f, ", {rung}"))
             }
+            What::Freezing { reason } => {
+                write!(f, "{runner} of {name} was frozen instead of stopped: {reason}")
+            }
+            What::Thawing { cause, frozen } => {
+                write!(f, "{runner} of {name} is thawed after {}, because {cause}", Pretty(*frozen))
+            }
+            What::Thawed { took } => {
+                let (took, rung) = (Pretty(*took), Rung::Frozen);
+                write!(f, "{runner} of {name} became ready after {took}, {rung}")
+            }
             What::StartFailed { detail, failures, again_in } => write!(
                 f,
                 "{runner} of {name} failed to start ({detail}); failure {failures} in a row, the next \
@@ -388,9 +228,13 @@ impl fmt::Display for Decision {
                 "{runner} of {name} gets no new requests, since {by} has waited {} for its place",
                 Pretty(*waited)
             ),
-            What::Served { waited, started, attempt } => {
+            What::Served { waited, started, rung, attempt } => {
                 write!(f, "request {request} of {name} waited {} for {runner}", Pretty(*waited))?;
-                f.write_str(if *started { ", which was started for it" } else { "" })?;
+                f.write_str(match (started, rung) {
+                    (false, _) => "",
+                    (true, Some(Rung::Frozen)) => ", which was thawed for it",
+                    (true, _) => ", which was started for it",
+                })?;
                 if *attempt > 1 {
                     write!(f, " (attempt {attempt})")?;
                 }

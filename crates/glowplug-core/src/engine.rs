@@ -15,15 +15,19 @@
 //! | `runners.rs` | what backends report, and what time does to runners |
 //! | `stopping.rs` | ending runners, replacing them |
 //! | `scaling.rs` | growing and shrinking an app |
+//! | `frozen.rs` | runners that are kept without a processor |
+//! | `captures.rs` | runners of which snapshots are taken |
 //! | `learner.rs` | apps that are scaled by what is learned of them |
 //! | `placement.rs` | who gets resources |
 //! | `contention.rs` | who gives way when they do not suffice |
 //! | `eta.rs` | when a waiting request is expected to be answered |
 //! | `view.rs` | read-only answers for people |
 
+mod captures;
 mod contention;
 mod eta;
 mod free;
+mod frozen;
 mod hints;
 mod indexes;
 mod learner;
@@ -42,7 +46,9 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+pub use captures::CAPTURES_MAX;
 pub use eta::{Basis, Eta};
+pub use frozen::FROZEN_MAX;
 pub use view::{AppView, RequestView, RunnerView};
 pub use waiting::PASSED_OVER_MAX;
 
@@ -71,6 +77,8 @@ pub struct Config {
     pub contention_wait_max: Duration,
     /// Between the attempts of one request.
     pub retry_delays: Delays,
+    /// What frozen runners may hold of the memory, all together. Zero: none is frozen.
+    pub frozen_memory_max: u64,
 }
 
 impl Default for Config {
@@ -80,6 +88,7 @@ impl Default for Config {
             waiting_max: 100_000,
             contention_wait_max: Duration::from_secs(30),
             retry_delays: Delays::default(),
+            frozen_memory_max: 4 << 30,
         }
     }
 }
@@ -95,6 +104,10 @@ pub struct Engine {
     pending: BTreeSet<AppId>,
     /// Runners that hold resources and will give them back.
     leaving: BTreeSet<RunnerId>,
+    /// Frozen runners and captures of all apps.
+    aside: BTreeSet<RunnerId>,
+    /// Apps of which a capture is to be started when there is room.
+    captures_wished: BTreeSet<AppId>,
     /// Idle runners of all apps, in an order of no meaning; each knows its own place here.
     idle: Vec<RunnerId>,
     /// Something changed that may let any pending runner be placed.
@@ -122,6 +135,8 @@ impl Engine {
             ledger: Ledger::new(capacity),
             pending: BTreeSet::new(),
             leaving: BTreeSet::new(),
+            aside: BTreeSet::new(),
+            captures_wished: BTreeSet::new(),
             idle: Vec::new(),
             placement_due: false,
             newcomers: BTreeSet::new(),
@@ -154,18 +169,25 @@ impl Engine {
             Event::Exited { runner, detail } => self.exited(now, runner, &detail),
             Event::Adopted(adopted) => self.adopted(now, adopted),
             Event::Unhealthy { runner, detail } => self.unhealthy(now, runner, detail),
+            Event::Frozen { runner, held_bytes } => self.freeze_reported(now, runner, held_bytes),
+            Event::Thawed { runner } => self.thawed(now, runner),
+            Event::FreezeFailed { runner, detail } => self.freeze_failed(now, runner, detail),
+            Event::CaptureRequested { app } => self.capture_requested(app),
+            Event::CaptureForgone { app } => self.capture_forgone(app),
             Event::StopRequested { runner, how } => self.stop_requested(now, runner, how),
             Event::WarmRequested { app, runners } => self.warm_requested(now, app, runners),
             Event::Interest { app } => self.interest(now, app),
             Event::ShutDown => self.shut_down(now),
         }
         self.place_pending(now);
+        self.start_captures(now);
     }
 
     /// Does what has become due by time alone. To be called at [`Engine::next_wakeup`].
     pub fn advance(&mut self, now: Timestamp) {
         self.wake_due(now);
         self.place_pending(now);
+        self.start_captures(now);
     }
 
     /// When something becomes due without an event. May be early, never late.
@@ -248,6 +270,7 @@ impl Engine {
             app.learner = learner::of(&spec.scaling, taught.or(app.learner.take()));
             let floor = app.floor();
             app.spec = spec;
+            app.cannot_freeze = false;
             if app.floor() < floor {
                 // Whoever lowers it wants that now, and not once it has been too much for `keep_alive`.
                 app.surplus_since = Some(Timestamp::ZERO);
@@ -271,6 +294,10 @@ impl Engine {
         let Some(app) = self.apps.get(&id) else { return };
         let ids: Vec<RunnerId> =
             app.starting.iter().chain(&app.ready).chain(&app.ending).copied().collect();
+        let aside: Vec<RunnerId> = app.aside.iter().copied().collect();
+        for id in aside {
+            self.runner_due(now, id);
+        }
         for id in ids {
             self.reseat(id, |_| {});
             self.runner_due(now, id);
@@ -280,6 +307,7 @@ impl Engine {
     fn app_removed(&mut self, now: Timestamp, id: AppId) {
         let Some(app) = self.apps.get_mut(&id) else { return };
         app.removed = true;
+        self.captures_wished.remove(&id);
         self.refuse_waiting(now, id, None, &Refusal::AppRemoved);
         self.stop_all_of(now, id, &StopReason::AppRemoved);
         self.drop_if_removed(id);

@@ -67,6 +67,30 @@ pub enum Event {
         detail: String,
     },
 
+    /// The runner has no processor any more. What it still holds of the memory counts from now on.
+    Frozen {
+        runner: RunnerId,
+        held_bytes: u64,
+    },
+    /// The runner has its processor back.
+    Thawed {
+        runner: RunnerId,
+    },
+    /// The runner could not be frozen, and runs on.
+    FreezeFailed {
+        runner: RunnerId,
+        detail: String,
+    },
+    /// A runner is wanted of which a snapshot is to be taken. It starts when there is room that nobody else
+    /// waits for, serves no requests, counts for nothing and is the first to go. Whoever asked ends it.
+    CaptureRequested {
+        app: AppId,
+    },
+    /// It is wanted no more, if it has not started yet.
+    CaptureForgone {
+        app: AppId,
+    },
+
     /// Somebody asked to end a runner.
     StopRequested {
         runner: RunnerId,
@@ -106,4 +130,6 @@ pub struct Adopted {
     pub started_at: Timestamp,
     /// It answers already; else its setup still runs.
     pub ready: bool,
+    /// It has no processor.
+    pub frozen: bool,
 }

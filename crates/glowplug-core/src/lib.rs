@@ -26,4 +26,4 @@ pub use engine::Engine;
 pub use event::Event;
 pub use ids::{AppId, CallerId, HintId, Lease, RequestId, RunnerId};
 pub use time::Timestamp;
-pub use warmth::Rung;
+pub use warmth::{Ladder, Rung};

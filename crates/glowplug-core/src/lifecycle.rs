@@ -11,6 +11,9 @@
 //!                                 TERMINATED ◄─────────────── TERMINATING ◄──────── DRAINING
 //! ```
 //!
+//! Beside it: IDLE ──freeze──► frozen ──thaw──► thawing ──► IDLE, and from either to TERMINATING. A frozen
+//! runner is set up and gets no processor. On the wire both are IDLE, with a detail.
+//!
 //! States and wire names are fal's. A runner whose start failed ends; the *next* runner of the app is
 //! created in FAILURE_DELAY. [`step`] is total: every input in every state is accepted, ignored or denied,
 //! and the last two say why.
@@ -29,6 +32,10 @@ pub enum State {
     FailureDelay,
     /// Ready, nothing in flight.
     Idle,
+    /// Set up, and without a processor: takes no requests, counts for nothing.
+    Frozen,
+    /// It gets its processor back.
+    Thawing,
     /// At least one request in flight.
     Running,
     /// Gets no new work; what is in flight is finishing.
@@ -39,12 +46,14 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Pending,
         Self::DockerPull,
         Self::Setup,
         Self::FailureDelay,
         Self::Idle,
+        Self::Frozen,
+        Self::Thawing,
         Self::Running,
         Self::Draining,
         Self::Terminating,
@@ -58,7 +67,7 @@ impl State {
             Self::DockerPull => "DOCKER_PULL",
             Self::Setup => "SETUP",
             Self::FailureDelay => "FAILURE_DELAY",
-            Self::Idle => "IDLE",
+            Self::Idle | Self::Frozen | Self::Thawing => "IDLE",
             Self::Running => "RUNNING",
             Self::Draining => "DRAINING",
             Self::Terminating => "TERMINATING",
@@ -66,9 +75,21 @@ impl State {
         }
     }
 
+    /// What fal's name does not say.
+    pub fn detail(self) -> Option<&'static str> {
+        match self {
+            Self::Frozen => Some("frozen"),
+            Self::Thawing => Some("thawing"),
+            _ => None,
+        }
+    }
+
     /// On its way to IDLE: counts as alive for the scaler, takes no requests.
     pub fn is_starting(self) -> bool {
-        matches!(self, Self::Pending | Self::DockerPull | Self::Setup | Self::FailureDelay)
+        matches!(
+            self,
+            Self::Pending | Self::DockerPull | Self::Setup | Self::FailureDelay | Self::Thawing
+        )
     }
 
     /// May be given requests.
@@ -81,18 +102,25 @@ impl State {
         self.is_starting() || self.is_ready()
     }
 
-    /// Paid for by the second, as fal bills: SETUP, IDLE, RUNNING, DRAINING, TERMINATING.
+    /// Paid for by the second, as fal bills: SETUP, IDLE, RUNNING, DRAINING, TERMINATING. A frozen runner
+    /// holds memory only, which is counted apart.
     pub fn is_billed(self) -> bool {
         matches!(
             self,
-            Self::Setup | Self::Idle | Self::Running | Self::Draining | Self::Terminating
+            Self::Setup
+                | Self::Idle
+                | Self::Thawing
+                | Self::Running
+                | Self::Draining
+                | Self::Terminating
         )
     }
 }
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.as_str())?;
+        self.detail().map_or(Ok(()), |detail| write!(f, " ({detail})"))
     }
 }
 
@@ -109,6 +137,12 @@ pub enum Input {
     Assigned,
     /// Its last request in flight ended.
     LastFinished,
+    /// Keep it without a processor.
+    Freeze,
+    /// Give it its processor back.
+    Thaw,
+    /// It has its processor back.
+    Thawed,
     /// The wait after a failed start is over, or another runner's success ended it.
     DelayOver,
     /// The backend found no room after all: wait, then try again.
@@ -124,12 +158,15 @@ pub enum Input {
 }
 
 impl Input {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::PullStarted,
         Self::SetupStarted,
         Self::Ready,
         Self::Assigned,
         Self::LastFinished,
+        Self::Freeze,
+        Self::Thaw,
+        Self::Thawed,
         Self::DelayOver,
         Self::NoRoom,
         Self::StartsDelayed,
@@ -175,12 +212,21 @@ pub fn step(state: State, input: Input) -> Step {
         (S::Running, I::LastFinished) => Move(S::Idle),
         (S::Draining, I::LastFinished) => Move(S::Terminating),
 
+        // Without a processor, and back.
+        (S::Idle, I::Freeze) => Move(S::Frozen),
+        (S::Frozen, I::Thaw) => Move(S::Thawing),
+        (S::Thawing, I::Thawed) => Move(S::Idle),
+        (_, I::Thaw | I::Thawed) => Ignore("it is not frozen"),
+        (S::Frozen | S::Thawing | S::Running, I::Freeze) => Ignore("it does not rest"),
+        (_, I::Freeze) => Deny("it is not ready"),
+
         // Ending. What was never placed has nothing to terminate, but its driver may have begun: the
         // end is confirmed by `Exited` in every case but these two.
         (S::FailureDelay, I::Drain | I::Kill) => Move(S::Terminated),
-        (S::Pending | S::DockerPull | S::Setup | S::Idle, I::Drain | I::Kill) => {
-            Move(S::Terminating)
-        }
+        (
+            S::Pending | S::DockerPull | S::Setup | S::Idle | S::Frozen | S::Thawing,
+            I::Drain | I::Kill,
+        ) => Move(S::Terminating),
         (S::Running, I::Drain) => Move(S::Draining),
         (S::Running | S::Draining, I::Kill) => Move(S::Terminating),
         (S::Draining | S::Terminating, I::Drain) | (S::Terminating, I::Kill) => {
@@ -197,12 +243,13 @@ pub fn step(state: State, input: Input) -> Step {
         // Reports that came twice.
         (S::DockerPull, I::PullStarted)
         | (S::Setup, I::PullStarted | I::SetupStarted)
-        | (S::Idle | S::Running, I::PullStarted | I::SetupStarted | I::Ready) => {
-            Ignore("it is past that already")
-        }
+        | (
+            S::Idle | S::Frozen | S::Thawing | S::Running,
+            I::PullStarted | I::SetupStarted | I::Ready,
+        ) => Ignore("it is past that already"),
         (_, I::DelayOver) => Ignore("it does not wait after a failed start"),
         (_, I::StartsDelayed) => Ignore("it was begun before the failure, or waits already"),
-        (S::Idle, I::LastFinished) => Ignore("nothing was in flight"),
+        (S::Idle | S::Frozen | S::Thawing, I::LastFinished) => Ignore("nothing was in flight"),
 
         // Wrong.
         (S::Draining | S::Terminating, I::Assigned) => Deny("it takes no new requests"),
@@ -220,7 +267,8 @@ pub fn step(state: State, input: Input) -> Step {
 mod tests {
     use super::*;
 
-    /// Every row of the transition table that fal documents (states and triggers of its runner page).
+    /// Every row of the transition table that fal documents (states and triggers of its runner page), and what
+    /// is ours.
     #[test]
     fn documented_transitions() {
         use Input as I;
@@ -237,6 +285,9 @@ mod tests {
             (S::Running, I::LastFinished, S::Idle),
             (S::Running, I::Drain, S::Draining),
             (S::Idle, I::Drain, S::Terminating),
+            (S::Idle, I::Freeze, S::Frozen),
+            (S::Frozen, I::Thaw, S::Thawing),
+            (S::Thawing, I::Thawed, S::Idle),
             (S::Draining, I::LastFinished, S::Terminating),
             (S::Draining, I::Exited, S::Terminated),
             (S::Terminating, I::Exited, S::Terminated),
@@ -285,7 +336,7 @@ mod tests {
         for state in State::ALL {
             for input in Input::ALL {
                 let cell = match step(state, input) {
-                    Step::Move(next) => next.as_str().to_owned(),
+                    Step::Move(next) => next.detail().unwrap_or(next.as_str()).to_owned(),
                     Step::Ignore(_) => "-".to_owned(),
                     Step::Deny(_) => "!".to_owned(),
                 };
@@ -294,18 +345,20 @@ mod tests {
             }
             table.push('\n');
         }
-        // Columns: PullStarted SetupStarted Ready Assigned LastFinished DelayOver NoRoom StartsDelayed
-        // Drain Kill Exited
+        // Columns: PullStarted SetupStarted Ready Assigned LastFinished Freeze Thaw Thawed DelayOver NoRoom
+        // StartsDelayed Drain Kill Exited
         let expected = "\
-DOCKER_PULL SETUP ! ! ! - FAILURE_DELAY FAILURE_DELAY TERMINATING TERMINATING TERMINATED 
-- SETUP ! ! ! - FAILURE_DELAY - TERMINATING TERMINATING TERMINATED 
-- - IDLE ! ! - ! - TERMINATING TERMINATING TERMINATED 
-! ! ! ! ! PENDING ! - TERMINATED TERMINATED TERMINATED 
-- - - RUNNING - - ! - TERMINATING TERMINATING TERMINATED 
-- - - RUNNING IDLE - ! - DRAINING TERMINATING TERMINATED 
-- - - ! TERMINATING - ! - - TERMINATING TERMINATED 
-- - - ! - - TERMINATED - - - TERMINATED 
-- - - ! - - - - - - - 
+DOCKER_PULL SETUP ! ! ! ! - - - FAILURE_DELAY FAILURE_DELAY TERMINATING TERMINATING TERMINATED 
+- SETUP ! ! ! ! - - - FAILURE_DELAY - TERMINATING TERMINATING TERMINATED 
+- - IDLE ! ! ! - - - ! - TERMINATING TERMINATING TERMINATED 
+! ! ! ! ! ! - - PENDING ! - TERMINATED TERMINATED TERMINATED 
+- - - RUNNING - frozen - - - ! - TERMINATING TERMINATING TERMINATED 
+- - - ! - - thawing - - ! - TERMINATING TERMINATING TERMINATED 
+- - - ! - - - IDLE - ! - TERMINATING TERMINATING TERMINATED 
+- - - RUNNING IDLE - - - - ! - DRAINING TERMINATING TERMINATED 
+- - - ! TERMINATING ! - - - ! - - TERMINATING TERMINATED 
+- - - ! - ! - - - TERMINATED - - - TERMINATED 
+- - - ! - - - - - - - - - - 
 ";
         assert_eq!(table, expected);
     }

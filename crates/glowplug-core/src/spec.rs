@@ -39,6 +39,9 @@ pub struct Scaling {
     pub unused_runner_timeout: Option<Duration>,
     /// From SIGTERM to SIGKILL: one budget for requests in flight and `teardown()` together.
     pub termination_grace_period: Duration,
+    /// For how long a runner is kept frozen that would have been ended because nothing asks for it. `None`:
+    /// it is ended.
+    pub frozen_for: Option<Duration>,
 }
 
 /// Who says how long idle runners are kept, and how many spare ones there are.
@@ -68,6 +71,7 @@ impl Default for Scaling {
             request_timeout: Duration::from_hours(1),
             unused_runner_timeout: None,
             termination_grace_period: Duration::from_secs(5),
+            frozen_for: None,
         }
     }
 }
@@ -124,6 +128,7 @@ impl Scaling {
             ("scaling_delay", self.scaling_delay, limits::DURATION_SECS_MAX),
             ("startup_timeout", self.startup_timeout, limits::DURATION_SECS_MAX),
             ("request_timeout", self.request_timeout, limits::DURATION_SECS_MAX),
+            ("frozen_for", self.frozen_for.unwrap_or_default(), limits::DURATION_SECS_MAX),
             (
                 "termination_grace_period_seconds",
                 self.termination_grace_period,

@@ -9,6 +9,7 @@
 //! what is said beside them.
 
 use std::fmt;
+use std::time::Duration;
 
 /// From the warmest to the coldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,9 +63,46 @@ impl fmt::Display for Rung {
             Self::Frozen => "from a frozen runner",
             Self::Zygote => "from a zygote",
             Self::Snapshot => "from a snapshot",
-            Self::ImageCached => "from an image or environment on the disk",
+            Self::ImageCached => "from the disk",
             Self::Cold => "from nothing",
         })
+    }
+}
+
+/// How long the wake-ups of one app took, by rung.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ladder([Option<Measured>; Rung::ALL.len()]);
+
+/// Wake-ups from one rung.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    pub wakes: u64,
+    /// Smoothed: each new one weighs a quarter.
+    pub typical: Duration,
+    pub last: Duration,
+}
+
+impl Ladder {
+    /// Takes a wake-up in: from when the runner had its place to when it was ready.
+    pub fn measured(&mut self, rung: Rung, took: Duration) {
+        let known = &mut self.0[rung.index()];
+        *known = Some(match *known {
+            None => Measured { wakes: 1, typical: took, last: took },
+            Some(known) => Measured {
+                wakes: known.wakes.saturating_add(1),
+                typical: known.typical.saturating_mul(3).saturating_add(took) / 4,
+                last: took,
+            },
+        });
+    }
+
+    pub fn get(&self, rung: Rung) -> Option<Measured> {
+        self.0[rung.index()]
+    }
+
+    /// What was measured, warmest first.
+    pub fn rungs(&self) -> impl Iterator<Item = (Rung, Measured)> {
+        Rung::ALL.into_iter().filter_map(|rung| Some((rung, self.get(rung)?)))
     }
 }
 
@@ -80,5 +118,22 @@ mod tests {
         }
         assert!(Rung::ALL.is_sorted());
         assert_eq!(Rung::parse("IDLE"), None);
+    }
+
+    #[test]
+    fn a_ladder_leans_towards_what_was_measured_last() {
+        let mut ladder = Ladder::default();
+        assert_eq!(ladder.rungs().count(), 0);
+        for millis in [400, 400, 800] {
+            ladder.measured(Rung::Cold, Duration::from_millis(millis));
+        }
+        ladder.measured(Rung::Frozen, Duration::from_micros(900));
+        let typical: Vec<(Rung, u64, u128)> = ladder
+            .rungs()
+            .map(|(rung, measured)| (rung, measured.wakes, measured.typical.as_micros()))
+            .collect();
+        assert_eq!(typical, [(Rung::Frozen, 1, 900), (Rung::Cold, 3, 500_000)]);
+        ladder.measured(Rung::Cold, Duration::MAX);
+        assert_eq!(ladder.get(Rung::Cold).map(|measured| measured.last), Some(Duration::MAX));
     }
 }

@@ -47,7 +47,12 @@ pub(crate) async fn all(shared: &Arc<Shared>) -> anyhow::Result<()> {
     let observed = shared.backend.observe().await?;
     shared.zygotes.adopt(shared, &observed).await;
     for runner in observed {
-        found.entry(runner.app.clone()).or_default().push(runner);
+        if runner.labels.contains_key(label::CAPTURE) {
+            // Whoever was at work on it is gone.
+            shared.backend.stop(runner.id, StopMode::Kill).await?;
+        } else {
+            found.entry(runner.app.clone()).or_default().push(runner);
+        }
     }
     // They are held back until their apps are ready.
     queue::take_over(shared).await?;
@@ -399,6 +404,7 @@ fn take_over(shared: &Arc<Shared>, app: &App, found: &[ObservedRunner]) {
         keep_alive: PREPARING_MAX,
         unused_runner_timeout: None,
         startup_timeout: PREPARING_MAX,
+        frozen_for: Some(PREPARING_MAX),
         ..Scaling::default()
     };
     let machine_types = machine_types(shared, app, &[]).map(|(machines, _)| machines);
@@ -423,6 +429,7 @@ fn take_over(shared: &Arc<Shared>, app: &App, found: &[ObservedRunner]) {
             allocation: allocation(runner),
             started_at: runner.started_at,
             ready: address.is_some(),
+            frozen: runner.is_frozen,
         };
         if let Some(folder) = runner.labels.get(label::LATE) {
             shared.images.late.watch(runner.id, Late::at(Path::new(folder)));

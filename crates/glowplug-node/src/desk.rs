@@ -19,6 +19,7 @@ use foldhash::fast::RandomState;
 use glowplug_core::auto::Learner;
 use glowplug_core::decision::{Decision, StopReason, What};
 use glowplug_core::event::Adopted;
+use glowplug_core::lifecycle::State as RunnerState;
 use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
 use glowplug_core::retry::Wish;
 use glowplug_core::{
@@ -129,6 +130,12 @@ impl Desk {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    pub(crate) fn is_frozen(&self, runner: RunnerId) -> bool {
+        let state = self.lock();
+        let view = state.engine.runner(runner);
+        view.is_some_and(|view| matches!(view.state, RunnerState::Frozen | RunnerState::Thawing))
     }
 
     /// The engine's state, to read.

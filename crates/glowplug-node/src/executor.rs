@@ -53,8 +53,8 @@ impl Executor {
 
     fn perform(&mut self, work: Work) {
         match work {
-            Work::Start { runner, app, revision, allocation } => {
-                let start = Start { runner, app, revision, allocation };
+            Work::Start { runner, app, revision, allocation, cause } => {
+                let start = Start { runner, app, revision, allocation, cause };
                 self.look_after(runner, app, Some(start));
             }
             Work::Watch { runner, app } => self.look_after(runner, app, None),
@@ -66,6 +66,8 @@ impl Executor {
                 };
                 self.command(runner, Command::Stop(mode));
             }
+            Work::Freeze { runner } => self.command(runner, Command::Freeze),
+            Work::Thaw { runner } => self.command(runner, Command::Thaw),
             Work::Probe { runner } => self.command(runner, Command::Probe),
             Work::Forget { runner } => {
                 self.runners.remove(&runner);

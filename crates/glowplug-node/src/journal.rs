@@ -88,6 +88,16 @@ fn what(what: &What) -> Value {
             "decision": "ready", "took_seconds": took.as_secs_f64(),
             "setup_seconds": setup.as_secs_f64(), "rung": rung.map(Rung::as_str),
         }),
+        What::Freezing { reason } => json!({
+            "decision": "freezing", "reason": reason.label(), "detail": reason.to_string(),
+        }),
+        What::Thawing { cause, frozen } => json!({
+            "decision": "thawing", "cause": cause.label(), "frozen_seconds": frozen.as_secs_f64(),
+        }),
+        What::Thawed { took } => json!({
+            "decision": "thawed", "took_seconds": took.as_secs_f64(),
+            "rung": Rung::Frozen.as_str(),
+        }),
         What::StartFailed { detail, failures, again_in } => json!({
             "decision": "start_failed", "detail": detail, "failures": failures,
             "again_in_seconds": again_in.as_secs_f64(),
@@ -105,9 +115,9 @@ fn what(what: &What) -> Value {
         What::SwappedOut { by, waited } => json!({
             "decision": "swapped_out", "by": by, "waited_seconds": waited.as_secs_f64(),
         }),
-        What::Served { waited, started, attempt } => json!({
+        What::Served { waited, started, rung, attempt } => json!({
             "decision": "served", "waited_seconds": waited.as_secs_f64(), "started": started,
-            "attempt": attempt,
+            "rung": rung.map(Rung::as_str), "attempt": attempt,
         }),
         What::Hinted { other } => json!({ "decision": "hinted", "other": other.to_string() }),
         What::Refused { refusal, waited } => json!({

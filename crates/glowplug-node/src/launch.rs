@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use glowplug_artifacts::ProgressSender;
 use glowplug_core::Event;
+use glowplug_core::decision::StartCause;
 use glowplug_gateway::host::AppProblem;
 use glowplug_image::store::Mounted;
 use glowplug_runner::{Limits, Listen, Recording, RunnerSpec, SecretFiles, Warm, host};
@@ -31,6 +32,8 @@ pub(crate) mod label {
     pub(crate) const CPU_MILLIS: &str = "cpu_millis";
     pub(crate) const MEMORY_BYTES: &str = "memory_bytes";
     pub(crate) const GPUS: &str = "gpus";
+    /// A snapshot was to be taken of it: not adopted.
+    pub(crate) const CAPTURE: &str = "capture";
     /// Identifies the code: a runner of other code is not adopted.
     pub(crate) const CODE: &str = "code";
     /// The folder of the late image that it uses.
@@ -176,13 +179,16 @@ fn base(shared: &Shared, app: &App, deployed: &Deployed, start: &Start) -> Runne
     let node = &shared.config.node;
     let allocation = &start.allocation;
     let gpus = allocation.gpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let labels = BTreeMap::from([
+    let mut labels = BTreeMap::from([
         (label::MACHINE_TYPE.to_owned(), allocation.machine_type.clone()),
         (label::CPU_MILLIS.to_owned(), allocation.cpu_millis.to_string()),
         (label::MEMORY_BYTES.to_owned(), allocation.memory_bytes.to_string()),
         (label::GPUS.to_owned(), gpus),
         (label::CODE.to_owned(), deployed.code.clone()),
     ]);
+    if start.cause == StartCause::Capture {
+        labels.insert(label::CAPTURE.to_owned(), String::new());
+    }
     let enforced = deployed.enforced.get(&allocation.machine_type).copied().unwrap_or(false);
     RunnerSpec {
         id: start.runner,

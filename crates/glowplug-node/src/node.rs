@@ -373,6 +373,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
             boot,
             waiting_max: config.node.limits.waiting_max as usize,
             contention_wait_max: config.node.contention.wait_max,
+            frozen_memory_max: config.node.warmth.frozen_memory_max,
             retry_delays: Delays {
                 first: config.node.queue.retry_delay,
                 max: config.node.queue.retry_delay_max,

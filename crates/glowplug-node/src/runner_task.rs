@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use glowplug_core::decision::StartCause;
 use glowplug_core::resources::Allocation;
 use glowplug_core::{AppId, Event, RunnerAddress, RunnerId};
 use glowplug_image::store::Mounted;
@@ -29,6 +30,9 @@ const SIGKILL: i32 = 9;
 #[derive(Debug)]
 pub(crate) enum Command {
     Stop(StopMode),
+    /// Take its processor away, or give it back.
+    Freeze,
+    Thaw,
     /// See whether it accepts connections; with a health check that is not regular, run it.
     Probe,
 }
@@ -39,6 +43,7 @@ pub(crate) struct Start {
     pub app: AppId,
     pub revision: u32,
     pub allocation: Allocation,
+    pub cause: StartCause,
 }
 
 /// Everything about a runner: from its start, or from when it was taken over.
@@ -108,6 +113,8 @@ async fn watch(
     mut commands: mpsc::Receiver<Command>,
 ) {
     let mut failures = 0;
+    // Nothing answers a health check without a processor.
+    let mut is_frozen = shared.desk.is_frozen(runner);
     // Looked up each time: a runner may be taken over before its app is deployed.
     let health = || shared.apps.by_id(app).and_then(|app| app.deployed()?.health.clone());
     let start_period = health().map_or(HEALTH_INTERVAL, |check| check.start_period);
@@ -128,13 +135,28 @@ async fn watch(
                         tracing::error!(%runner, "cannot stop: {}", chain(&error));
                     }
                 }
+                Some(Command::Freeze) => {
+                    is_frozen = true;
+                    if let Err(error) = shared.backend.freeze(runner).await {
+                        is_frozen = false;
+                        let detail = chain(&error);
+                        shared.desk.report(Event::FreezeFailed { runner, detail });
+                    }
+                }
+                Some(Command::Thaw) => {
+                    is_frozen = false;
+                    if let Err(error) = shared.backend.thaw(runner).await {
+                        let detail = format!("it could not be thawed: {}", chain(&error));
+                        shared.desk.report(Event::Unhealthy { runner, detail });
+                    }
+                }
                 Some(Command::Probe) => {
                     if let Some(detail) = look(shared, runner, health().as_ref()).await {
                         shared.desk.report(Event::Unhealthy { runner, detail });
                     }
                 }
             },
-            _ = ticks.tick() => {
+            _ = ticks.tick(), if !is_frozen => {
                 let regular = health().filter(|check| check.regularly);
                 let (Some(check), Some(address)) = (regular, shared.desk.address(runner)) else {
                     continue;
@@ -183,6 +205,13 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
                 shared.images.late.settled(runner);
                 shared.zygotes.runner_ready(&shared, runner);
             }
+            Notice::Frozen { runner, frozen: Ok(held_bytes), .. } => {
+                shared.desk.report(Event::Frozen { runner, held_bytes });
+            }
+            Notice::Frozen { runner, frozen: Err(detail), .. } => {
+                shared.desk.report(Event::FreezeFailed { runner, detail });
+            }
+            Notice::Thawed { runner, .. } => shared.desk.report(Event::Thawed { runner }),
             Notice::Touched { runner, files } => {
                 // Written to the disk, which no other report is to wait for.
                 let (keeper, now) = (shared.clone(), shared.desk.now());

@@ -28,6 +28,7 @@ pub(crate) fn overrides(patch: &ScalingPatch) -> Result<Overrides, String> {
         startup_timeout: seconds("startup_timeout", patch.startup_timeout)?,
         request_timeout: seconds("request_timeout", patch.request_timeout)?,
         unused_runner_timeout: seconds("unused_runner_timeout", patch.unused_runner_timeout)?,
+        frozen_for: None,
         termination_grace_period: seconds(
             "termination_grace_period_seconds",
             patch.termination_grace_period_seconds,

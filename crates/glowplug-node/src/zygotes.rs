@@ -229,6 +229,8 @@ pub(crate) async fn notices(shared: Arc<Shared>, notices: Option<mpsc::Receiver<
             Notice::Exited { runner, exit, .. } => ended(&shared, runner, &exit),
             Notice::Ready { .. }
             | Notice::Spawned { .. }
+            | Notice::Frozen { .. }
+            | Notice::Thawed { .. }
             | Notice::Touched { .. }
             | Notice::NotRestored { .. }
             | Notice::Captured { .. } => {}

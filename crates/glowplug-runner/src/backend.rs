@@ -38,6 +38,20 @@ pub trait Backend: Send + Sync + 'static {
         Box::pin(std::future::ready(Err(BackendError::NoCaptures(runner))))
     }
 
+    /// Takes the processor from a ready runner that nothing uses, and its memory as far as that goes.
+    /// Idempotent. Returns once that is under way; [`Notice::Frozen`] tells how it went. A frozen runner is
+    /// stopped like any other.
+    fn freeze(&self, runner: RunnerId) -> BoxFuture<'_, Result<(), BackendError>> {
+        let problem = "this kind of runner cannot be frozen".to_owned();
+        Box::pin(async move { Err(BackendError::Freeze { runner, problem }) })
+    }
+
+    /// Gives it back. Idempotent; [`Notice::Thawed`] tells when it runs again.
+    fn thaw(&self, runner: RunnerId) -> BoxFuture<'_, Result<(), BackendError>> {
+        let problem = "this kind of runner cannot be frozen".to_owned();
+        Box::pin(async move { Err(BackendError::Freeze { runner, problem }) })
+    }
+
     /// Every runner that exists now, found anew (also those of an earlier life of the node).
     fn observe(&self) -> BoxFuture<'_, Result<Vec<ObservedRunner>, BackendError>>;
 
@@ -162,6 +176,10 @@ pub enum Notice {
     /// The answer to [`Backend::capture`]. With a `problem` there is nothing of use in the directory. The
     /// program has ended or is good for nothing else.
     Captured { runner: RunnerId, problem: Option<String> },
+    /// It has no processor any more, and holds so many bytes of memory; or why it could not be frozen.
+    Frozen { runner: RunnerId, at: Timestamp, frozen: Result<u64, String> },
+    /// It has its processor back.
+    Thawed { runner: RunnerId, at: Timestamp },
     /// What a program whose start was to be recorded has opened until it was ready. Comes after `Ready`, or
     /// not at all.
     Touched { runner: RunnerId, files: TouchedFiles },
@@ -204,6 +222,7 @@ pub struct ObservedRunner {
     pub revision: u32,
     pub labels: BTreeMap<String, String>,
     pub state: ObservedState,
+    pub is_frozen: bool,
     pub started_at: Timestamp,
 }
 
@@ -242,6 +261,8 @@ pub enum BackendError {
     StillRunning(RunnerId),
     #[error("runner {0} cannot be captured by this backend")]
     NoCaptures(RunnerId),
+    #[error("cannot freeze or thaw runner {runner}: {problem}")]
+    Freeze { runner: RunnerId, problem: String },
     #[error("cannot prepare runner {runner}: {problem}")]
     Prepare { runner: RunnerId, problem: String },
     #[error("cannot {operation}")]

@@ -208,6 +208,8 @@ fn subject(notice: &Notice) -> RunnerId {
         | Notice::Touched { runner, .. }
         | Notice::NotRestored { runner, .. }
         | Notice::Captured { runner, .. }
+        | Notice::Frozen { runner, .. }
+        | Notice::Thawed { runner, .. }
         | Notice::Exited { runner, .. } => *runner,
     }
 }

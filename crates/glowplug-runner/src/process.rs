@@ -372,6 +372,7 @@ fn describe(id: RunnerId, runner: &Runner) -> Option<ObservedRunner> {
         revision: runner.record.revision,
         labels: runner.record.labels.clone(),
         state,
+        is_frozen: false,
         started_at: Timestamp::from_micros(runner.record.started_at_micros),
     })
 }

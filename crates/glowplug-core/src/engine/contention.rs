@@ -1,5 +1,7 @@
 //! Who gives way when resources do not suffice. Only for runners that requests wait for:
 //!
+//! 0. Captures and frozen runners end, of any app, also for runners that nobody waits for yet: captures first,
+//!    then what was used longest ago.
 //! 1. IDLE runners of other apps that nothing asks for end, cheapest to lose first: the time a restart
 //!    takes weighed against how long nothing came for it.
 //! 2. If these do not suffice and the request's runner has waited `contention_wait_max`, runners in use of
@@ -29,6 +31,8 @@ use crate::time::Timestamp;
 /// What may be taken from other apps.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reach {
+    /// What counts for nothing.
+    Aside,
     /// Idle runners that nothing asks for.
     Unneeded,
     /// Also runners in use that have had their turn, down to the floors.
@@ -41,7 +45,7 @@ impl Reach {
     /// How many placed runners the app keeps.
     fn keep(self, now: Timestamp, app: &App) -> u32 {
         match self {
-            Self::Unneeded => app.target_to_keep(now).desired,
+            Self::Aside | Self::Unneeded => app.target_to_keep(now).desired,
             Self::HadTheirTurn | Self::SomeDay => app.floor(),
         }
     }
@@ -52,12 +56,19 @@ impl Engine {
     /// is on its way; if not, at most what is free now is kept.
     pub(super) fn find_room(&mut self, now: Timestamp, turn: &Turn, outlook: &mut Outlook) -> bool {
         let Some(app) = self.apps.get(&turn.app) else { return false };
-        if turn.rank == Rank::Spare || app.waiting.is_empty() {
+        let is_spare = turn.rank == Rank::Spare || app.waiting.is_empty();
+        if is_spare && self.aside.is_empty() {
             return false;
         }
         let machine_types = app.spec.machine_types.clone();
         if outlook.reserve(turn.app, &machine_types) {
             return true;
+        }
+        if let Some(victims) = self.pick(now, turn.app, outlook, &machine_types, Reach::Aside) {
+            return self.make_room(now, turn, outlook, &machine_types, victims);
+        }
+        if is_spare {
+            return false;
         }
         let starves_at = turn.since + self.config.contention_wait_max;
         let mut victims = self.pick(now, turn.app, outlook, &machine_types, Reach::Unneeded);
@@ -72,6 +83,17 @@ impl Engine {
             self.speak_for(now, turn.app, outlook, &machine_types);
             return false;
         };
+        self.make_room(now, turn, outlook, &machine_types, victims)
+    }
+
+    fn make_room(
+        &mut self,
+        now: Timestamp,
+        turn: &Turn,
+        outlook: &mut Outlook,
+        machine_types: &[MachineType],
+        victims: Vec<RunnerId>,
+    ) -> bool {
         for victim in victims {
             if let Some(allocation) = self.runners.get(&victim).and_then(|r| r.allocation.as_ref())
             {
@@ -80,7 +102,7 @@ impl Engine {
             self.give_way(now, victim, turn);
         }
         self.move_up(now, turn.runner, |runner| runner.room_made = true);
-        outlook.reserve(turn.app, &machine_types)
+        outlook.reserve(turn.app, machine_types)
     }
 
     /// If room will come when others have had their turn: keeps their places from those further back,
@@ -141,7 +163,10 @@ impl Engine {
         let by = self.apps.get(&turn.app).map(|app| app.spec.name.clone()).unwrap_or_default();
         let Some(runner) = self.runners.get(&victim) else { return };
         let (app, in_use) = (runner.app, !runner.in_flight.is_empty());
-        if in_use {
+        if runner.is_capture() {
+            // Whatever is at work on it, a snapshot can be taken another time.
+            self.kill(now, victim, StopReason::Evicted { by });
+        } else if in_use {
             let what = What::SwappedOut { by: by.clone(), waited: now - turn.since };
             self.note(now, app, Some(victim), None, what);
             self.drain_softly(now, victim, StopReason::Evicted { by });
@@ -180,13 +205,20 @@ impl Engine {
         reach: Reach,
     ) -> Vec<RunnerId> {
         let runners: Box<dyn Iterator<Item = (RunnerId, &Runner)>> = match reach {
+            Reach::Aside => Box::new(std::iter::empty()),
             Reach::Unneeded => {
                 Box::new(self.idle.iter().filter_map(|id| Some((*id, self.runners.get(id)?))))
             }
             Reach::HadTheirTurn | Reach::SomeDay => Box::new(self.runners.iter()),
         };
-        let mut candidates: Vec<(u8, u128, RunnerId)> = Vec::new();
-        for (id, runner) in runners.filter(|(_, runner)| runner.app != for_app) {
+        let aside = self.aside.iter().filter_map(|id| Some((*id, self.runners.get(id)?)));
+        let cost_aside = |(id, runner): (RunnerId, &Runner)| {
+            let used = u128::from(runner.last_used.as_micros());
+            (u8::from(!runner.is_capture()), used, id)
+        };
+        let mut candidates: Vec<(u8, u128, RunnerId)> = aside.map(cost_aside).collect();
+        let others = runners.filter(|(_, runner)| runner.app != for_app && !runner.is_aside());
+        for (id, runner) in others {
             let Some(app) = self.apps.get(&runner.app) else { continue };
             if !outlook.spoken_for.contains(&id)
                 && app.placed() > reach.keep(now, app)
@@ -202,17 +234,18 @@ impl Engine {
     /// What it costs to take this runner; `None`: it is out of reach.
     fn cost(&self, now: Timestamp, app: &App, runner: &Runner, reach: Reach) -> Option<(u8, u128)> {
         let placed_and_stays = runner.state.is_alive() && runner.allocation.is_some();
-        match runner.ready.filter(|_| placed_and_stays) {
+        let is_ready = placed_and_stays && runner.state.is_ready();
+        match runner.ready.filter(|_| is_ready) {
             Some(_) if runner.in_flight.is_empty() => {
-                Some((0, loss(app.restart_cost(), now - runner.last_used)))
+                Some((2, loss(app.restart_cost(), now - runner.last_used)))
             }
             Some(ready) => {
                 let turn_over = ready + self.config.contention_wait_max <= now;
                 let had_its_turn = runner.batch_left == 0 || turn_over;
                 (had_its_turn || reach == Reach::SomeDay)
-                    .then_some((1, u128::from(ready.as_micros())))
+                    .then_some((3, u128::from(ready.as_micros())))
             }
-            None => (placed_and_stays && reach == Reach::SomeDay).then_some((2, 0)),
+            None => (placed_and_stays && reach == Reach::SomeDay).then_some((4, 0)),
         }
     }
 
@@ -232,13 +265,15 @@ impl Engine {
         for id in candidates {
             let runner = self.runners.get(id)?;
             let app = self.apps.get(&runner.app)?;
-            let left = spare
-                .entry(runner.app)
-                .or_insert_with(|| app.placed().saturating_sub(reach.keep(now, app)));
-            if *left == 0 {
-                continue;
+            if !runner.is_aside() {
+                let left = spare
+                    .entry(runner.app)
+                    .or_insert_with(|| app.placed().saturating_sub(reach.keep(now, app)));
+                if *left == 0 {
+                    continue;
+                }
+                *left -= 1;
             }
-            *left -= 1;
             if let Some(allocation) = &runner.allocation {
                 ledger.give_back(allocation);
             }

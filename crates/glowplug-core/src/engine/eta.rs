@@ -133,6 +133,7 @@ impl Engine {
 /// How long a runner's start will still take, if starts take `start` from their place on.
 fn remaining_start(runner: &Runner, start: Duration, now: Timestamp) -> Duration {
     match (runner.state, runner.placed, runner.delay_until) {
+        (State::Thawing, ..) => Duration::ZERO,
         (State::FailureDelay, _, Some(until)) => (until - now) + start,
         (_, Some(placed), _) => start.saturating_sub(now - placed),
         _ => start,

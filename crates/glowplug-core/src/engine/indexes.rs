@@ -100,6 +100,10 @@ impl Engine {
         app.starting.remove(&id);
         app.ready.remove(&id);
         app.ending.remove(&id);
+        if app.aside.remove(&id) {
+            self.aside.remove(&id);
+            return;
+        }
         if std::mem::take(&mut runner.seated) {
             app.free.remove(runner.seat(id));
         }
@@ -128,8 +132,20 @@ impl Engine {
     pub(super) fn index(&mut self, now: Timestamp, id: RunnerId) {
         let Some(runner) = self.runners.get_mut(&id) else { return };
         let Some(app) = self.apps.get_mut(&runner.app) else { return };
+        if runner.is_aside() {
+            runner.last_used = now;
+            app.aside.insert(id);
+            self.aside.insert(id);
+            // It may have what others wait for.
+            self.placement_due |= !self.pending.is_empty();
+            return;
+        }
         match runner.state {
-            State::Pending | State::DockerPull | State::Setup | State::FailureDelay => {
+            State::Pending
+            | State::DockerPull
+            | State::Setup
+            | State::FailureDelay
+            | State::Thawing => {
                 app.starting.insert(id);
                 if runner.allocation.is_none() {
                     app.unplaced += 1;
@@ -140,6 +156,7 @@ impl Engine {
                     }
                 }
             }
+            State::Frozen => {}
             State::Idle | State::Running => {
                 app.ready.insert(id);
                 runner.last_used = now;

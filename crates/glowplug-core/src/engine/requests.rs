@@ -158,9 +158,10 @@ impl Engine {
             // After the last that waited for it, it has had its turn: others may ask for its place.
             let turn_over = runner.batch_left == 1;
             runner.batch_left = runner.batch_left.saturating_sub(1);
-            (runner.ready.is_some_and(|ready| ready >= arrived), turn_over)
+            let started_for_it = runner.ready.is_some_and(|ready| ready >= arrived);
+            (started_for_it, runner.rung, turn_over)
         });
-        let Some((started_for_it, turn_over)) = started_for_it else { return };
+        let Some((started_for_it, rung, turn_over)) = started_for_it else { return };
         self.placement_due |= turn_over && !self.pending.is_empty();
 
         let Some(app) = self.apps.get_mut(&app_id) else { return };
@@ -177,7 +178,7 @@ impl Engine {
         }
         if arrived < now {
             let waited = now - arrived;
-            let what = What::Served { waited, started: started_for_it, attempt };
+            let what = What::Served { waited, started: started_for_it, rung, attempt };
             self.note(now, app_id, Some(runner_id), Some(id), what);
         }
     }

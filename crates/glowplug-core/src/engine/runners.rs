@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::state::Runner;
+use super::state::{Frozen, Runner};
 use crate::action::Action;
 use crate::backoff;
 use crate::decision::{StartCause, StopReason, What};
@@ -41,7 +41,14 @@ impl Engine {
         let setup = now - runner.setup.unwrap_or(now);
         let (app_id, rung, replaces) = (runner.app, runner.rung, runner.replaces.take());
         let Some(app) = self.apps.get_mut(&app_id) else { return };
+        if runner.is_capture() {
+            self.note(now, app_id, Some(id), None, What::Ready { took, setup, rung });
+            return self.capture_due(now, id);
+        }
         runner.batch_left = super::count(app.waiting.len());
+        if let Some(rung) = rung {
+            app.ladder.measured(rung, restart_cost);
+        }
         app.ever_ready = true;
         app.backoff.reset();
         app.learn_restart_cost(restart_cost);
@@ -66,6 +73,10 @@ impl Engine {
     }
 
     pub(super) fn no_room(&mut self, now: Timestamp, id: RunnerId, detail: String) {
+        if self.runners.get(&id).is_some_and(|runner| runner.is_capture() && runner.setup.is_none())
+        {
+            return self.exited(now, id, &detail);
+        }
         let is_ending_program = self
             .runners
             .get(&id)
@@ -103,7 +114,10 @@ impl Engine {
         let asked_to = runner.stop.is_some();
         // One that was taken over may have been ready in an earlier life of the node: that it is gone says
         // nothing about the next start.
-        let failed_start = before.is_starting() && runner.cause != StartCause::Adopted;
+        let failed_start = before.is_starting()
+            && before != State::Thawing
+            && !matches!(runner.cause, StartCause::Adopted | StartCause::Capture);
+        let is_capture = runner.is_capture();
         let idle_end = runner.in_flight.is_empty();
         self.give_back(id);
         self.untie_replacements(id);
@@ -113,7 +127,9 @@ impl Engine {
             } else {
                 let what = What::Died { detail: detail.to_owned(), state: before };
                 self.note(now, app_id, Some(id), None, what);
-                self.remember_end(app_id, false);
+                if !is_capture && before != State::Frozen {
+                    self.remember_end(app_id, false);
+                }
             }
         }
         if idle_end {
@@ -207,6 +223,9 @@ impl Engine {
     pub(super) fn unhealthy(&mut self, now: Timestamp, id: RunnerId, detail: String) {
         let Some(runner) = self.runners.get(&id) else { return };
         let (app, state) = (runner.app, runner.state);
+        if runner.is_capture() {
+            return self.drain(now, id, StopReason::Unhealthy { detail });
+        }
         match state {
             // Nothing of it runs that could be in ill health.
             State::Pending | State::DockerPull | State::FailureDelay => return,
@@ -231,7 +250,12 @@ impl Engine {
         runner.placed = Some(adopted.started_at);
         runner.setup = Some(adopted.started_at);
         runner.last_used = now;
-        runner.state = if adopted.ready { State::Idle } else { State::Setup };
+        runner.state = match (adopted.ready, adopted.frozen) {
+            (true, true) => State::Frozen,
+            (true, false) => State::Idle,
+            (false, _) => State::Setup,
+        };
+        runner.frozen = adopted.frozen.then_some(Frozen { since: now, held_bytes: 0 });
         runner.ready = adopted.ready.then_some(now);
         self.runners.insert(id, runner);
         self.index(now, id);
@@ -247,6 +271,8 @@ impl Engine {
             self.drain(now, id, StopReason::ShutDown);
         } else if adopted.revision != revision {
             self.drain(now, id, StopReason::Outdated { revision });
+        } else if adopted.ready && adopted.frozen {
+            self.runner_due(now, id);
         } else if adopted.ready {
             self.rest(now, id);
         } else {
@@ -257,7 +283,11 @@ impl Engine {
 
     pub(super) fn runner_due(&mut self, now: Timestamp, id: RunnerId) {
         let Some(runner) = self.runners.get(&id) else { return };
-        if runner.state.is_alive() {
+        if runner.is_capture() && runner.state.is_alive() {
+            self.capture_due(now, id);
+        } else if matches!(runner.state, State::Frozen | State::Thawing) {
+            self.frozen_due(now, id);
+        } else if runner.state.is_alive() {
             self.alive_due(now, id);
         } else if runner.state == State::Terminated {
             self.ended_due(now, id);

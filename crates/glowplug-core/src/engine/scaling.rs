@@ -41,6 +41,9 @@ impl Engine {
         self.promote(now, id, target.demand);
         for nth in 0..missing {
             let cause = self.start_cause(id, target, alive + nth);
+            if self.thaw_one(now, id, cause).is_some() {
+                continue;
+            }
             if let Some(runner) = self.start_runner(now, id, cause) {
                 let what = What::Wanted { cause, target, alive: alive + nth };
                 self.note(now, id, Some(runner), None, what);
@@ -116,6 +119,9 @@ impl Engine {
         let (target, _) = app.target_to_start(now);
         let alive = app.alive();
         for nth in 0..missing {
+            if self.thaw_one(now, id, StartCause::Manual).is_some() {
+                continue;
+            }
             if let Some(runner) = self.start_runner(now, id, StartCause::Manual) {
                 let what = What::Wanted { cause: StartCause::Manual, target, alive: alive + nth };
                 self.note(now, id, Some(runner), None, what);
@@ -141,7 +147,7 @@ impl Engine {
         surplus = self.cut_to_cap(now, id, surplus);
         while surplus > 0 {
             let Some((victim, reason)) = self.expired_victim(now, id) else { break };
-            self.drain(now, victim, reason);
+            self.retire(now, victim, reason);
             surplus -= 1;
         }
     }

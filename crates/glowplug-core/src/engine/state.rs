@@ -18,7 +18,7 @@ use crate::retry::Course;
 use crate::scaler::{self, Load, Target};
 use crate::spec::AppSpec;
 use crate::time::Timestamp;
-use crate::warmth::Rung;
+use crate::warmth::{Ladder, Rung};
 
 /// Fields lie in this order: what every request reads comes first, so that it takes few lines of cache.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(super) struct App {
     pub free: Free,
     pub waiting: Waiting,
     pub starting: BTreeSet<RunnerId>,
+    /// Frozen runners and captures: they are there, and count for nothing.
+    pub aside: BTreeSet<RunnerId>,
     pub ready: BTreeSet<RunnerId>,
     /// Since when runners that are still starting are not needed.
     pub surplus_since: Option<Timestamp>,
@@ -61,6 +63,10 @@ pub(super) struct App {
     pub restart_cost: Option<Duration>,
     /// Smoothed time that an attempt keeps its place.
     pub service: Option<Duration>,
+    /// How long its wake-ups took.
+    pub ladder: Ladder,
+    /// Since it last changed, one of its runners could not be frozen.
+    pub cannot_freeze: bool,
 }
 
 /// A restart is assumed to take this long until one was measured.
@@ -75,6 +81,7 @@ impl App {
             delayed: BTreeSet::new(),
             in_flight: 0,
             starting: BTreeSet::new(),
+            aside: BTreeSet::new(),
             ready: BTreeSet::new(),
             ending: BTreeSet::new(),
             free: Free::default(),
@@ -87,6 +94,8 @@ impl App {
             last_expired: false,
             restart_cost: None,
             service: None,
+            ladder: Ladder::default(),
+            cannot_freeze: false,
             surplus_since: None,
             unschedulable: None,
             removed: false,
@@ -98,6 +107,7 @@ impl App {
         self.starting.is_empty()
             && self.ready.is_empty()
             && self.ending.is_empty()
+            && self.aside.is_empty()
             && self.waiting.is_empty()
             && self.delayed.is_empty()
     }
@@ -207,6 +217,9 @@ pub(super) struct Runner {
     pub setup: Option<Timestamp>,
     /// What its last wake-up began with. `None`: nothing was told yet, or it lived on from before.
     pub rung: Option<Rung>,
+    /// While it is frozen, or thaws.
+    pub frozen: Option<Frozen>,
+    pub thaw_asked: Option<Timestamp>,
     pub ended: Option<Timestamp>,
     pub delay_until: Option<Timestamp>,
     pub stop: Option<Stop>,
@@ -214,6 +227,13 @@ pub(super) struct Runner {
     pub replaced_by: Option<RunnerId>,
     /// What it said last that it is good for. `None`: nothing, or its app has no hints.
     pub hints: Option<Hints>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frozen {
+    pub since: Timestamp,
+    /// Of memory. Zero until it was reported.
+    pub held_bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -244,6 +264,8 @@ impl Runner {
             placed: None,
             setup: None,
             rung: None,
+            frozen: None,
+            thaw_asked: None,
             ready: None,
             ended: None,
             in_flight: Vec::new(),
@@ -264,6 +286,17 @@ impl Runner {
         }
     }
 
+    /// Whether it is there for a snapshot alone.
+    pub(super) fn is_capture(&self) -> bool {
+        self.cause == StartCause::Capture
+    }
+
+    /// Whether it is there and counts for nothing.
+    pub(super) fn is_aside(&self) -> bool {
+        let is_held_capture = self.is_capture() && self.state.is_alive();
+        is_held_capture || self.state == State::Frozen
+    }
+
     /// Its seat among the runners of its app with a free place, should it have one.
     pub(super) fn seat(&self, id: RunnerId) -> Seat {
         Seat { in_flight: count(self.in_flight.len()), last_used: self.last_used, runner: id }
@@ -278,6 +311,9 @@ impl Runner {
     /// Whether it takes another request. One that has just lost its last is not asked before it is settled
     /// whether it rests or ends.
     pub(super) fn has_free_place(&self, places: usize) -> bool {
+        if self.is_capture() {
+            return false;
+        }
         match self.state {
             State::Idle => true,
             State::Running => !self.in_flight.is_empty() && self.in_flight.len() < places,

@@ -37,6 +37,9 @@ impl Engine {
     fn replace(&mut self, now: Timestamp, id: RunnerId) {
         let Some(runner) = self.runners.get(&id) else { return };
         let app_id = runner.app;
+        if runner.is_aside() {
+            return self.drain(now, id, StopReason::Requested);
+        }
         if self.shutting_down || !runner.state.is_alive() || runner.replaced_by.is_some() {
             return;
         }
@@ -125,8 +128,8 @@ impl Engine {
         runner.stop = Some(Stop { reason: reason.clone(), stuck_at: None });
         let app = runner.app;
         let begun = runner.allocation.is_some();
-        let expired = matches!(reason, StopReason::KeepAlive { .. } | StopReason::Unused { .. });
-        if before.is_ready() {
+        let expired = reason.is_expiry();
+        if before.is_ready() && !runner.is_capture() {
             self.remember_end(app, expired);
         }
         self.untie_replacements(id);
@@ -185,8 +188,14 @@ impl Engine {
 
     pub(super) fn stop_all_of(&mut self, now: Timestamp, app: AppId, reason: &StopReason) {
         let Some(app) = self.apps.get(&app) else { return };
-        let ids: Vec<RunnerId> =
-            app.starting.iter().chain(&app.ready).chain(&app.ending).copied().collect();
+        let ids: Vec<RunnerId> = app
+            .aside
+            .iter()
+            .chain(&app.starting)
+            .chain(&app.ready)
+            .chain(&app.ending)
+            .copied()
+            .collect();
         for id in ids {
             self.drain(now, id, reason.clone());
         }
@@ -195,7 +204,8 @@ impl Engine {
     /// Ends runners of other code: idle and starting ones now, the others after what they are at.
     pub(super) fn retire_outdated(&mut self, now: Timestamp, app: AppId, revision: u32) {
         let Some(app) = self.apps.get(&app) else { return };
-        let ids: Vec<RunnerId> = app.starting.iter().chain(&app.ready).copied().collect();
+        let ids: Vec<RunnerId> =
+            app.aside.iter().chain(&app.starting).chain(&app.ready).copied().collect();
         for id in ids {
             let Some(runner) = self.runners.get(&id) else { continue };
             if runner.revision == revision {

@@ -9,11 +9,13 @@ use crate::lifecycle::State;
 use crate::resources::{Allocation, Ledger};
 use crate::spec::AppSpec;
 use crate::time::Timestamp;
-use crate::warmth::Rung;
+use crate::warmth::{Ladder, Rung};
 
 #[derive(Clone, Debug)]
 pub struct AppView<'a> {
     pub spec: &'a AppSpec,
+    /// How long its wake-ups took.
+    pub ladder: Ladder,
     pub waiting: usize,
     pub in_flight: u32,
     pub backoff_until: Option<Timestamp>,
@@ -36,7 +38,9 @@ pub struct RunnerView<'a> {
     pub ready: Option<Timestamp>,
     /// What its last wake-up began with, if that is known.
     pub rung: Option<Rung>,
-    /// When it expires, if it is idle and nothing asks for it any more. Of apps that are scaled by what is
+    /// Of memory, as it was told; of a frozen one.
+    pub held_bytes: Option<u64>,
+    /// When it expires, if it is idle or frozen and nothing asks for it any more. Of apps that are scaled by what is
     /// learned, only the runner that goes first has one.
     pub expires: Option<Timestamp>,
     /// Why then, if that was learned.
@@ -101,7 +105,8 @@ impl Engine {
     }
 
     fn runner_view<'a>(&'a self, id: RunnerId, runner: &'a Runner) -> RunnerView<'a> {
-        let idle_of = self.apps.get(&runner.app).filter(|_| runner.state == State::Idle);
+        let is_idle = runner.state == State::Idle && !runner.is_capture();
+        let idle_of = self.apps.get(&runner.app).filter(|_| is_idle);
         // The others' turn comes when the first is gone.
         let goes_next = |app: &&App| app.free.idle().next().is_some_and(|seat| seat.runner == id);
         let kept = idle_of.filter(goes_next).and_then(|app| app.kept(runner.last_used));
@@ -109,6 +114,7 @@ impl Engine {
             Some(app) if app.learner.is_none() => {
                 Some(runner.last_used + app.time_to_live(runner.served))
             }
+            None if runner.state == State::Frozen => self.thaw_expiry(id),
             _ => kept.map(|kept| kept.until.max(runner.last_used + self.own_time(id))),
         };
         RunnerView {
@@ -125,6 +131,7 @@ impl Engine {
             setup: runner.setup,
             ready: runner.ready,
             rung: runner.rung,
+            held_bytes: runner.frozen.as_ref().map(|frozen| frozen.held_bytes),
             expires,
             kept: kept.map(|kept| kept.why),
             stop: runner.stop.as_ref().map(|stop| &stop.reason),
@@ -135,6 +142,7 @@ impl Engine {
 fn app_view(app: &App, now: Timestamp) -> AppView<'_> {
     AppView {
         spec: &app.spec,
+        ladder: app.ladder,
         waiting: app.waiting.len(),
         in_flight: app.in_flight,
         backoff_until: app.backoff.active(now),

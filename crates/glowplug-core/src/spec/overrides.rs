@@ -79,6 +79,8 @@ pub struct Overrides {
     pub request_timeout: Option<Duration>,
     pub unused_runner_timeout: Option<Duration>,
     pub termination_grace_period: Option<Duration>,
+    /// Zero: none is frozen.
+    pub frozen_for: Option<Duration>,
 }
 
 impl Overrides {
@@ -107,6 +109,7 @@ impl Overrides {
             termination_grace_period: self
                 .termination_grace_period
                 .or(weaker.termination_grace_period),
+            frozen_for: self.frozen_for.or(weaker.frozen_for),
         }
     }
 
@@ -132,6 +135,10 @@ impl Overrides {
             termination_grace_period: self
                 .termination_grace_period
                 .unwrap_or(base.termination_grace_period),
+            frozen_for: match self.frozen_for {
+                Some(Duration::ZERO) => None,
+                set => set.or(base.frozen_for),
+            },
         };
         scaling.validate()?;
         Ok(scaling)

@@ -28,14 +28,14 @@ fn two_models_on_one_gpu_swap_when_one_is_idle() {
     world.expect_story("
 0.00 r1-1 of a was wanted because the app had never run before: 1 request(s) need 1 runner(s) plus 0 spare, 1 in all, and 0 were alive
 0.00 r1-1 of a was placed as 1 slot on GPU 0 after 0 µs in PENDING
-2.00 r1-1 of a became ready after 2.00 s, of it 2.00 s in SETUP
+2.00 r1-1 of a became ready after 2.00 s, of it 2.00 s in SETUP, from the disk
 2.00 request q1 of a waited 2.00 s for r1-1, which was started for it
 5.00 r1-2 of b was wanted because the app had never run before: 1 request(s) need 1 runner(s) plus 0 spare, 1 in all, and 0 were alive
 5.00 r1-2 of b waits in PENDING, since nothing fits: 1 slot wants 1000 CPU millis, 0 are free
 5.00 r1-1 of a was stopped in IDLE because b needed its place
 5.10 r1-1 of a is gone; it lived 5.10 s and served 1 request(s)
 5.10 r1-2 of b was placed as 1 slot on GPU 0 after 100 ms in PENDING
-7.10 r1-2 of b became ready after 2.10 s, of it 2.00 s in SETUP
+7.10 r1-2 of b became ready after 2.10 s, of it 2.00 s in SETUP, from the disk
 7.10 request q2 of b waited 2.10 s for r1-2, which was started for it
 ");
 }

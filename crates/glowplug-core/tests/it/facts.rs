@@ -34,6 +34,9 @@ struct Runner {
     no_rooms: u32,
     setup_started: bool,
     ready: bool,
+    /// Since when.
+    frozen: Option<Timestamp>,
+    thawing: bool,
     stopping: Option<StopReason>,
     told: bool,
     gone: bool,
@@ -49,8 +52,17 @@ impl Runner {
         self.stopping.is_none() && !self.gone
     }
 
+    fn is_capture(&self) -> bool {
+        self.cause == StartCause::Capture
+    }
+
+    /// Whether it is there and counts for nothing.
+    fn is_aside(&self) -> bool {
+        self.is_alive() && (self.frozen.is_some() || self.is_capture())
+    }
+
     fn is_idle(&self) -> bool {
-        self.is_alive() && self.ready && self.in_flight.is_empty()
+        self.is_alive() && !self.is_aside() && self.ready && self.in_flight.is_empty()
     }
 }
 
@@ -190,6 +202,7 @@ impl Facts {
                 let fresh = Runner {
                     setup_started: true,
                     ready: adopted.ready,
+                    frozen: (adopted.ready && adopted.frozen).then_some(now),
                     allocation: Some(adopted.allocation.clone()),
                     starts: 1,
                     ..Runner::new(adopted.app, StartCause::Adopted, now)
@@ -202,6 +215,7 @@ impl Facts {
                 }
             }
             Event::Ready { runner } => self.becomes_ready(now, *runner),
+            Event::Thawed { runner } => self.is_thawed(now, *runner),
             Event::NoRoom { runner, .. } => {
                 if let Some(runner) = self.runners.get_mut(runner)
                     && !runner.setup_started
@@ -223,6 +237,10 @@ impl Facts {
             }
             Event::ShutDown => self.shut_down = true,
             Event::PullStarted { .. }
+            | Event::Frozen { .. }
+            | Event::FreezeFailed { .. }
+            | Event::CaptureRequested { .. }
+            | Event::CaptureForgone { .. }
             | Event::Unhealthy { .. }
             | Event::Finished { .. }
             | Event::StopRequested { .. }
@@ -245,12 +263,25 @@ impl Facts {
 
     fn becomes_ready(&mut self, now: Timestamp, id: RunnerId) {
         let Some(runner) = self.runners.get(&id) else { return };
-        if !runner.setup_started || !runner.is_alive() || runner.ready {
+        if !runner.setup_started || !runner.is_alive() || runner.ready || runner.thawing {
             return;
         }
         let waiting = self.waiting(runner.app, self.last_step);
         if let Some(runner) = self.runners.get_mut(&id) {
             runner.ready = true;
+            runner.was_waited_for = waiting > 0;
+            runner.idle_since = now;
+        }
+    }
+
+    fn is_thawed(&mut self, now: Timestamp, id: RunnerId) {
+        let Some(runner) = self.runners.get(&id) else { return };
+        if !runner.thawing || !runner.is_alive() {
+            return;
+        }
+        let waiting = self.waiting(runner.app, self.last_step);
+        if let Some(runner) = self.runners.get_mut(&id) {
+            (runner.ready, runner.thawing) = (true, false);
             runner.was_waited_for = waiting > 0;
             runner.idle_since = now;
         }
@@ -275,8 +306,11 @@ impl Facts {
         count(self.requests.values().filter(runs).count())
     }
 
+    /// Those that count.
     fn alive(&self, app: AppId) -> impl Iterator<Item = (&RunnerId, &Runner)> {
-        self.runners.iter().filter(move |(_, runner)| runner.app == app && runner.is_alive())
+        let counts =
+            move |runner: &Runner| runner.app == app && runner.is_alive() && !runner.is_aside();
+        self.runners.iter().filter(move |(_, runner)| counts(runner))
     }
 
     /// The formula of the scaling parameters, written once more.
@@ -298,9 +332,13 @@ impl Facts {
             let runner = self.runners.get(&view.id).ok_or("a runner nobody wanted")?;
             ensure(view.in_flight == runner.in_flight.len(), "requests on a runner differ")?;
             ensure(view.allocation == runner.allocation.as_ref(), "held resources differ")?;
-            ensure(view.state.is_alive() == runner.is_alive(), "alive or not differs")?;
+            let (is_there, is_frozen) =
+                (runner.is_alive(), runner.is_alive() && runner.frozen.is_some());
+            ensure(view.state.is_alive() == (is_there && !is_frozen), "alive or not differs")?;
+            ensure((view.state == State::Frozen) == is_frozen, "frozen or not differs")?;
             ensure(!view.state.is_ready() || runner.ready, "ready too early")?;
-            ensure((view.state == State::Idle) == runner.is_idle(), "idle or not differs")?;
+            let is_idle = view.state == State::Idle && !runner.is_capture();
+            ensure(is_idle == runner.is_idle(), "idle or not differs")?;
             if let Some(held) = &runner.allocation {
                 millis += u128::from(held.cpu_millis);
                 bytes += u128::from(held.memory_bytes);
@@ -338,6 +376,8 @@ impl Runner {
             no_rooms: 0,
             setup_started: false,
             ready: false,
+            frozen: None,
+            thawing: false,
             stopping: None,
             told: false,
             gone: false,

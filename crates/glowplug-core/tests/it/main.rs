@@ -5,6 +5,7 @@ mod contention;
 mod eta;
 mod facts;
 mod fleet;
+mod frozen;
 mod hints;
 mod interest;
 mod learned;

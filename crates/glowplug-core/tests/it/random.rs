@@ -65,6 +65,10 @@ enum Step {
     Interest {
         app: u32,
     },
+    Capture {
+        app: u32,
+        forgo: bool,
+    },
     Crash {
         pick: usize,
     },
@@ -87,6 +91,7 @@ enum Step {
         sequence: u32,
         gpu: Option<u32>,
         ready: bool,
+        frozen: bool,
         boot: u32,
     },
     ShutDown,
@@ -135,9 +140,14 @@ fn scaling() -> impl Strategy<Value = Scaling> {
         prop_oneof![3 => Just(0u32), 1 => 0u32..500],
         prop_oneof![3 => Just(1u32), 2 => 2u32..5, 1 => Just(0), 1 => Just(u32::MAX)],
     );
-    let spans = (span(), span(), limit(), limit(), proptest::option::of(span()), span());
+    let maybe = || proptest::option::of(span());
+    let spans = (span(), span(), limit(), limit(), maybe(), span(), maybe());
     (policy(), counts, spans).prop_map(
-        |(policy, (min, max, buffer, perc, mux), (keep, delay, start, request, unused, grace))| {
+        |(
+            policy,
+            (min, max, buffer, perc, mux),
+            (keep, delay, start, request, unused, grace, frozen),
+        )| {
             Scaling {
                 policy,
                 keep_alive: keep,
@@ -151,6 +161,7 @@ fn scaling() -> impl Strategy<Value = Scaling> {
                 request_timeout: request,
                 unused_runner_timeout: unused,
                 termination_grace_period: grace,
+                frozen_for: frozen,
             }
         },
     )
@@ -289,12 +300,13 @@ fn step() -> impl Strategy<Value = Step> {
         2 => app().prop_map(|app| Step::Interest { app }),
         2 => any::<usize>().prop_map(|pick| Step::Crash { pick }),
         1 => any::<usize>().prop_map(|pick| Step::Sicken { pick }),
-        3 => (any::<usize>(), 0u8..6).prop_map(|(pick, kind)| Step::Stray { pick, kind }),
+        3 => (any::<usize>(), 0u8..9).prop_map(|(pick, kind)| Step::Stray { pick, kind }),
         2 => (any::<usize>(), 0u32..4, outcome())
             .prop_map(|(pick, attempt, outcome)| Step::StrayOutcome { pick, attempt, outcome }),
-        1 => (app(), 0u32..40, proptest::option::of(0u32..4), any::<bool>(), 1u32..3)
-            .prop_map(|(app, sequence, gpu, ready, boot)| {
-                Step::Adopt { app, sequence, gpu, ready, boot }
+        1 => (app(), any::<bool>()).prop_map(|(app, forgo)| Step::Capture { app, forgo }),
+        1 => (app(), 0u32..40, proptest::option::of(0u32..4), any::<[bool; 2]>(), 1u32..3)
+            .prop_map(|(app, sequence, gpu, [ready, frozen], boot)| {
+                Step::Adopt { app, sequence, gpu, ready, frozen, boot }
             }),
         1 => Just(Step::ShutDown),
     ]
@@ -334,7 +346,13 @@ fn take_step(world: &mut World, step: Step) {
         Step::Warm { app, runners } => {
             world.handle(Event::WarmRequested { app: AppId(app), runners });
         }
-        Step::Adopt { app, sequence, gpu, ready, boot } => {
+        Step::Capture { app, forgo: false } => {
+            world.handle(Event::CaptureRequested { app: AppId(app) });
+        }
+        Step::Capture { app, forgo: true } => {
+            world.handle(Event::CaptureForgone { app: AppId(app) });
+        }
+        Step::Adopt { app, sequence, gpu, ready, frozen, boot } => {
             let allocation = Allocation {
                 machine_type: "adopted".into(),
                 cpu_millis: u64::from(sequence % 4),
@@ -344,7 +362,7 @@ fn take_step(world: &mut World, step: Step) {
             // An earlier boot, or (against the rules) this one.
             let runner = RunnerId { boot, sequence };
             if boot < 2 || !world.facts.runner_ids().contains(&runner) {
-                world.adopt(runner, AppId(app), allocation, ready);
+                world.adopt(runner, AppId(app), allocation, ready, frozen);
             }
         }
         Step::ShutDown => world.handle(Event::ShutDown),
@@ -377,6 +395,9 @@ fn stray(world: &mut World, step: &Step, runner: RunnerId) {
             2 => Event::Ready { runner },
             3 => Event::NoRoom { runner, detail: detail() },
             4 => Event::Exited { runner, detail: detail() },
+            5 => Event::Frozen { runner, held_bytes: 2 },
+            6 => Event::Thawed { runner },
+            7 => Event::FreezeFailed { runner, detail: detail() },
             _ => Event::Unhealthy { runner, detail: detail() },
         }),
         _ => {}
@@ -421,7 +442,7 @@ fn heal(world: &mut World, was_shut_down: bool) {
 }
 
 fn play(capacity: Capacity, plans: &[AppPlan], steps: Vec<Step>, untidy: bool) {
-    let config = Config { boot: 2, waiting_max: 40, ..Config::default() };
+    let config = Config { boot: 2, waiting_max: 40, frozen_memory_max: 2, ..Config::default() };
     let mut world = World::new(capacity, config);
     world.untidy = untidy;
     for (app, plan) in (0..).zip(plans) {

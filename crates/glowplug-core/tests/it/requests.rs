@@ -82,14 +82,14 @@ fn an_overrun_ends_the_runner_and_the_request_is_tried_again() {
     world.expect_story("
 0.00 r1-1 of a was wanted because the app had never run before: 1 request(s) need 1 runner(s) plus 0 spare, 1 in all, and 0 were alive
 0.00 r1-1 of a was placed as 1 slot on GPU 0 after 0 µs in PENDING
-2.00 r1-1 of a became ready after 2.00 s, of it 2.00 s in SETUP
+2.00 r1-1 of a became ready after 2.00 s, of it 2.00 s in SETUP, from the disk
 2.00 request q1 of a waited 2.00 s for r1-1, which was started for it
 7.00 attempt 1 of request q1 of a failed on r1-1 (timeout); it is tried again in 236 ms
 7.00 r1-1 of a was stopped in RUNNING because request q1 overran its request_timeout of 5 s
 7.00 r1-1 of a is gone; it lived 7.00 s and served 1 request(s)
 7.24 r1-2 of a was wanted because no warm runner was left: 1 request(s) need 1 runner(s) plus 0 spare, 1 in all, and 0 were alive
 7.24 r1-2 of a was placed as 1 slot on GPU 0 after 0 µs in PENDING
-9.24 r1-2 of a became ready after 2.00 s, of it 2.00 s in SETUP
+9.24 r1-2 of a became ready after 2.00 s, of it 2.00 s in SETUP, from the disk
 9.24 request q1 of a waited 9.24 s for r1-2, which was started for it (attempt 2)
 20.24 r1-2 of a was stopped in IDLE because it was idle for 10.0 s, its keep_alive
 20.34 r1-2 of a is gone; it lived 13.1 s and served 1 request(s)

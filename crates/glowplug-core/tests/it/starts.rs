@@ -62,7 +62,7 @@ fn a_success_wakes_all_waiters_and_resets() {
     world.behave(A, Behaviour { service: secs(60), ..Behaviour::default() });
     let allocation = glowplug_core::resources::Allocation::default();
     let adopted = glowplug_core::RunnerId { boot: 0, sequence: 1 };
-    world.adopt(adopted, A, allocation, false);
+    world.adopt(adopted, A, allocation, false, false);
     world.handle(Event::Ready { runner: adopted });
     world.run(secs(0));
     world.expect_states(A, "RUNNING 1, SETUP, SETUP");
@@ -235,7 +235,7 @@ fn every_start_has_its_cause() {
     world.stop(world.alive(A)[0], StopRequest::ReplaceFirst);
     assert_eq!(newest_cause(&world), StartCause::Replacement);
     let runner = glowplug_core::RunnerId { boot: 0, sequence: 1 };
-    world.adopt(runner, A, glowplug_core::resources::Allocation::default(), true);
+    world.adopt(runner, A, glowplug_core::resources::Allocation::default(), true, false);
     assert_eq!(world.engine.runner(runner).unwrap().cause, StartCause::Adopted);
 }
 

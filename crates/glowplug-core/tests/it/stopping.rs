@@ -54,7 +54,7 @@ fn stop_with_replace_starts_the_other_first_above_the_cap() {
     world.expect_story("
 2.00 r1-2 of a was wanted because it replaces a runner that was told to end: 1 request(s) need 1 runner(s) plus 0 spare, 1 in all, and 1 were alive
 2.00 r1-2 of a was placed as 1 slot on GPU 1 after 0 µs in PENDING
-4.00 r1-2 of a became ready after 2.00 s, of it 2.00 s in SETUP
+4.00 r1-2 of a became ready after 2.00 s, of it 2.00 s in SETUP, from the disk
 4.00 r1-1 of a was stopped in RUNNING because r1-2 took its place
 5.00 attempt 1 of request q1 of a failed on r1-1 (connection_error); it is tried again in 236 ms
 5.00 r1-1 of a is gone; it lived 5.00 s and served 1 request(s)
@@ -129,12 +129,12 @@ fn an_adopted_runner_serves_and_is_not_started() {
         gpus: vec![0],
     };
     let runner = RunnerId { boot: 0, sequence: 1 };
-    world.adopt(runner, A, slot.clone(), true);
+    world.adopt(runner, A, slot.clone(), true, false);
     let request = world.arrive(A, Mode::Queued);
     assert_eq!(world.facts.assigned_to, [(request, runner)]);
     assert_eq!(world.engine.ledger().free(), (0, 0));
     // Told twice, it is still one.
-    world.adopt(runner, A, slot, true);
+    world.adopt(runner, A, slot, true, false);
     assert_eq!(world.engine.runner_count(), 1);
     world.run(secs(20));
     assert_eq!(world.engine.ledger().free(), (1_000, 1 << 30));
@@ -145,13 +145,13 @@ fn an_adopted_runner_of_old_code_or_no_app_ends() {
     let mut world = node(2);
     world.add(A, Scaling::default());
     let stranger = RunnerId { boot: 0, sequence: 1 };
-    world.adopt(stranger, crate::fleet::B, Allocation::default(), true);
+    world.adopt(stranger, crate::fleet::B, Allocation::default(), true, false);
     world.run(secs(1));
     assert!(world.engine.runner(stranger).is_none());
     let mut newer = spec(A, Scaling::default());
     newer.revision = 2;
     let old = RunnerId { boot: 0, sequence: 2 };
-    world.adopt(old, A, Allocation::default(), true);
+    world.adopt(old, A, Allocation::default(), true, false);
     world.handle(Event::AppChanged { app: A, spec: newer });
     world.run(secs(1));
     assert!(world.engine.runner(old).is_none());
@@ -161,7 +161,7 @@ fn an_adopted_runner_of_old_code_or_no_app_ends() {
 fn ids_stay_unique_even_if_a_boot_number_is_used_twice() {
     let mut world = node(2);
     world.add(A, Scaling { max_multiplexing: 1, ..Scaling::default() });
-    world.adopt(RunnerId { boot: 1, sequence: 1 }, A, Allocation::default(), true);
+    world.adopt(RunnerId { boot: 1, sequence: 1 }, A, Allocation::default(), true, false);
     world.arrive(A, Mode::Queued);
     world.arrive(A, Mode::Queued);
     world.run(secs(10));
@@ -218,7 +218,7 @@ fn a_runner_taken_over_that_turns_out_dead_is_no_failed_start() {
     let mut world = node(1);
     world.add(A, Scaling::default());
     let runner = RunnerId { boot: 0, sequence: 1 };
-    world.adopt(runner, A, Allocation::default(), false);
+    world.adopt(runner, A, Allocation::default(), false, false);
     world.arrive(A, Mode::Queued);
     world.handle(Event::Exited { runner, detail: "it died with the node".into() });
     world.run(secs(0));

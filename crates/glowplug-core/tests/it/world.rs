@@ -165,6 +165,7 @@ impl World {
         app: AppId,
         allocation: Allocation,
         ready: bool,
+        frozen: bool,
     ) {
         let started_at = self.now;
         let revision = self.facts.revision(app);
@@ -175,6 +176,7 @@ impl World {
             allocation,
             started_at,
             ready,
+            frozen,
         }));
     }
 
@@ -259,6 +261,10 @@ impl World {
             Action::Stop { runner, grace, .. } => self.end(runner, grace),
             Action::Assign { lease, .. } => self.serve(lease),
             Action::Note(decision) => self.tell(&decision),
+            Action::Freeze { runner } => self.freeze(runner),
+            Action::Thaw { runner } => {
+                self.later(Duration::from_millis(2), Event::Thawed { runner });
+            }
             Action::Probe { .. }
             | Action::Forget { .. }
             | Action::Refuse { .. }
@@ -289,6 +295,16 @@ impl World {
             }
             Setup::Hangs | Setup::NoRoom => {}
         }
+    }
+
+    fn freeze(&mut self, runner: RunnerId) {
+        let can = self.behaviour_of(runner).setup != Setup::Hangs;
+        let event = if can {
+            Event::Frozen { runner, held_bytes: 1 }
+        } else {
+            Event::FreezeFailed { runner, detail: "no control groups".into() }
+        };
+        self.later(Duration::from_millis(1), event);
     }
 
     fn end(&mut self, runner: RunnerId, grace: Option<Duration>) {

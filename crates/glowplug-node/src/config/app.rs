@@ -127,6 +127,7 @@ fn scaling(values: &Values) -> Overrides {
         request_timeout: duration("request_timeout"),
         unused_runner_timeout: duration("unused_runner_timeout"),
         termination_grace_period: duration("termination_grace_period_seconds"),
+        frozen_for: None,
     }
 }
 
@@ -210,7 +211,8 @@ fn read_app(
     for machine in &machine_types {
         check_machine(layers, &values.origin("machine_type"), path, machine, machines);
     }
-    let scaling = scaling(values);
+    let mut scaling = scaling(values);
+    scaling.frozen_for = values.is_set("freeze").then_some(warmth.frozen_for);
     if let Err(error) = scaling.apply(Scaling::default()) {
         layers.problem(values.origin(error.key), format!("{error} in [{path}]"), None);
     }

@@ -34,7 +34,7 @@ impl State {
             Action::Start { runner, app, revision, allocation, cause } => {
                 self.metrics.start(app, cause);
                 self.records.start(now, runner, app, revision, &allocation, cause);
-                self.outbox.push_back(Work::Start { runner, app, revision, allocation });
+                self.outbox.push_back(Work::Start { runner, app, revision, allocation, cause });
             }
             Action::Stop { runner, grace, reason } => {
                 if let Some(grace) = grace {
@@ -42,6 +42,8 @@ impl State {
                 }
                 self.outbox.push_back(Work::Stop { runner, grace, reason });
             }
+            Action::Freeze { runner } => self.outbox.push_back(Work::Freeze { runner }),
+            Action::Thaw { runner } => self.outbox.push_back(Work::Thaw { runner }),
             Action::Probe { runner } => self.outbox.push_back(Work::Probe { runner }),
             Action::Forget { runner } => {
                 self.addresses.remove(&runner);

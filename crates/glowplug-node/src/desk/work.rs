@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use glowplug_core::decision::{Decision, StopReason};
+use glowplug_core::decision::{Decision, StartCause, StopReason};
 use glowplug_core::request::Refusal;
 use glowplug_core::resources::Allocation;
 use glowplug_core::{AppId, Lease, RequestId, RunnerAddress, RunnerId};
@@ -17,6 +17,7 @@ pub(crate) enum Work {
         app: AppId,
         revision: u32,
         allocation: Allocation,
+        cause: StartCause,
     },
     /// Look after a runner of an earlier life of the node.
     Watch {
@@ -27,6 +28,12 @@ pub(crate) enum Work {
         runner: RunnerId,
         grace: Option<Duration>,
         reason: StopReason,
+    },
+    Freeze {
+        runner: RunnerId,
+    },
+    Thaw {
+        runner: RunnerId,
     },
     Probe {
         runner: RunnerId,

@@ -215,6 +215,7 @@ impl Bytes<'_> {
             request_timeout: self.span()?,
             unused_runner_timeout: self.maybe()?.map(Duration::from_micros),
             termination_grace_period: self.span()?,
+            frozen_for: None,
         })
     }
 

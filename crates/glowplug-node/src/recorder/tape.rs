@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use glowplug_core::decision::{Decision, What};
+use glowplug_core::decision::{Decision, StartCause, What};
 use glowplug_core::spec::AppSpec;
 use glowplug_core::{AppId, RunnerId};
 use glowplug_sim::trace;
@@ -109,7 +109,9 @@ impl Tape {
 
     /// A start is over. `now_ready`: well; else it is told only if it never was.
     fn start(&mut self, id: RunnerId, app: AppId, now_ready: bool, records: &Records) {
-        let Some(record) = records.runner(id) else { return };
+        // What serves nobody is no part of the traffic.
+        let of_traffic = |record: &&RunnerRecord| record.cause != StartCause::Capture;
+        let Some(record) = records.runner(id).filter(of_traffic) else { return };
         let is_news = now_ready || !record.became_ready;
         if let Some(start) = start(record, app, now_ready).filter(|_| is_news) {
             self.put(Entry::Start(Box::new(start)));
@@ -117,7 +119,9 @@ impl Tape {
     }
 
     fn stop(&mut self, id: RunnerId, app: AppId, lived: Duration, served: u64, records: &Records) {
-        let Some(record) = records.runner(id).filter(|record| record.placed.is_some()) else {
+        let began =
+            |record: &&RunnerRecord| record.placed.is_some() && record.cause != StartCause::Capture;
+        let Some(record) = records.runner(id).filter(began) else {
             return;
         };
         self.put(Entry::Stop(Box::new(trace::Stop {
@@ -162,7 +166,7 @@ fn start(record: &RunnerRecord, app: AppId, ready: bool) -> Option<trace::Start>
 #[cfg(test)]
 mod tests {
     use glowplug_core::Timestamp;
-    use glowplug_core::decision::{StartCause, StopReason};
+    use glowplug_core::decision::StopReason;
     use glowplug_core::resources::Allocation;
     use glowplug_core::retry::Rules;
     use glowplug_core::scaler;

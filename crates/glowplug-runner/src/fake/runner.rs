@@ -320,6 +320,7 @@ impl FakeRunner {
             revision: self.spec.revision,
             labels: self.spec.labels.clone(),
             state,
+            is_frozen: false,
             started_at: self.started_at,
         })
     }

@@ -25,7 +25,7 @@ use glowplug_core::spec::AppSpec;
 use glowplug_core::{Lease, RequestId, RunnerId, Timestamp};
 
 use super::requests::{Progress, Requests};
-use super::roster::{End, Roster, Told};
+use super::roster::{End, Roster, Told, Warmth};
 use holdings::Holdings;
 
 /// What does not hold.
@@ -141,9 +141,44 @@ impl Facts {
     pub(super) fn becomes_ready(&mut self, place: u32) -> bool {
         let Some(runner) = self.roster.get_mut(place) else { return false };
         let told = &mut runner.told;
-        let is_news = told.setup_started && told.is_alive() && !told.ready;
+        let is_news =
+            told.setup_started && told.is_alive() && !told.ready && told.warmth == Warmth::Warm;
         told.ready |= is_news;
         is_news
+    }
+
+    /// A frozen runner counts for nothing.
+    pub(super) fn freeze(&mut self, id: RunnerId) -> Verdict<u32> {
+        let place = self.roster.find(id).ok_or("a runner was frozen that was never started")?;
+        let runner = self.roster.get_mut(place).ok_or("a runner was frozen that is gone")?;
+        let told = &mut runner.told;
+        let rests = told.ready && told.is_alive() && told.in_flight == 0;
+        ensure(rests, "a runner was frozen that does not rest")?;
+        (told.ready, told.warmth) = (false, Warmth::Frozen);
+        self.apps[told.app as usize].alive -= 1;
+        Ok(place)
+    }
+
+    pub(super) fn thaw(&mut self, id: RunnerId) -> Verdict<u32> {
+        let place = self.roster.find(id).ok_or("a runner was thawed that was never started")?;
+        let runner = self.roster.get_mut(place).ok_or("a runner was thawed that is gone")?;
+        let told = &mut runner.told;
+        let is_frozen = told.warmth == Warmth::Frozen && told.end == End::No;
+        ensure(is_frozen || told.exited, "a runner was thawed that is not frozen")?;
+        let app = &mut self.apps[told.app as usize];
+        ensure(app.alive < app.runners_max, "more runners were thawed than max_concurrency")?;
+        told.warmth = Warmth::Thawing;
+        app.alive += u32::from(told.is_alive());
+        Ok(place)
+    }
+
+    pub(super) fn thawed(&mut self, id: RunnerId) {
+        let place = self.roster.find(id);
+        if let Some(runner) = place.and_then(|place| self.roster.get_mut(place))
+            && runner.told.warmth == Warmth::Thawing
+        {
+            (runner.told.warmth, runner.told.ready) = (Warmth::Warm, true);
+        }
     }
 
     /// Returns whether it was news.

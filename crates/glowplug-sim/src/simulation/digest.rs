@@ -50,6 +50,8 @@ impl Digest {
             Action::Stop { runner, grace, .. } => {
                 self.fold_runner(2 + u64::from(grace.is_some()), *runner);
             }
+            Action::Freeze { runner } => self.fold_runner(12, *runner),
+            Action::Thaw { runner } => self.fold_runner(13, *runner),
             Action::Probe { runner } => self.fold_runner(4, *runner),
             Action::Forget { runner } => self.fold_runner(5, *runner),
             Action::Assign { lease, .. } => self.fold_lease(6, *lease),

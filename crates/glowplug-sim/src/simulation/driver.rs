@@ -386,6 +386,8 @@ where
                 let place = self.facts.stop(*runner, *grace)?;
                 self.end(place, *grace, reason);
             }
+            Action::Freeze { runner } => self.freeze(*runner)?,
+            Action::Thaw { runner } => self.thaw(*runner)?,
             Action::Probe { runner } => self.probe(*runner),
             Action::Forget { runner } => self.facts.forget(*runner)?,
             Action::Note(decision) => self.facts.noted(decision),

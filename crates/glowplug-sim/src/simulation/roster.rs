@@ -26,6 +26,15 @@ pub(super) enum End {
     ToldAtOnce,
 }
 
+/// Whether the engine has taken its processor away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Warmth {
+    Warm,
+    Frozen,
+    /// It is given back, which the engine has not heard of.
+    Thawing,
+}
+
 /// What the engine was told of a runner and has asked of it: what the checkers go by.
 #[derive(Clone, Debug)]
 pub(super) struct Told {
@@ -33,6 +42,7 @@ pub(super) struct Told {
     pub(super) app: u32,
     pub(super) setup_started: bool,
     pub(super) ready: bool,
+    pub(super) warmth: Warmth,
     pub(super) exited: bool,
     pub(super) end: End,
     pub(super) in_flight: u32,
@@ -79,14 +89,16 @@ impl Told {
             app,
             setup_started: false,
             ready: false,
+            warmth: Warmth::Warm,
             exited: false,
             end: End::No,
             in_flight: 0,
         }
     }
 
+    /// It counts against `max_concurrency`.
     pub(super) fn is_alive(&self) -> bool {
-        self.end == End::No && !self.exited
+        self.end == End::No && !self.exited && self.warmth != Warmth::Frozen
     }
 }
 

@@ -99,6 +99,8 @@ struct ScalingLine {
     request_timeout_micros: u64,
     unused_runner_timeout_micros: Option<u64>,
     termination_grace_period_micros: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    frozen_for_micros: Option<u64>,
 }
 
 /// What an app aims for whose policy is `auto`. Since minor 1.
@@ -178,6 +180,7 @@ impl From<&Scaling> for ScalingLine {
             request_timeout_micros: micros(scaling.request_timeout),
             unused_runner_timeout_micros: scaling.unused_runner_timeout.map(micros),
             termination_grace_period_micros: micros(scaling.termination_grace_period),
+            frozen_for_micros: scaling.frozen_for.map(micros),
         }
     }
 }
@@ -197,6 +200,7 @@ impl ScalingLine {
             request_timeout: Duration::from_micros(self.request_timeout_micros),
             unused_runner_timeout: self.unused_runner_timeout_micros.map(Duration::from_micros),
             termination_grace_period: Duration::from_micros(self.termination_grace_period_micros),
+            frozen_for: self.frozen_for_micros.map(Duration::from_micros),
         }
     }
 }

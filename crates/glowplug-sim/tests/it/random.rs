@@ -66,21 +66,25 @@ fn scaling() -> impl Strategy<Value = Scaling> {
         prop_oneof![2 => Just(Duration::from_mins(10)), 1 => millis(1_000..20_000)],
         proptest::option::of(millis(0..20_000)),
         millis(0..9_000),
+        proptest::option::of(millis(0..60_000)),
     );
     (counts, spans).prop_map(
-        |((min, max, buffer, perc, mux), (keep, delay, start, request, unused, grace))| Scaling {
-            policy: Policy::Fixed,
-            keep_alive: keep,
-            min_concurrency: min,
-            max_concurrency: max,
-            concurrency_buffer: buffer,
-            concurrency_buffer_perc: perc,
-            scaling_delay: delay,
-            max_multiplexing: mux,
-            startup_timeout: start,
-            request_timeout: request,
-            unused_runner_timeout: unused,
-            termination_grace_period: grace,
+        |((min, max, buffer, perc, mux), (keep, delay, start, request, unused, grace, frozen))| {
+            Scaling {
+                policy: Policy::Fixed,
+                keep_alive: keep,
+                min_concurrency: min,
+                max_concurrency: max,
+                concurrency_buffer: buffer,
+                concurrency_buffer_perc: perc,
+                scaling_delay: delay,
+                max_multiplexing: mux,
+                startup_timeout: start,
+                request_timeout: request,
+                unused_runner_timeout: unused,
+                termination_grace_period: grace,
+                frozen_for: frozen,
+            }
         },
     )
 }

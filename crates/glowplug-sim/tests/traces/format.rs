@@ -328,17 +328,20 @@ fn policy() -> impl Strategy<Value = Policy> {
 }
 
 fn scaling() -> impl Strategy<Value = Scaling> {
-    let spans = (span(), span(), option::of(span()));
+    let spans = (span(), span(), option::of(span()), option::of(span()));
     (policy(), spans, 0..5_u32, option::of(5..9_u32), 1..9_u32).prop_map(
-        |(policy, (keep_alive, scaling_delay, unused), floor, cap, multiplexing)| Scaling {
-            policy,
-            keep_alive,
-            scaling_delay,
-            min_concurrency: floor,
-            max_concurrency: cap,
-            max_multiplexing: multiplexing,
-            unused_runner_timeout: unused,
-            ..Scaling::default()
+        |(policy, (keep_alive, scaling_delay, unused, frozen_for), floor, cap, multiplexing)| {
+            Scaling {
+                policy,
+                keep_alive,
+                scaling_delay,
+                min_concurrency: floor,
+                max_concurrency: cap,
+                max_multiplexing: multiplexing,
+                unused_runner_timeout: unused,
+                frozen_for,
+                ..Scaling::default()
+            }
         },
     )
 }

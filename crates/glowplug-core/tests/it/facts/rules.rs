@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use glowplug_core::decision::{Decision, StartCause, StopReason, What};
-use glowplug_core::engine::PASSED_OVER_MAX;
+use glowplug_core::engine::{CAPTURES_MAX, PASSED_OVER_MAX};
 use glowplug_core::ids::{AppId, Lease, RequestId, RunnerId};
 use glowplug_core::lifecycle::State;
 use glowplug_core::request::{Arrival, Mode, Refusal};
@@ -44,6 +44,8 @@ impl Facts {
                 ensure(runner.in_flight.is_empty(), "a runner with requests was forgotten")?;
                 ensure(runner.allocation.is_none(), "a runner with resources was forgotten")
             }
+            Action::Freeze { runner } => self.check_freeze(now, *runner),
+            Action::Thaw { runner } => self.check_thaw(*runner),
             Action::Probe { .. } => Ok(()),
             Action::Note(decision) => self.check_note(now, decision),
         }
@@ -93,6 +95,38 @@ impl Facts {
         Ok(())
     }
 
+    fn check_freeze(&mut self, now: Timestamp, id: RunnerId) -> Verdict {
+        let runner = self.runners.get_mut(&id).ok_or("an unknown runner was frozen")?;
+        ensure(runner.is_idle(), "a runner that is not idle was frozen")?;
+        let gpus = runner.allocation.as_ref().map_or(0, |held| held.gpus.len());
+        ensure(gpus == 0, "a runner with GPUs was frozen")?;
+        ensure(self.apps[&runner.app].spec.scaling.frozen_for.is_some(), "frozen unasked")?;
+        ensure(!self.shut_down, "a runner was frozen after shut-down")?;
+        runner.frozen = Some(now);
+        Ok(())
+    }
+
+    fn check_thaw(&mut self, id: RunnerId) -> Verdict {
+        let runner = self.runners.get(&id).ok_or("an unknown runner was thawed")?;
+        ensure(runner.is_aside() && runner.frozen.is_some(), "what is not frozen was thawed")?;
+        self.check_cap(runner.app)?;
+        if let Some(runner) = self.runners.get_mut(&id) {
+            (runner.frozen, runner.ready, runner.thawing) = (None, false, true);
+        }
+        Ok(())
+    }
+
+    fn check_cap(&self, app: AppId) -> Verdict {
+        let cap =
+            self.apps[&app].spec.scaling.max_concurrency.map_or(usize::MAX, |cap| cap as usize);
+        let replacements = self
+            .alive(app)
+            .filter_map(|(_, runner)| runner.replaces)
+            .filter(|old| self.runners.get(old).is_some_and(Runner::is_alive))
+            .count();
+        ensure(self.alive(app).count() - replacements < cap, "more runners than max_concurrency")
+    }
+
     fn check_stop(
         &mut self,
         id: RunnerId,
@@ -137,6 +171,7 @@ impl Facts {
         let runner = self.runners.get_mut(&lease.runner).ok_or("assigned to no runner")?;
         ensure(runner.app == app, "assigned to another app's runner")?;
         ensure(runner.ready, "assigned before it was ready")?;
+        ensure(!runner.is_aside(), "assigned to a frozen runner, or to a capture")?;
         ensure(runner.is_alive(), "assigned after its end was decided")?;
         ensure(runner.in_flight.len() < places, "assigned above max_multiplexing")?;
         runner.in_flight.push(lease);
@@ -154,7 +189,7 @@ impl Facts {
     /// retried request is back in its old place. The order between callers has tests of its own.
     fn check_order(&self, assigned: &Arrival) -> Verdict {
         let comes_before = |other: &Arrival| match other.priority.cmp(&assigned.priority) {
-            Ordering::Less => self.served <= PASSED_OVER_MAX as u64,
+            Ordering::Less => self.served < PASSED_OVER_MAX as u64,
             Ordering::Equal => other.caller == assigned.caller && other.request < assigned.request,
             Ordering::Greater => false,
         };
@@ -267,6 +302,9 @@ impl Facts {
                 }
                 verdict
             }
+            (What::Freezing { reason }, Some(id)) => {
+                self.check_stopping(now, id, reason, State::Idle)
+            }
             (What::StartFailed { .. }, _) => {
                 if let Some(app) = self.apps.get_mut(&app) {
                     app.failed_just_now = true;
@@ -288,15 +326,18 @@ impl Facts {
         let app = self.apps.get(&app_id).ok_or("a runner was wanted for an unknown app")?;
         ensure(!app.removed, "a runner was wanted for a removed app")?;
         let replaces = if cause == StartCause::Replacement { self.replacing } else { None };
-        if cause != StartCause::Replacement {
-            let cap = app.spec.scaling.max_concurrency.map_or(usize::MAX, |cap| cap as usize);
-            let replacements = self
-                .alive(app_id)
-                .filter_map(|(_, runner)| runner.replaces)
-                .filter(|old| self.runners.get(old).is_some_and(Runner::is_alive))
-                .count();
-            let alive = self.alive(app_id).count() - replacements;
-            ensure(alive < cap, "more runners than max_concurrency")?;
+        if !matches!(cause, StartCause::Replacement | StartCause::Capture) {
+            self.check_cap(app_id)?;
+            let is_frozen = |runner: &&Runner| {
+                runner.app == app_id && runner.is_alive() && runner.frozen.is_some()
+            };
+            let frozen = self.runners.values().find(is_frozen);
+            ensure(frozen.is_none(), "a runner was wanted beside a frozen one")?;
+        }
+        if cause == StartCause::Capture {
+            let captures =
+                self.runners.values().filter(|runner| runner.is_capture() && runner.is_alive());
+            ensure(captures.count() < CAPTURES_MAX, "too many captures")?;
         }
         let runner = Runner { replaces, ..Runner::new(app_id, cause, now) };
         let twin = self.runners.insert(id, runner);
@@ -366,6 +407,21 @@ impl Facts {
             StopReason::OverCap { cap } => {
                 ensure(!in_use, "a runner in use was ended for the cap")?;
                 ensure(others().count() >= *cap as usize, "more ended than the cap asks for")
+            }
+            StopReason::Evicted { .. } if runner.is_aside() => {
+                ensure(!in_use, "what counts for nothing has requests")
+            }
+            StopReason::FrozenFor { .. } => {
+                let kept_for = self.apps[&app_id].spec.scaling.frozen_for.unwrap_or_default();
+                let since = runner.frozen.ok_or("a runner that was not frozen was too long so")?;
+                ensure(now - since >= kept_for, "a frozen runner was ended too early")
+            }
+            StopReason::FrozenMemory { .. } => {
+                let since = runner.frozen.ok_or("a runner that was not frozen held too much")?;
+                let older = self.runners.values().any(|other| {
+                    other.is_aside() && other.frozen.is_some_and(|frozen| frozen < since)
+                });
+                ensure(!older, "not the longest frozen was ended")
             }
             StopReason::Evicted { .. } => {
                 let placed = others().filter(|(_, other)| other.allocation.is_some()).count();

@@ -13,6 +13,9 @@ use super::{Driver, Starts};
 use crate::model::{Faults, mix, share_of};
 use crate::traffic::Arrival;
 
+/// From when a frozen runner is wanted until it serves.
+const THAW_TIME: Duration = Duration::from_millis(1);
+
 impl<E, T, W> Driver<'_, T, W>
 where
     E: std::error::Error + 'static,
@@ -91,6 +94,23 @@ where
         runner.body.stage = Stage::Serving;
         let id = runner.told.id;
         self.report(place, Event::Ready { runner: id })
+    }
+
+    /// The engine takes the runner's processor away.
+    pub(super) fn freeze(&mut self, id: RunnerId) -> Verdict<()> {
+        let place = self.facts.freeze(id)?;
+        let held_bytes = self.facts.roster.cold_mut(place).allocation.memory_bytes;
+        self.report(place, Event::Frozen { runner: id, held_bytes })
+    }
+
+    /// The engine gives it back.
+    pub(super) fn thaw(&mut self, id: RunnerId) -> Verdict<()> {
+        let place = self.facts.thaw(id)?;
+        let Some(runner) = self.facts.roster.get_mut(place) else { return Ok(()) };
+        let back_at = self.now + THAW_TIME;
+        runner.body.reported_until = runner.body.reported_until.max(Some(back_at));
+        self.hold_up(back_at, Event::Thawed { runner: id });
+        Ok(())
     }
 
     /// The engine wants the runner to end.

@@ -126,6 +126,7 @@ where
                 }
             }
             Event::Ready { runner } => self.ready(*runner),
+            Event::Thawed { runner } => self.facts.thawed(*runner),
             Event::Exited { runner, .. } => self.exited(*runner),
             _ => {}
         }
