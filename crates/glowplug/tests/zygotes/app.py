@@ -45,7 +45,10 @@ class Chance(fal.App, keep_alive=600, max_concurrency=30):
     @fal.endpoint("/chance")
     def chance(self) -> dict:
         import secrets
+        import time
 
+        # Long enough for as many runners as there are calls.
+        time.sleep(3)
         with tempfile.NamedTemporaryFile() as file:
             name = file.name
         return {
