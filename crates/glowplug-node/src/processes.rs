@@ -1,8 +1,11 @@
 //! Where this node keeps its processes: runners, and beside them the zygotes that runners are forked from.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use glowplug_runner::{Backend, LogCaps, ProcessBackend, ProcessOptions, ShimCommand};
 
 use crate::clock::Clock;
@@ -22,7 +25,11 @@ pub(crate) fn of_zygotes(
     shim: ShimCommand,
     clock: Clock,
 ) -> anyhow::Result<Arc<dyn Backend>> {
-    open(config, shim, clock, &Zygotes::dir(&config.node.data_dir))
+    let dir = Zygotes::dir(&config.node.data_dir);
+    // Others may pass through (apps may have users of their own), not look around.
+    let made = DirBuilder::new().recursive(true).mode(0o711).create(&dir);
+    made.with_context(|| format!("cannot create {}", dir.display()))?;
+    open(config, shim, clock, &dir)
 }
 
 fn open(

@@ -76,7 +76,7 @@ impl Zygotes {
     ) -> Self {
         let modules = Self::dir(data_dir).join(MODULES_DIR);
         let usable = memory_max > 0 && glowplug_runner::host::holds_together();
-        let backend = backend.filter(|_| usable && std::fs::create_dir_all(&modules).is_ok());
+        let backend = backend.filter(|_| usable && make_dir(&modules));
         Self {
             backend,
             modules,
@@ -137,7 +137,7 @@ impl Zygotes {
 
     /// A runner has begun, with this.
     pub(crate) fn runner_spawned(&self, shared: &Arc<Shared>, runner: RunnerId, rung: Rung) {
-        let failed = self.shelf().spawned(runner, rung);
+        let failed = self.shelf().spawned(runner, rung, shared.desk.now());
         if let Some(id) = failed {
             tracing::warn!(%runner, "was not forked from its zygote, which retires");
             retire(shared, id);
@@ -203,6 +203,7 @@ impl Zygotes {
         let Some(backend) = &self.backend else { return };
         let ids = self.shelf().ids();
         for id in ids {
+            self.shelf().retire(id);
             if let Err(error) = backend.stop(id, StopMode::Kill).await {
                 tracing::warn!(zygote = %id, "cannot be ended: {}", chain(&error));
             }
@@ -327,6 +328,15 @@ fn end(shared: &Arc<Shared>, id: RunnerId, mode: StopMode) {
             tracing::warn!(zygote = %id, "cannot be ended: {}", chain(&error));
         }
     });
+}
+
+/// Others may pass through, since runners write there by what they are told, and not look around.
+fn make_dir(path: &Path) -> bool {
+    use std::os::unix::fs::DirBuilderExt as _;
+
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
+    made.inspect_err(|error| tracing::warn!("no zygotes: cannot make {}: {error}", path.display()))
+        .is_ok()
 }
 
 /// What the process that listens there takes of the memory, its part of what it shares with others counted.

@@ -9,7 +9,9 @@ use glowplug_core::{AppId, Rung, RunnerId, Timestamp};
 use super::wish::Wish;
 
 /// An app whose zygote had to go for want of memory gets none for this long: making one costs a start's work.
-const EVICTED_PAUSE: Duration = Duration::from_mins(10);
+const PAUSE: Duration = Duration::from_mins(10);
+/// One miss may be bad luck. An app whose starts miss their zygote this often in a row gets none for a while.
+const MISSES_MAX: u32 = 2;
 
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
@@ -19,6 +21,8 @@ pub(super) struct Shelf {
     /// Runners that were asked of a zygote, and are not known to have started otherwise.
     users: HashMap<RunnerId, RunnerId>,
     refusals: HashMap<AppId, Refusal>,
+    /// Starts of an app in a row that its zygotes did not fork.
+    misses: HashMap<AppId, u32>,
 }
 
 #[derive(Debug)]
@@ -147,7 +151,7 @@ impl Shelf {
             "it had to go since zygotes take no more than {} MiB (`zygote_memory_max`)",
             memory_max >> 20
         );
-        let until = Some(now + EVICTED_PAUSE);
+        let until = Some(now + PAUSE);
         self.refusals.insert(app, Refusal { key, reason, until });
         Some(id)
     }
@@ -157,8 +161,27 @@ impl Shelf {
     }
 
     /// A runner has begun. The zygote that was to start it and did not.
-    pub(super) fn spawned(&mut self, runner: RunnerId, rung: Rung) -> Option<RunnerId> {
-        if rung == Rung::Zygote { None } else { self.users.remove(&runner) }
+    pub(super) fn spawned(
+        &mut self,
+        runner: RunnerId,
+        rung: Rung,
+        now: Timestamp,
+    ) -> Option<RunnerId> {
+        let id = *self.users.get(&runner)?;
+        let (app, key) = self.zygotes.get(&id).map(|zygote| (zygote.app, zygote.key.clone()))?;
+        if rung == Rung::Zygote {
+            self.misses.remove(&app);
+            return None;
+        }
+        self.users.remove(&runner);
+        let misses = self.misses.entry(app).or_default();
+        *misses += 1;
+        if *misses >= MISSES_MAX {
+            *misses = 0;
+            let reason = "it did not fork when it was asked to".to_owned();
+            self.refusals.insert(app, Refusal { key, reason, until: Some(now + PAUSE) });
+        }
+        Some(id)
     }
 
     /// A runner has ended. The retiring zygote that has lost its last one.
@@ -274,7 +297,7 @@ mod tests {
         assert_eq!(shelf.retire(id(101)), Some(PathBuf::from("s")));
         assert_eq!(shelf.over_budget(100, at(4)), None, "who retires does not count");
         assert_eq!(chosen(&mut shelf, 2, second, "key", at(5)), Choice::Plainly);
-        let later = at(5) + EVICTED_PAUSE;
+        let later = at(5) + PAUSE;
         assert_eq!(chosen(&mut shelf, 3, second, "key", later), Choice::Learn);
     }
 
@@ -289,14 +312,33 @@ mod tests {
     }
 
     #[test]
+    fn an_app_whose_zygotes_do_not_fork_gets_none_for_a_while() {
+        let mut shelf = Shelf::default();
+        for miss in 0..MISSES_MAX {
+            let (zygote, runner) = (id(100 + miss), id(miss));
+            assert_eq!(chosen(&mut shelf, 50 + miss, APP, "key", at(1)), Choice::Learn);
+            ready(&mut shelf, zygote, APP, at(1), 5);
+            chosen(&mut shelf, miss, APP, "key", at(2));
+            assert_eq!(shelf.spawned(runner, Rung::ImageCached, at(3)), Some(zygote));
+            shelf.retire(zygote);
+        }
+        assert_eq!(chosen(&mut shelf, 90, APP, "key", at(4)), Choice::Plainly);
+        assert_eq!(chosen(&mut shelf, 91, APP, "key", at(3) + PAUSE), Choice::Learn);
+    }
+
+    #[test]
     fn a_retiring_zygote_waits_for_its_last_runner() {
         let mut shelf = Shelf::default();
         ready(&mut shelf, id(100), APP, at(1), 5);
         for runner in [1, 2] {
             chosen(&mut shelf, runner, APP, "key", at(2));
         }
-        assert_eq!(shelf.spawned(id(1), Rung::Zygote), None);
-        assert_eq!(shelf.spawned(id(2), Rung::ImageCached), Some(id(100)), "it did not fork");
+        assert_eq!(shelf.spawned(id(1), Rung::Zygote, at(3)), None);
+        assert_eq!(
+            shelf.spawned(id(2), Rung::ImageCached, at(3)),
+            Some(id(100)),
+            "it did not fork"
+        );
         assert!(shelf.retire(id(100)).is_some());
         assert!(shelf.is_used(id(100)));
         assert_eq!(shelf.runner_ended(id(2)), None);

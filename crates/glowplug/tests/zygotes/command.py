@@ -1,6 +1,6 @@
 """A server without any framework that lets its runners be forked: `command.py` serves, `command.py zygote` forks.
 
-All that docs/reference/zygote.md asks for, for one runner after the other.
+All that docs/reference/zygote.md asks for, for one runner after the other. A third argument names what it does wrong.
 """
 
 import array
@@ -71,15 +71,31 @@ def zygote():
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(os.environ["GLOWPLUG_SOCKET"])
     listener.listen()
+    fault, waiting = " ".join(sys.argv[2:]), []
     while True:
         connection, _ = listener.accept()
         request, descriptors = request_of(connection)
         if request is None or "argv" not in request:
             connection.close()
             continue
+        if fault == "dies":
+            os._exit(1)
+        if fault == "closes":
+            connection.close()
+            continue
+        if fault == "babbles":
+            connection.sendall(b"not a message\n")
+        if fault == "names another":
+            # A process that is not its child: its own supervisor.
+            tell(connection, {"pid": os.getppid()})
+        if fault == "says nothing":
+            waiting.append(connection)
+            continue
         pid = os.fork()
         if pid == 0:
             listener.close()
+            if fault == "runner dies":
+                os._exit(1)
             become(connection, request, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -107,7 +123,7 @@ def watch(connection, pid):
     connection.close()
 
 
-if sys.argv[1:] == ["zygote"]:
+if sys.argv[1:2] == ["zygote"]:
     zygote()
 else:
     serve()

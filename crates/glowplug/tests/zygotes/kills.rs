@@ -32,6 +32,10 @@ async fn a_killed_zygote_takes_its_runners_along_and_the_next_start_goes_well() 
     let before = scene.processes();
     kill(zygote);
     wait_until_gone(&scene, &before, &[node]);
+    eventually("the node has seen it", SOON, || async {
+        scene.runners().await.is_empty().then_some(())
+    })
+    .await;
     assert_eq!(scene.call("/").await["total"], 45.0);
     scene.wait_for_zygote();
     let (runner, _) = scene.start_anew("/").await;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its scene must fail")]
 
 mod chance;
+mod faults;
 mod kills;
 mod refusals;
 mod scene;

@@ -30,9 +30,14 @@ pub(crate) fn start(class: &str, node: &str, settings: &str, env: &[(&str, &str)
 
 /// A node that serves `command.py`.
 pub(crate) fn start_command(settings: &str) -> Scene {
+    start_with_zygote("'zygote'", settings)
+}
+
+/// With these arguments to the program that is its zygote.
+pub(crate) fn start_with_zygote(arguments: &str, settings: &str) -> Scene {
     let file = file("command.py").display().to_string();
     let program = format!(
-        "command = ['python3', '{file}']\nzygote_command = ['python3', '{file}', 'zygote']"
+        "command = ['python3', '{file}']\nzygote_command = ['python3', '{file}', {arguments}]"
     );
     start_program(&program, "", settings, &[])
 }
