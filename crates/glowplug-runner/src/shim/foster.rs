@@ -32,8 +32,7 @@ use crate::cgroup::RunnerGroups;
 use crate::proc_table::parent_of;
 use crate::protocol::{LaunchOrder, encode};
 
-/// From the question to the program's beginning. A zygote that takes longer is not waited for: a plain start
-/// takes longer than this at most where it is worth much more.
+/// From the question to the program's beginning. A zygote that takes longer is not waited for.
 const START_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a zygote to say how a program has ended that is seen to have ended.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
@@ -90,6 +89,7 @@ pub(super) fn start(
     let failed = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     let (stdout, stdout_writer) = output_pipe(order.identity.as_ref())?;
     let (stderr, stderr_writer) = output_pipe(order.identity.as_ref())?;
+    let give_up_at = monotonic() + START_TIMEOUT;
     let mut zygote = reach(socket).map_err(failed("it cannot be reached"))?;
     let parent = sockopt::socket_peercred(&zygote)
         .map_err(|error| format!("it cannot be told who it is: {error}"))?
@@ -101,7 +101,9 @@ pub(super) fn start(
     descriptors.extend(doors.iter().map(AsFd::as_fd).take(DESCRIPTORS_MAX - 2));
     ask(&mut zygote, order, &descriptors).map_err(failed("it does not take the request"))?;
     let mut input = Vec::new();
-    let pid = match next_reply(&mut zygote, &mut input).map_err(failed("it does not answer"))? {
+    let pid = match next_reply(&mut zygote, &mut input, give_up_at)
+        .map_err(failed("it does not answer"))?
+    {
         Reply::Pid(pid) => Pid::from_raw(pid).filter(|pid| *pid != parent),
         Reply::Failed(problem) => return Err(problem),
         other => return Err(format!("its answer makes no sense: {other:?}")),
@@ -114,7 +116,7 @@ pub(super) fn start(
         return Err("the process it named is not its child".to_owned());
     }
     let mut foster = Foster { process, zygote, input, ended: None, is_zygote_gone: false };
-    if let Err(problem) = foster.let_go(pid, groups) {
+    if let Err(problem) = foster.let_go(pid, groups, give_up_at) {
         foster.kill();
         return Err(problem);
     }
@@ -137,7 +139,6 @@ fn reach(socket: &Path) -> io::Result<UnixStream> {
     connect(&stream, &SocketAddrUnix::new(socket)?)?;
     let stream = UnixStream::from(stream);
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(START_TIMEOUT))?;
     stream.set_write_timeout(Some(START_TIMEOUT))?;
     Ok(stream)
 }
@@ -156,22 +157,27 @@ fn ask(
     zygote.write_all(&line[sent..])
 }
 
-/// Waits for one message.
-fn next_reply(zygote: &mut UnixStream, input: &mut Vec<u8>) -> io::Result<Reply> {
-    let give_up_at = monotonic() + START_TIMEOUT;
+/// Waits for one message until this moment.
+fn next_reply(
+    zygote: &mut UnixStream,
+    input: &mut Vec<u8>,
+    give_up_at: Duration,
+) -> io::Result<Reply> {
     loop {
         if let Some(reply) = take_reply(input)? {
             return Ok(reply);
         }
+        let left = give_up_at.saturating_sub(monotonic());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        zygote.set_read_timeout(Some(left))?;
         let mut chunk = [0; 512];
         let count = zygote.read(&mut chunk)?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         input.extend_from_slice(&chunk[..count]);
-        if monotonic() >= give_up_at {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
     }
 }
 
@@ -189,7 +195,12 @@ fn take_reply(input: &mut Vec<u8>) -> io::Result<Option<Reply>> {
 
 impl Foster {
     /// Takes the waiting process in and lets it become the program.
-    fn let_go(&mut self, pid: Pid, groups: &RunnerGroups) -> Result<(), String> {
+    fn let_go(
+        &mut self,
+        pid: Pid,
+        groups: &RunnerGroups,
+        give_up_at: Duration,
+    ) -> Result<(), String> {
         let pid = pid.as_raw_nonzero().get();
         groups.gather(|| vec![pid]);
         if !groups.hold(pid) {
@@ -198,7 +209,7 @@ impl Foster {
         self.zygote
             .write_all(b"{\"go\":true}\n")
             .map_err(|error| format!("its process cannot be told to begin: {error}"))?;
-        match next_reply(&mut self.zygote, &mut self.input) {
+        match next_reply(&mut self.zygote, &mut self.input, give_up_at) {
             Ok(Reply::Started(_)) => {}
             Ok(Reply::Failed(problem)) => return Err(problem),
             Ok(other) => return Err(format!("its process did not begin: {other:?}")),
