@@ -5,6 +5,8 @@
 //! runner's log; nothing fails for it. Groups are made below the group that the node itself is in, so
 //! limits on the node hold for its runners too.
 
+mod freezer;
+
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use self::freezer::Freezer;
 use crate::backend::Limits;
 use crate::proc_table::{group_members, kill_if};
 
@@ -37,6 +40,8 @@ pub(crate) struct CgroupPlan {
     pub(crate) legacy: Vec<(String, PathBuf)>,
     /// Version 1: where the devices of a group can be limited. Version 2 has no file for that.
     pub(crate) devices: Option<PathBuf>,
+    /// Version 1: where a group can be frozen. Of use where there is no version 2.
+    pub(crate) freezer: Option<PathBuf>,
     /// Version 1: the groups below which an OCI runtime makes one in each hierarchy, wanted or not.
     pub(crate) all_legacy: Vec<PathBuf>,
 }
@@ -68,8 +73,12 @@ impl CgroupPlan {
                 plan.all_legacy.push(hierarchy.own.clone());
                 let wanted = hierarchy.controllers.iter().filter(|c| CONTROLLERS.contains(&&***c));
                 plan.legacy.extend(wanted.map(|c| (c.clone(), hierarchy.own.clone())));
-                if hierarchy.controllers.iter().any(|controller| controller == "devices") {
+                let has = |name: &str| hierarchy.controllers.iter().any(|known| known == name);
+                if has("devices") {
                     plan.devices = Some(hierarchy.own.clone());
+                }
+                if has("freezer") {
+                    plan.freezer = Some(hierarchy.own.clone());
                 }
             }
         }
@@ -92,6 +101,12 @@ impl CgroupPlan {
             && !dirs.contains(&dir)
         {
             dirs.push(dir);
+        }
+        if self.unified.is_none()
+            && let Some(freezer) = &self.freezer
+            && !dirs.contains(&freezer.join(name))
+        {
+            dirs.push(freezer.join(name));
         }
         dirs
     }
@@ -330,6 +345,21 @@ impl RunnerGroups {
         count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
     }
 
+    /// Takes the processor from all that is inside, and what memory can be had. Returns what they hold on to.
+    pub(crate) fn freeze(&self) -> Result<u64, String> {
+        let freezer = Freezer::among(&self.dirs)
+            .ok_or("this host has no control groups that can be frozen")?;
+        freezer.freeze().map_err(|error| format!("its control group does not freeze: {error}"))?;
+        if let Some(memory) = &self.memory {
+            freezer::reclaim(memory);
+        }
+        Ok(freezer.held_bytes())
+    }
+
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        Freezer::among(&self.dirs).map_or(Ok(()), |freezer| freezer.thaw())
+    }
+
     pub(crate) fn kill(&self) {
         kill_groups(&self.dirs);
     }
@@ -410,6 +440,7 @@ pub(crate) fn kill_groups(dirs: &[PathBuf]) {
         for pid in group_members(dir) {
             kill_if(pid, || group_members(dir).contains(&pid));
         }
+        freezer::let_go(dir);
     }
 }
 

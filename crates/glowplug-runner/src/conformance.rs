@@ -5,6 +5,7 @@
 
 mod client;
 mod ending;
+mod freezing;
 mod logging;
 mod restarting;
 mod starting;
@@ -19,6 +20,7 @@ use tokio::time::timeout;
 
 pub use self::client::get;
 pub use self::ending::*;
+pub use self::freezing::*;
 pub use self::logging::*;
 pub use self::restarting::*;
 pub use self::starting::*;
@@ -37,6 +39,11 @@ pub const GRACE: Duration = Duration::from_secs(5);
 pub trait Fixture: Send + Sync {
     /// Why this host cannot run the suite, if so.
     fn why_not(&self) -> Option<String> {
+        None
+    }
+
+    /// Why its runners cannot be frozen, if so.
+    fn why_nothing_freezes(&self) -> Option<String> {
         None
     }
 
@@ -275,7 +282,10 @@ macro_rules! conformance_tests {
             kills_what_ignores_the_signal
             kills_at_once_when_told
             forgets_only_what_has_ended
+            freezes_and_thaws
+            stops_what_is_frozen
             adopts_what_is_ready
+            adopts_what_is_frozen
             adopts_what_is_starting
             adopts_what_is_stopping
             tells_once_of_an_end_without_a_node

@@ -199,6 +199,13 @@ impl Inner {
         }
     }
 
+    fn freeze(self: &Arc<Self>, id: RunnerId, frozen: bool) -> Result<(), BackendError> {
+        let runner = self.world.runner(id).ok_or(BackendError::UnknownRunner(id))?;
+        self.attach(&runner, false);
+        runner.freeze(frozen);
+        Ok(())
+    }
+
     fn observe(self: &Arc<Self>) -> Vec<ObservedRunner> {
         let mut observed = Vec::new();
         for id in self.world.known() {
@@ -239,6 +246,14 @@ impl Backend for FakeBackend {
             self.inner.stop(runner, mode);
             Ok(())
         })
+    }
+
+    fn freeze(&self, runner: RunnerId) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move { self.inner.freeze(runner, true) })
+    }
+
+    fn thaw(&self, runner: RunnerId) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move { self.inner.freeze(runner, false) })
     }
 
     fn observe(&self) -> BoxFuture<'_, Result<Vec<ObservedRunner>, BackendError>> {

@@ -24,6 +24,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -140,6 +141,7 @@ struct Runner {
     record: Arc<RunnerRecord>,
     commands: mpsc::Sender<Command>,
     state: Arc<watch_channel::Sender<RunnerState>>,
+    is_frozen: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,6 +306,13 @@ impl Inner {
         Ok(())
     }
 
+    async fn tell(&self, id: RunnerId, message: ToShim) -> Result<(), BackendError> {
+        let runner = self.settled(id).await.ok_or(BackendError::UnknownRunner(id))?;
+        // The watcher is gone only if the runner is.
+        let _ = runner.commands.send(Command::Tell(message)).await;
+        Ok(())
+    }
+
     async fn observe(self: &Arc<Self>) -> Result<Vec<ObservedRunner>, BackendError> {
         for id in self.layout.list()? {
             if let Some(_claim) = self.claim(id)
@@ -372,7 +381,7 @@ fn describe(id: RunnerId, runner: &Runner) -> Option<ObservedRunner> {
         revision: runner.record.revision,
         labels: runner.record.labels.clone(),
         state,
-        is_frozen: false,
+        is_frozen: runner.is_frozen.load(Ordering::Acquire),
         started_at: Timestamp::from_micros(runner.record.started_at_micros),
     })
 }
@@ -392,6 +401,14 @@ impl Backend for ProcessBackend {
 
     fn capture(&self, runner: RunnerId, dir: PathBuf) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(self.inner.capture(runner, dir))
+    }
+
+    fn freeze(&self, runner: RunnerId) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(self.inner.tell(runner, ToShim::Freeze))
+    }
+
+    fn thaw(&self, runner: RunnerId) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(self.inner.tell(runner, ToShim::Thaw))
     }
 
     fn observe(&self) -> BoxFuture<'_, Result<Vec<ObservedRunner>, BackendError>> {

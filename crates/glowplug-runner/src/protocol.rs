@@ -145,6 +145,9 @@ pub(crate) enum ToShim {
         grace: Duration,
     },
     Kill,
+    /// Take the program's processor away, or give it back.
+    Freeze,
+    Thaw,
     /// Asks for [`FromShim::LogCaughtUp`].
     CatchUpLog,
     /// Asks for the program's memory in this directory, and for [`FromShim::Captured`].
@@ -156,7 +159,13 @@ pub(crate) enum ToShim {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromShim {
     /// The answer to attaching.
-    Attached { ready: bool, stopping: bool },
+    Attached {
+        ready: bool,
+        stopping: bool,
+        /// Shims of an earlier version freeze nothing.
+        #[serde(default)]
+        frozen: bool,
+    },
     Spawned {
         #[serde(with = "RungRecord")]
         rung: Rung,
@@ -164,11 +173,25 @@ pub(crate) enum FromShim {
     /// What the program had written when the node asked is in the log file now. One answer for each question.
     LogCaughtUp,
     /// What the program has opened until it was ready is in [`OPENED_FILE`].
-    Recorded { is_complete: bool },
+    Recorded {
+        is_complete: bool,
+    },
     /// Its snapshot was of no use, and the program is started plainly instead. Comes before `Spawned`.
-    NotRestored { problem: String },
+    NotRestored {
+        problem: String,
+    },
+    /// The answers to [`ToShim::Freeze`] and [`ToShim::Thaw`].
+    Frozen {
+        held_bytes: u64,
+    },
+    NotFrozen {
+        problem: String,
+    },
+    Thawed,
     /// The answer to [`ToShim::Capture`].
-    Captured { problem: Option<String> },
+    Captured {
+        problem: Option<String>,
+    },
     /// The last message: nothing of the runner is left but the shim, which ends now.
     Exited(ExitCause),
 }

@@ -16,6 +16,7 @@ mod control;
 mod criu;
 mod finish;
 mod foster;
+mod frozen;
 mod launch;
 mod log_file;
 mod output;
@@ -124,6 +125,7 @@ fn run(dir: PathBuf) -> io::Result<()> {
         enclosure: None,
         job: None,
         ready: false,
+        is_frozen: false,
         stop: Stop::NotAsked,
         alone_since: None,
         _lock: lock,
@@ -168,6 +170,8 @@ struct Shim {
     /// Of a capture or a restore.
     job: Option<Job>,
     ready: bool,
+    /// The program has no processor.
+    is_frozen: bool,
     stop: Stop,
     alone_since: Option<Duration>,
     /// Held as long as this process lives.
@@ -344,8 +348,11 @@ impl Shim {
         if self.peers.len() >= PEERS_MAX {
             return;
         }
-        let attached =
-            FromShim::Attached { ready: self.ready, stopping: self.stop != Stop::NotAsked };
+        let attached = FromShim::Attached {
+            ready: self.ready,
+            stopping: self.stop != Stop::NotAsked,
+            frozen: self.is_frozen,
+        };
         if let Ok(mut peer) = Peer::new(stream)
             && peer.send(&attached).is_ok()
         {
@@ -363,6 +370,8 @@ impl Shim {
             }
             ToShim::Stop { grace } => self.begin_stop(*grace),
             ToShim::Kill => self.kill_now(),
+            ToShim::Freeze => self.freeze(),
+            ToShim::Thaw => self.thaw(),
             ToShim::CatchUpLog => self.catch_up_log(peer),
             ToShim::Capture { dir } => self.begin_capture(dir),
         }
@@ -387,6 +396,7 @@ impl Shim {
         match self.stop {
             Stop::NotAsked => {
                 self.signal_group(self.order.stop_signal());
+                self.let_run();
                 self.stop = Stop::KillAt(kill_at);
             }
             Stop::KillAt(earlier) => self.stop = Stop::KillAt(earlier.min(kill_at)),
@@ -397,6 +407,7 @@ impl Shim {
     fn kill_now(&mut self) {
         self.groups.kill();
         self.signal_group(Signal::KILL);
+        self.let_run();
         self.stop = Stop::Killed;
     }
 

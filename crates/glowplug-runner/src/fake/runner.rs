@@ -25,6 +25,8 @@ use crate::probe;
 /// Orders that wait for the runner. Further ones add nothing.
 const ORDERS_MAX: usize = 8;
 const TAIL_LINES_MAX: usize = 20;
+/// What a frozen one says it holds.
+const HELD_BYTES: u64 = 1 << 20;
 const CRASH_CODE: i32 = 3;
 const START_FAILURE_CODE: i32 = 1;
 
@@ -57,6 +59,9 @@ pub(super) struct FakeRunner {
 struct Life {
     ready: bool,
     stopping: bool,
+    frozen: bool,
+    /// How often it was frozen or thawed.
+    turns: u64,
     exit: Option<Exit>,
     /// Grows with the log, to wake those who follow it.
     log_lines: u64,
@@ -132,11 +137,24 @@ impl FakeRunner {
             return false;
         }
         if matches!(order, Order::Stop(_)) {
-            self.life.send_modify(|life| life.stopping = true);
+            self.life.send_modify(|life| (life.stopping, life.frozen) = (true, false));
         }
         // A full queue holds orders that end the runner already.
         let _ = self.orders.try_send(order);
         true
+    }
+
+    pub(super) fn freeze(&self, frozen: bool) {
+        self.life.send_modify(|life| {
+            life.frozen = frozen && life.ready && !life.stopping;
+            life.turns += 1;
+        });
+    }
+
+    /// Until it has a processor.
+    pub(super) async fn runs(&self) {
+        // The sender is this runner's own, so waiting on it cannot fail.
+        let _ = self.life.subscribe().wait_for(|life| !life.frozen).await;
     }
 
     pub(super) fn answers_unhealthy(&self, path: &str) -> bool {
@@ -284,12 +302,24 @@ impl FakeRunner {
         }
         let mut life = self.life.subscribe();
         let mut told_ready = false;
+        let mut told_turns = life.borrow().turns;
         loop {
-            let Life { ready, stopping, exit, .. } = life.borrow_and_update().clone();
+            let Life { ready, stopping, frozen, turns, exit, .. } =
+                life.borrow_and_update().clone();
             if ready && !told_ready && !stopping && exit.is_none() {
                 told_ready = true;
                 let (at, address) = (world.now(), self.address.clone());
                 let _ = notices.send(Notice::Ready { runner, at, address }).await;
+            }
+            if turns > told_turns {
+                told_turns = turns;
+                let at = world.now();
+                let notice = if frozen {
+                    Notice::Frozen { runner, at, frozen: Ok(HELD_BYTES) }
+                } else {
+                    Notice::Thawed { runner, at }
+                };
+                let _ = notices.send(notice).await;
             }
             if let Some(exit) = exit {
                 // Where nobody listens any more, the end is left for the next backend to tell.
@@ -320,7 +350,7 @@ impl FakeRunner {
             revision: self.spec.revision,
             labels: self.spec.labels.clone(),
             state,
-            is_frozen: false,
+            is_frozen: life.frozen,
             started_at: self.started_at,
         })
     }

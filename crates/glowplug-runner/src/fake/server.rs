@@ -85,6 +85,7 @@ async fn answer(
     runner: Arc<FakeRunner>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    runner.runs().await;
     let path = request.uri().path().to_owned();
     if runner.answers_unhealthy(&path) {
         return Ok(respond(StatusCode::INTERNAL_SERVER_ERROR, "{\"healthy\":false}".to_owned()));

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -58,6 +59,7 @@ pub(super) struct Watcher {
     shim: Option<ProcessMark>,
     commands: mpsc::Receiver<Command>,
     state: Arc<watch::Sender<RunnerState>>,
+    is_frozen: Arc<AtomicBool>,
 }
 
 /// A watcher that has found its runner alive.
@@ -101,9 +103,23 @@ impl Watcher {
             record: Arc::clone(&record),
             commands: command_sender,
             state: Arc::clone(&state),
+            is_frozen: Arc::default(),
         };
+        let is_frozen = Arc::clone(&runner.is_frozen);
         let dir = inner.layout.dir(id);
-        (runner, Self { inner: Arc::clone(inner), id, dir, record, shim: None, commands, state })
+        (
+            runner,
+            Self {
+                inner: Arc::clone(inner),
+                id,
+                dir,
+                record,
+                shim: None,
+                commands,
+                state,
+                is_frozen,
+            },
+        )
     }
 
     /// Watches a runner that this backend has started.
@@ -121,7 +137,8 @@ impl Watcher {
     pub(super) async fn attach(self, connection: UnixStream) -> Option<Attached> {
         let mut connection = framed(connection);
         let hello = tokio::time::timeout(CONTACT_TIMEOUT, receive(&mut connection)).await;
-        let Ok(Some(FromShim::Attached { ready, stopping })) = hello else { return None };
+        let Ok(Some(FromShim::Attached { ready, stopping, frozen })) = hello else { return None };
+        self.is_frozen.store(frozen, Ordering::Release);
         let state = match (stopping, ready) {
             (true, _) => RunnerState::Stopping,
             (false, true) => RunnerState::Ready,
@@ -191,6 +208,13 @@ impl Watcher {
                     }
                     FromShim::Captured { problem } => {
                         self.tell(Notice::Captured { runner: self.id, problem }).await;
+                    }
+                    FromShim::Frozen { held_bytes } => self.tell_frozen(Ok(held_bytes)).await,
+                    FromShim::NotFrozen { problem } => self.tell_frozen(Err(problem)).await,
+                    FromShim::Thawed => {
+                        self.is_frozen.store(false, Ordering::Release);
+                        let (runner, at) = (self.id, self.inner.now());
+                        self.tell(Notice::Thawed { runner, at }).await;
                     }
                     FromShim::Attached { .. } => {}
                 },
@@ -310,6 +334,12 @@ impl Watcher {
         let _ = std::fs::File::create(self.dir.join(REPORTED_FILE));
         self.state.send_replace(RunnerState::Ended);
         permit.send(Notice::Exited { runner: self.id, at: self.inner.now(), exit });
+    }
+
+    async fn tell_frozen(&self, frozen: Result<u64, String>) {
+        self.is_frozen.store(frozen.is_ok(), Ordering::Release);
+        let (runner, at) = (self.id, self.inner.now());
+        self.tell(Notice::Frozen { runner, at, frozen }).await;
     }
 
     async fn tell_ready(&self) {

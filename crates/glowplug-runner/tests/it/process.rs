@@ -2,6 +2,7 @@
 
 mod ending;
 pub(crate) mod fixture;
+mod freezing;
 mod overhead;
 mod start;
 

@@ -226,6 +226,13 @@ impl Fixture for ProcessFixture {
         }
     }
 
+    fn why_nothing_freezes(&self) -> Option<String> {
+        match self.kind {
+            Kind::Plain | Kind::Container("native") => None,
+            Kind::Container(runtime) => Some(format!("{runtime} has its own groups")),
+        }
+    }
+
     fn open(&self) -> Arc<dyn Backend> {
         self.open_with_shim(env!("CARGO_BIN_EXE_glowplug-shim"))
     }
