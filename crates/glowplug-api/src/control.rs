@@ -141,6 +141,20 @@ pub struct AppView {
     pub in_flight: usize,
     /// When the next start may be tried after failed ones.
     pub backoff_until_micros: Option<u64>,
+    /// How long its wake-ups took since the node started, warmest rung first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ladder: Vec<RungView>,
+}
+
+/// Wake-ups of an app from one rung.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RungView {
+    /// `frozen`, `zygote`, `snapshot`, `image_cached` or `cold`.
+    pub rung: String,
+    pub wakes: u64,
+    /// From having a place to being ready; new ones weigh a quarter.
+    pub typical_seconds: f64,
+    pub last_seconds: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -151,6 +165,15 @@ pub struct RunnerView {
     /// `PENDING`, `DOCKER_PULL`, `SETUP`, `FAILURE_DELAY`, `IDLE`, `RUNNING`, `DRAINING`,
     /// `TERMINATING`, `TERMINATED`.
     pub state: String,
+    /// What the state does not say: an IDLE runner may be `frozen` or `thawing`, and any one a `capture`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What its last wake-up began with: `frozen`, `zygote`, `snapshot`, `image_cached`, `cold`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rung: Option<String>,
+    /// Of memory, while it is frozen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_bytes: Option<u64>,
     /// Why it was started, in words, and as a label.
     pub cause: String,
     pub cause_label: String,

@@ -13,7 +13,7 @@ use glowplug_artifacts::files::{Error as FileError, Usage};
 use glowplug_core::decision::{Decision, StartCause, What};
 use glowplug_core::lifecycle::State;
 use glowplug_core::request::{Mode, Outcome};
-use glowplug_core::{AppId, Timestamp};
+use glowplug_core::{AppId, Rung, Timestamp};
 use glowplug_store::StoreError;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -64,6 +64,12 @@ struct PhaseLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RungLabels {
+    app: String,
+    rung: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
     app: String,
     state: &'static str,
@@ -105,6 +111,7 @@ pub(crate) struct Metrics {
     start_failures: Family<AppLabels, Counter>,
     ends: Family<ReasonLabels, Counter>,
     phases: SecondsFamily<PhaseLabels>,
+    wakes: SecondsFamily<RungLabels>,
     waits: SecondsFamily<AppLabels>,
     requests: Family<OutcomeLabels, Counter>,
     retries: Counter,
@@ -140,6 +147,7 @@ impl Metrics {
             start_failures: Family::default(),
             ends: Family::default(),
             phases: Family::new_with_constructor(seconds),
+            wakes: Family::new_with_constructor(seconds),
             waits: Family::new_with_constructor(seconds),
             requests: Family::default(),
             retries: Counter::default(),
@@ -170,6 +178,12 @@ impl Metrics {
             "Length of the phases of a start that led to IDLE",
             Unit::Seconds,
             self.phases.clone(),
+        );
+        registry.register_with_unit(
+            "wake",
+            "Time until a runner was ready, by what it began with",
+            Unit::Seconds,
+            self.wakes.clone(),
         );
         registry.register_with_unit(
             "request_wait",
@@ -263,12 +277,21 @@ impl Metrics {
                 self.ends.get_or_create(&ReasonLabels { app: app(), reason: "died" }).inc();
             }
             What::Placed { waited, .. } => self.phase(app(), "pending", *waited),
-            What::Ready { took, setup, .. } => {
+            What::Thawed { took } => self.wake(app(), Rung::Frozen, *took),
+            What::Ready { took, setup, rung } => {
+                if let Some(rung) = rung {
+                    self.wake(app(), *rung, *took);
+                }
                 self.phase(app(), "setup", *setup);
                 self.phase(app(), "total", *took);
             }
             _ => {}
         }
+    }
+
+    fn wake(&self, app: String, rung: Rung, took: Duration) {
+        let labels = RungLabels { app, rung: rung.as_str() };
+        self.wakes.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
     fn phase(&self, app: String, phase: &'static str, length: Duration) {

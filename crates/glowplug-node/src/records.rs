@@ -12,7 +12,7 @@ use glowplug_core::decision::{Decision, StartCause, What};
 use glowplug_core::event::Adopted;
 use glowplug_core::request::{Arrival, Mode, Outcome, Priority, Refusal};
 use glowplug_core::resources::Allocation;
-use glowplug_core::{AppId, Event, Lease, RequestId, RunnerId, Timestamp};
+use glowplug_core::{AppId, Event, Lease, RequestId, Rung, RunnerId, Timestamp};
 use glowplug_image::pull::Progress as PullProgress;
 use tokio::sync::watch;
 
@@ -49,6 +49,10 @@ pub(crate) struct RunnerRecord {
     pub pull_started: Option<Timestamp>,
     pub setup: Option<Timestamp>,
     pub ready: Option<Timestamp>,
+    /// What its last wake-up began with.
+    pub rung: Option<Rung>,
+    /// When it was last ready again after it was frozen, and how long that took.
+    pub thawed: Option<(Timestamp, Duration)>,
     pub ended: Option<Timestamp>,
     pub served: u64,
     pub end_reason: Option<String>,
@@ -192,10 +196,19 @@ impl Records {
                     .or_insert_with(|| RunnerRecord::new(decision.at, *cause));
                 record.app.clone_from(&decision.name);
             }
+            What::Thawed { took } => {
+                if let Some(record) = self.runners.get_mut(&id) {
+                    record.rung = Some(Rung::Frozen);
+                    record.thawed = Some((decision.at, *took));
+                }
+            }
             What::Placed { .. } | What::Ready { .. } => {
                 if let Some(record) = self.runners.get_mut(&id) {
                     record.app.clone_from(&decision.name);
-                    record.became_ready |= matches!(decision.what, What::Ready { .. });
+                    if let What::Ready { rung, .. } = decision.what {
+                        record.became_ready = true;
+                        record.rung = rung;
+                    }
                 }
             }
             What::Stopping { reason, .. } => {
@@ -332,6 +345,8 @@ impl RunnerRecord {
             pull_started: None,
             setup: None,
             ready: None,
+            rung: None,
+            thawed: None,
             ended: None,
             served: 0,
             end_reason: None,

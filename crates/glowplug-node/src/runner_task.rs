@@ -115,6 +115,10 @@ async fn watch(
     let mut failures = 0;
     // Nothing answers a health check without a processor.
     let mut is_frozen = shared.desk.is_frozen(runner);
+    if is_frozen && let Err(error) = shared.backend.freeze(runner).await {
+        // What it holds was told to an earlier life of the node. This one takes it for nothing.
+        tracing::warn!(%runner, "it is not known what it holds: {}", chain(&error));
+    }
     // Looked up each time: a runner may be taken over before its app is deployed.
     let health = || shared.apps.by_id(app).and_then(|app| app.deployed()?.health.clone());
     let start_period = health().map_or(HEALTH_INTERVAL, |check| check.start_period);

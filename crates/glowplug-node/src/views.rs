@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use glowplug_api::control::{
-    AppView, GpuView, NodeView, PhaseView, PullView, QueueView, RunnerView,
+    AppView, GpuView, NodeView, PhaseView, PullView, QueueView, RungView, RunnerView,
 };
+use glowplug_core::decision::StartCause;
 use glowplug_core::lifecycle::State as RunnerState;
-use glowplug_core::{RunnerId, Timestamp};
+use glowplug_core::warmth::Measured;
+use glowplug_core::{Rung, RunnerId, Timestamp};
 use glowplug_image::pull::Progress;
 
 use crate::apps::{App, Status};
@@ -16,6 +18,9 @@ use crate::desk::State;
 use crate::records::RunnerRecord;
 use crate::settings;
 use crate::shared::Shared;
+
+/// Of a runner that is there for a snapshot alone.
+const CAPTURE: &str = "capture";
 
 pub(crate) fn runner(state: &State, now: Timestamp, id: RunnerId) -> Option<RunnerView> {
     let record = state.records.runner(id);
@@ -37,6 +42,10 @@ pub(crate) fn runner(state: &State, now: Timestamp, id: RunnerId) -> Option<Runn
             view.app.clone_from(&app.spec.name);
         }
         live.state.as_str().clone_into(&mut view.state);
+        let is_capture = live.cause == StartCause::Capture;
+        let detail = is_capture.then_some(CAPTURE).or(live.state.detail());
+        view.detail = detail.map(str::to_owned);
+        view.held_bytes = live.held_bytes;
         view.revision = live.revision;
         view.in_flight = u32::try_from(live.in_flight).unwrap_or(u32::MAX);
         view.served = live.served;
@@ -71,6 +80,9 @@ fn empty(id: RunnerId, created: Timestamp) -> RunnerView {
         app: String::new(),
         revision: 0,
         state: RunnerState::Terminated.as_str().to_owned(),
+        detail: None,
+        rung: None,
+        held_bytes: None,
         cause: String::new(),
         cause_label: String::new(),
         in_flight: 0,
@@ -94,6 +106,7 @@ fn from_record(now: Timestamp, id: RunnerId, record: &RunnerRecord) -> RunnerVie
         cause: record.cause.to_string(),
         cause_label: record.cause.label().to_owned(),
         served: record.served,
+        rung: record.rung.map(|rung| rung.as_str().to_owned()),
         machine_type: record.machine_type.clone(),
         gpus: record.gpus.clone(),
         ready_at_micros: record.ready.map(Timestamp::as_micros),
@@ -149,6 +162,15 @@ fn phases(record: &RunnerRecord) -> Vec<PhaseView> {
     phases
 }
 
+fn rung((rung, measured): (Rung, Measured)) -> RungView {
+    RungView {
+        rung: rung.as_str().to_owned(),
+        wakes: measured.wakes,
+        typical_seconds: measured.typical.as_secs_f64(),
+        last_seconds: measured.last.as_secs_f64(),
+    }
+}
+
 pub(crate) fn app(shared: &Shared, app: &App) -> AppView {
     let (status, detail, deployed) = match app.status() {
         Status::Preparing { doing } => ("preparing", Some(doing), None),
@@ -167,6 +189,7 @@ pub(crate) fn app(shared: &Shared, app: &App) -> AppView {
         queued: 0,
         in_flight: 0,
         backoff_until_micros: None,
+        ladder: Vec::new(),
     };
     shared.desk.read(|state, now| {
         let Some(live) = state.engine.app(app.id, now) else { return };
@@ -174,6 +197,7 @@ pub(crate) fn app(shared: &Shared, app: &App) -> AppView {
         view.machine_types = live.spec.machine_types.iter().map(|m| m.name.clone()).collect();
         view.queued = live.waiting;
         view.in_flight = live.in_flight as usize;
+        view.ladder = live.ladder.rungs().map(rung).collect();
         view.backoff_until_micros = live.backoff_until.map(Timestamp::as_micros);
         if let Some(reason) = live.unschedulable {
             view.detail = Some(format!("it cannot run on this node: {reason}"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use glowplug_api::control::{AppView, DecisionView, WhyView};
 use glowplug_core::time::Pretty;
-use glowplug_core::{RequestId, RunnerId, Timestamp};
+use glowplug_core::{RequestId, Rung, RunnerId, Timestamp};
 use glowplug_store::JournalRecord;
 
 use crate::apps::App;
@@ -44,13 +44,16 @@ pub(crate) fn runner(
     };
     let ready = view.ready_at_micros.map_or_else(String::new, |ready| {
         let took = Duration::from_micros(ready.saturating_sub(view.created_at_micros));
-        format!("; it was ready after {}", Pretty(took))
+        let rung = view.rung.as_deref().and_then(Rung::parse).filter(|rung| *rung != Rung::Frozen);
+        let rung = rung.map_or_else(String::new, |rung| format!(", {rung}"));
+        format!("; it was ready after {}{rung}", Pretty(took))
     });
     let end = match &view.end_reason {
         Some(reason) => format!("; it ended because {reason}"),
         None => format!(
-            "; it is {} now{}",
+            "; it is {}{} now{}",
             view.state,
+            view.detail.as_ref().map_or_else(String::new, |detail| format!(" ({detail})")),
             shared.desk.read(|state, now| kept(state, now, id))
         ),
     };
@@ -119,9 +122,24 @@ fn course(state: &State, now: Timestamp, record: &RequestRecord) -> String {
 /// What a request that came at `arrived` waited for, if its runner was not there yet.
 fn start_of(state: &State, runner: RunnerId, arrived: Timestamp) -> Option<String> {
     let record = state.records.runner(runner)?;
+    if let Some((_, took)) = record.thawed.filter(|(at, _)| *at >= arrived) {
+        return Some(format!(", which was frozen and took {} to be ready", Pretty(took)));
+    }
     let ready = record.ready.filter(|ready| *ready > arrived)?;
     let took = Pretty(ready - record.created);
-    Some(format!(", which was started because {} and took {took} to be ready", record.cause))
+    let rung = record.rung.map_or_else(String::new, |rung| format!(", {rung}"));
+    Some(format!(", which was started because {} and took {took} to be ready{rung}", record.cause))
+}
+
+/// What wake-ups took, by what they began with.
+fn ladder(view: &AppView) -> String {
+    let rungs = view.ladder.iter().filter_map(|measured| {
+        let (rung, wakes) = (Rung::parse(&measured.rung)?, measured.wakes);
+        let typical = Duration::try_from_secs_f64(measured.typical_seconds).ok()?;
+        Some(format!("{} {rung} ({wakes})", Pretty(typical)))
+    });
+    let rungs: Vec<String> = rungs.collect();
+    if rungs.is_empty() { String::new() } else { format!("; ready in {}", rungs.join(", ")) }
 }
 
 pub(crate) fn app(
@@ -139,11 +157,12 @@ pub(crate) fn app(
     let zygote = shared.zygotes.describe(app.id);
     let zygote = zygote.map_or_else(String::new, |zygote| format!("; {zygote}"));
     let summary = format!(
-        "{} is {}: {runners}, {} request(s) waiting, {} in flight{detail}{zygote}",
+        "{} is {}: {runners}, {} request(s) waiting, {} in flight{detail}{zygote}{}",
         app.name(),
         view.status,
         view.queued,
-        view.in_flight
+        view.in_flight,
+        ladder(view)
     );
     WhyView { kind: "app".into(), id: app.name().to_owned(), summary, learned, decisions }
 }

@@ -138,7 +138,10 @@ fn state(runner: &RunnerView) -> String {
         Some(pull) if runner.state == "DOCKER_PULL" && pull.total_bytes > 0 => {
             format!("{} {} %", runner.state, pull.bytes * 100 / pull.total_bytes)
         }
-        _ => runner.state.clone(),
+        _ => match &runner.detail {
+            Some(detail) => format!("{} ({detail})", runner.state),
+            None => runner.state.clone(),
+        },
     }
 }
 

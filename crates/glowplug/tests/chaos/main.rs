@@ -8,6 +8,7 @@
 mod bad_apps;
 mod contention;
 mod crash;
+mod frozen;
 mod ground;
 mod lifecycle;
 mod queue;
