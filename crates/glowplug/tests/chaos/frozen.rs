@@ -65,5 +65,7 @@ async fn a_frozen_runner_ends_when_it_is_told_to_and_without_a_node() {
     glowplug_testkit::wait_until("nothing is left of it", SOON, || {
         ground.processes().is_empty().then_some(())
     });
+    ground.served.start_again().unwrap();
+    ground.run("app", "/").await.assert_ok();
     ground.end().await;
 }
