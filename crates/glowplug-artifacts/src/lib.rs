@@ -1,5 +1,5 @@
-//! What a start needs on disk: Python environments and images built from Dockerfiles; weights, caches and snapshots to come. And
-//! [the files](files) that callers upload.
+//! What a start needs on disk: Python environments and images built from Dockerfiles; snapshots of set-up runners; weights and
+//! caches to come. And [the files](files) that callers upload.
 //!
 //! This crate prepares and caches, and never chooses: which app starts when is the engine's business.
 
@@ -12,6 +12,7 @@ mod image_build;
 mod lock;
 mod progress;
 mod python_app;
+mod snapshots;
 mod source_tree;
 mod toolchain;
 
@@ -27,4 +28,5 @@ pub use environment::{
 pub use image_build::{ImageBuild, ImageBuildError, ImageBuilds, Turn};
 pub use progress::{Progress, ProgressSender, Stage};
 pub use python_app::{Launch, PythonApps};
+pub use snapshots::{Held, SnapshotError, SnapshotRow, Snapshots, Staging};
 pub use toolchain::{Interpreter, ToolError};
