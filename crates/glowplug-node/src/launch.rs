@@ -4,7 +4,7 @@ mod container;
 mod given;
 mod pulling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,8 +104,14 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, start: &Start) -> Result<Prepa
             image = Some(mounted);
         }
     }
-    complete(&mut spec, app, secrets)?;
-    shared.zygotes.warm(shared, (app, &deployed), zygote, &mut spec);
+    let is_capture = start.cause == StartCause::Capture;
+    let names: BTreeSet<String> = secrets.keys().cloned().collect();
+    // What is captured is kept on the disk: no secret is to be in it.
+    complete(&mut spec, app, if is_capture { BTreeMap::new() } else { secrets })?;
+    shared.snapshots.warm(shared, (app, &deployed), is_capture, &names, &mut spec);
+    if spec.warm == Warm::Plain && !is_capture {
+        shared.zygotes.warm(shared, (app, &deployed), zygote, &mut spec);
+    }
     Ok(Prepared::new(spec, image))
 }
 

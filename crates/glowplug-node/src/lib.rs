@@ -33,6 +33,7 @@ mod runner_task;
 mod scale;
 mod settings;
 mod shared;
+mod snapshots;
 pub mod store;
 mod touched;
 mod views;

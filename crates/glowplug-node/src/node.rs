@@ -39,6 +39,7 @@ use crate::queue::Queue;
 use crate::recorder::Recorder;
 use crate::recorder::tape::Recording;
 use crate::shared::Shared;
+use crate::snapshots::{self, Snapshots};
 use crate::webhooks::Webhooks;
 use crate::zygotes::{self, Zygotes};
 use crate::{
@@ -177,6 +178,7 @@ impl Node {
         tasks.spawn(until(cancelled.clone(), queue::look_after(shared.clone())));
         tasks.spawn(until(cancelled.clone(), queue::follow_changes(shared.clone())));
         tasks.spawn(until(cancelled.clone(), shared.webhooks.clone().run()));
+        tasks.spawn(snapshots::prepare(shared.clone()));
         let reports = zygotes::notices(shared.clone(), shared.zygotes.notices());
         tasks.spawn(until(cancelled.clone(), reports));
         tasks
@@ -384,6 +386,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
     let (client, key) = opened.webhooks;
     let retention = config.node.queue.retention;
     let webhooks = Webhooks::new(store.clone(), clock, metrics.clone(), client, key, retention);
+    let snapshots = Snapshots::new(&config.node.data_dir, &config.node.warmth, boot);
     Arc::new(Shared {
         boot,
         ephemeral,
@@ -401,6 +404,7 @@ fn share(config: Config, opened: Opened) -> Arc<Shared> {
         python,
         images,
         zygotes,
+        snapshots,
         scaling: tokio::sync::Mutex::new(scaling),
         keys: RwLock::new(keys),
         events: broadcast::channel(EVENTS_MAX).0,

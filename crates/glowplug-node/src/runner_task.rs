@@ -197,8 +197,12 @@ async fn look(
 /// Carries the backend's reports to the engine, in their order, until the backend is gone.
 pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Receiver<Notice>) {
     while let Some(notice) = notices.recv().await {
+        if shared.snapshots.takes(&notice) {
+            continue;
+        }
         match notice {
             Notice::Spawned { runner, rung, .. } => {
+                shared.snapshots.runner_spawned(&shared, runner, rung);
                 shared.zygotes.runner_spawned(&shared, runner, rung);
                 shared.desk.report(Event::SetupStarted { runner, rung });
             }
@@ -207,6 +211,7 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
                 shared.desk.ready(runner, address);
                 shared.announce_ready(runner);
                 shared.images.late.settled(runner);
+                shared.snapshots.runner_ready(&shared, runner);
                 shared.zygotes.runner_ready(&shared, runner);
             }
             Notice::Frozen { runner, frozen: Ok(held_bytes), .. } => {
@@ -224,12 +229,14 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
                 });
             }
             Notice::NotRestored { runner, problem } => {
-                tracing::warn!(%runner, problem, "its snapshot was not restored, so it starts plainly");
+                shared.snapshots.not_restored(runner, &problem);
             }
             Notice::Captured { runner, problem } => {
-                tracing::info!(%runner, problem, "its memory was captured");
+                shared.snapshots.captured(runner, problem);
             }
             Notice::Exited { runner, exit, .. } => {
+                let failed = ended_by_itself(&exit.cause).then(|| describe(&exit));
+                shared.snapshots.runner_exited(runner, failed.as_deref());
                 if let Some(address) = shared.desk.address(runner) {
                     shared.forwarder.forget(&address);
                 }

@@ -25,6 +25,7 @@ use crate::images::Images;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::recorder::Recorder;
+use crate::snapshots::Snapshots;
 use crate::webhooks::Webhooks;
 use crate::zygotes::Zygotes;
 use crate::{records, views};
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     pub python: PythonApps,
     pub images: Images,
     pub zygotes: Zygotes,
+    pub snapshots: Snapshots,
     /// Scaling parameters changed at run time, by app, as the store has them.
     pub scaling: tokio::sync::Mutex<HashMap<String, Overrides>>,
     /// As the store has them.
