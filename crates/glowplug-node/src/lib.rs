@@ -43,3 +43,4 @@ mod zygotes;
 
 pub use events::NodeEvent;
 pub use node::{IMAGES_DIR, Node, NodeOptions, capacity, is_running};
+pub use snapshots::DIR as SNAPSHOTS_DIR;

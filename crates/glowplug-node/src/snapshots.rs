@@ -30,7 +30,7 @@ use crate::runner_task::chain;
 use crate::shared::Shared;
 
 /// The folder below the data directory.
-const DIR: &str = "snapshots";
+pub const DIR: &str = "snapshots";
 /// For a capture to be answered: longer than its supervisor waits for any part of it.
 const CAPTURE_TIMEOUT: Duration = Duration::from_mins(1);
 /// A connection that is just being closed can be in the way.
@@ -53,8 +53,9 @@ struct State {
     /// Runners that start without, though there could be one with this key.
     without: BTreeMap<RunnerId, (AppId, String)>,
     captures: BTreeMap<RunnerId, Capture>,
-    /// Asked for since the node began, or being verified.
+    /// Captures that were asked for since the node began.
     asked: BTreeSet<String>,
+    verifying: BTreeSet<String>,
     /// Restored to see whether they are of use.
     trials: BTreeMap<RunnerId, mpsc::Sender<Notice>>,
     trials_begun: u32,
@@ -119,13 +120,16 @@ impl Snapshots {
 
     /// Beside the start, which goes without.
     fn verify(&self, shared: &Arc<Shared>, store: Arc<Store>, key: String) {
-        if self.state().asked.insert(key.clone()) {
-            shared.tasks.spawn_blocking(move || {
-                if let Err(error) = store.verify(&key) {
-                    tracing::warn!("{}", chain(&error));
-                }
-            });
+        if !self.state().verifying.insert(key.clone()) {
+            return;
         }
+        let keeper = shared.clone();
+        shared.tasks.spawn_blocking(move || {
+            if let Err(error) = store.verify(&key) {
+                tracing::warn!("{}", chain(&error));
+            }
+            keeper.snapshots.state().verifying.remove(&key);
+        });
     }
 
     /// A runner has begun, with this.
@@ -210,9 +214,9 @@ pub(crate) async fn prepare(shared: Arc<Shared>) {
 /// Programs on a port cannot be restored twice; commands are captured only if that is asked for.
 fn is_possible(app: &App, deployed: &Deployed, spec: &RunnerSpec) -> bool {
     let wanted = match (&*deployed.launch, app.config.warmth.snapshot) {
-        (_, SnapshotUse::Off) | (Launch::Command(_), SnapshotUse::Auto) => false,
-        (Launch::Python(_) | Launch::Command(_), _) => true,
-        (Launch::Image(_), _) => false,
+        (_, SnapshotUse::Off) | (Launch::Image(_), _) => false,
+        (Launch::Command(_), wish) => wish == SnapshotUse::Required,
+        (Launch::Python(_), _) => true,
     };
     wanted && spec.container.is_none() && spec.gpus.is_empty() && spec.listen == Listen::UnixSocket
 }

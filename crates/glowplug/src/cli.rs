@@ -73,6 +73,9 @@ enum Command {
     /// Pull images ahead of time, see which are here and what is in them, make room
     #[command(subcommand)]
     Image(commands::image::Command),
+    /// List snapshots of set-up runners, look for damage, drop them
+    #[command(subcommand)]
+    Snapshots(commands::snapshots::Command),
     /// Look at queued requests, cancel them, move them, copy them
     #[command(subcommand)]
     Queue(commands::queue::Command),
@@ -201,6 +204,7 @@ fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Apps(command) => block_on(commands::apps::run(command, context)),
         Command::Runners(command) => block_on(commands::runners::run(command, context)),
         Command::Image(command) => block_on(commands::image::run(command, context)),
+        Command::Snapshots(command) => commands::snapshots::run(&command, context),
         Command::Queue(command) => block_on(commands::queue::run(command, context)),
         Command::Webhooks(command) => block_on(commands::webhooks::run(command, context)),
         Command::Why(args) => block_on(commands::why::run(args, context)),

@@ -17,6 +17,7 @@ pub(crate) mod runners;
 pub(crate) mod scaling;
 pub(crate) mod serve;
 pub(crate) mod simulate;
+pub(crate) mod snapshots;
 pub(crate) mod target;
 pub(crate) mod trace;
 pub(crate) mod version;

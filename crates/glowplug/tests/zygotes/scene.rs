@@ -53,7 +53,7 @@ fn start_program(program: &str, node: &str, settings: &str, env: &[(&str, &str)]
     let machine = if settings.contains("machine_type") { "" } else { "machine_type = 'small'\n" };
     let config = format!(
         "{node}\n[node.resources]\ncpu = 64\n[machine_types.small]\ncpu = 1\nenforce = false\n\
-         [apps.app]\n{program}\n{machine}{settings}\n"
+         [apps.app]\n{program}\nsnapshot = 'off'\n{machine}{settings}\n"
     );
     let served = Served::start(ServedOptions {
         binary: env!("CARGO_BIN_EXE_glowplug").into(),

@@ -155,6 +155,26 @@ async fn a_restore_that_hangs_can_be_stopped() {
 
 type Damage = Box<dyn Fn(&Path)>;
 
+#[tokio::test]
+async fn a_full_disk_is_told_and_the_program_goes_on() {
+    let fixture = fixture!();
+    let mut node = Node::start(&fixture.processes);
+    // Before the program, whose mounts are a copy of those there are.
+    let dir = fixture.place(1);
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("small", &dir, "tmpfs", flags, c"size=2m").unwrap();
+    let spec = fixture.enclosed(1, &["memory", "8"]);
+    let address = node.bring_up(&spec).await;
+    let before = state(&address).await;
+    let problem = capture(&mut node, spec.id, &dir).await;
+    rustix::mount::unmount(&dir, rustix::mount::UnmountFlags::DETACH).unwrap();
+    let problem = problem.unwrap();
+    assert!(problem.contains("CRIU failed"), "{problem}");
+    assert_eq!(state(&address).await["secret"], before["secret"]);
+    node.clear(spec.id).await;
+    leaves_nothing(&fixture.processes).await;
+}
+
 /// A good start all the same: with memory of its own, and word of what was wrong.
 async fn starts_plainly(
     node: &mut Node,
