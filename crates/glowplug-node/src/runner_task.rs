@@ -236,11 +236,12 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
             }
             Notice::Exited { runner, exit, .. } => {
                 let failed = ended_by_itself(&exit.cause).then(|| describe(&exit));
-                shared.snapshots.runner_exited(runner, failed.as_deref());
+                let better = shared.snapshots.runner_exited(runner, failed.as_deref());
+                let told = better.map_or_else(|| describe(&exit), str::to_owned);
                 if let Some(address) = shared.desk.address(runner) {
                     shared.forwarder.forget(&address);
                 }
-                if !shared.desk.exited(runner, describe(&exit), ended_by_itself(&exit.cause)) {
+                if !shared.desk.exited(runner, told, ended_by_itself(&exit.cause)) {
                     // In a task of its own, since the supervisor may take its time to be gone.
                     let forgetful = shared.clone();
                     shared.tasks.spawn(async move { forgetful.forget_log(runner).await });

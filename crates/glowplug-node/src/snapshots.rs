@@ -69,6 +69,8 @@ struct Capture {
     /// As a restored one is started.
     spec: RunnerSpec,
     answer: Option<oneshot::Sender<Option<String>>>,
+    /// Its end is no failure.
+    is_captured: bool,
 }
 
 impl Snapshots {
@@ -100,9 +102,9 @@ impl Snapshots {
         if is_capture {
             let (golden_path, compares_body) = golden(deployed, spec);
             spec.warm = Warm::Enclosed { criu: criu.program.clone() };
-            let capture =
-                Capture { key, golden_path, compares_body, spec: spec.clone(), answer: None };
-            self.state().captures.insert(spec.id, capture);
+            let (spec, answer, is_captured) = (spec.clone(), None, false);
+            let capture = Capture { key, golden_path, compares_body, spec, answer, is_captured };
+            self.state().captures.insert(capture.spec.id, capture);
             return;
         }
         match store.held(&key) {
@@ -167,25 +169,33 @@ impl Snapshots {
     }
 
     pub(crate) fn captured(&self, runner: RunnerId, problem: Option<String>) {
-        let answer =
-            self.state().captures.get_mut(&runner).and_then(|capture| capture.answer.take());
+        let answer = self.state().captures.get_mut(&runner).and_then(|capture| {
+            capture.is_captured = problem.is_none();
+            capture.answer.take()
+        });
         if let Some(answer) = answer {
             // Whoever asked may have given up.
             let _ = answer.send(problem);
         }
     }
 
-    /// `failed`: it ended by itself, and how.
-    pub(crate) fn runner_exited(&self, runner: RunnerId, failed: Option<&str>) {
+    /// `failed`: it ended by itself, and how. What comes back is a better account of its end, if there is one.
+    pub(crate) fn runner_exited(
+        &self,
+        runner: RunnerId,
+        failed: Option<&str>,
+    ) -> Option<&'static str> {
         let mut state = self.state();
         state.restoring.remove(&runner);
         state.without.remove(&runner);
         let capture = state.captures.remove(&runner);
         drop(state);
-        if let (Some(capture), Some(how), Some(store)) = (capture, failed, &self.store) {
+        let capture = capture?;
+        if let (Some(how), Some(store)) = (failed, &self.store) {
             let reason = format!("the runner that was to be captured, without secrets, {how}");
             store.quarantine(&capture.key, &reason);
         }
+        capture.is_captured.then_some("its memory was captured, which was its end")
     }
 
     /// `true`: the notice was about a trial, and nobody else's business.
@@ -206,7 +216,7 @@ pub(crate) async fn prepare(shared: Arc<Shared>) {
     });
     let Ok(found) = looking.await else { return };
     if let Err(problem) = &found {
-        tracing::info!("starts take no snapshots: {problem}");
+        tracing::debug!("starts take no snapshots: {problem}");
     }
     let _ = shared.snapshots.criu.set(found);
 }
