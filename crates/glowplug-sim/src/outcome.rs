@@ -109,6 +109,8 @@ pub struct RunnerSeconds {
     pub never_used: f64,
     /// From being told to end until it had, of runners that served.
     pub ending: f64,
+    /// Without a processor. It is no part of the total: what it costs is memory.
+    pub frozen: f64,
 }
 
 /// How many runners were in which state at a moment.

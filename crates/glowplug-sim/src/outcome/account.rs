@@ -14,6 +14,8 @@ pub(crate) struct Account {
     busy_micros: u64,
     busy_since: Option<Timestamp>,
     served: bool,
+    frozen_micros: u64,
+    frozen_since: Option<Timestamp>,
 }
 
 /// As [`RunnerSeconds`], in microseconds: sums of these are exact.
@@ -24,6 +26,7 @@ pub(crate) struct RunnerMicros {
     pub(crate) idle: u64,
     pub(crate) never_used: u64,
     pub(crate) ending: u64,
+    pub(crate) frozen: u64,
 }
 
 impl Account {
@@ -35,6 +38,8 @@ impl Account {
             busy_micros: 0,
             busy_since: None,
             served: false,
+            frozen_micros: 0,
+            frozen_since: None,
         }
     }
 
@@ -49,6 +54,8 @@ impl Account {
         self.told_to_end = self.told_to_end.map(|told| told.max(now));
         self.busy_since = self.busy_since.map(|since| since.max(now));
         self.busy_micros = 0;
+        self.frozen_since = self.frozen_since.map(|since| since.max(now));
+        self.frozen_micros = 0;
     }
 
     pub(crate) fn ready(&mut self, now: Timestamp) {
@@ -78,25 +85,40 @@ impl Account {
         }
     }
 
+    /// It has no processor any more.
+    pub(crate) fn freeze(&mut self, now: Timestamp) {
+        self.frozen_since = Some(now);
+    }
+
+    /// It has one again.
+    pub(crate) fn thaw(&mut self, now: Timestamp) {
+        if let Some(since) = self.frozen_since.take() {
+            self.frozen_micros += micros_between(since, now);
+        }
+    }
+
     pub(crate) fn told_to_end(&mut self, now: Timestamp) {
         if self.told_to_end.is_none() {
             self.told_to_end = Some(now);
+            self.thaw(now);
             self.free(now);
         }
     }
 
     /// Its time up to `end`, divided.
     pub(crate) fn close(mut self, end: Timestamp) -> RunnerMicros {
-        let whole = micros_between(self.placed, end);
+        self.thaw(end);
+        let frozen = self.frozen_micros;
+        let whole = micros_between(self.placed, end).saturating_sub(frozen);
         if !self.served {
-            return RunnerMicros { never_used: whole, ..RunnerMicros::default() };
+            return RunnerMicros { never_used: whole, frozen, ..RunnerMicros::default() };
         }
         self.free(end);
         let startup = micros_between(self.placed, self.ready.unwrap_or(end).min(end));
         let ending = micros_between(self.told_to_end.unwrap_or(end), end);
         let rest = whole.saturating_sub(startup).saturating_sub(ending);
         let busy = self.busy_micros.min(rest);
-        RunnerMicros { startup, busy, idle: rest - busy, never_used: 0, ending }
+        RunnerMicros { startup, busy, idle: rest - busy, never_used: 0, ending, frozen }
     }
 }
 
@@ -111,6 +133,7 @@ impl RunnerMicros {
         self.idle += other.idle;
         self.never_used += other.never_used;
         self.ending += other.ending;
+        self.frozen += other.frozen;
     }
 
     pub(crate) fn seconds(self) -> RunnerSeconds {
@@ -122,6 +145,7 @@ impl RunnerMicros {
             idle: seconds(self.idle),
             never_used: seconds(self.never_used),
             ending: seconds(self.ending),
+            frozen: seconds(self.frozen),
         }
     }
 }
@@ -152,6 +176,7 @@ mod tests {
             idle: secs(3),
             never_used: 0,
             ending: secs(2),
+            frozen: 0,
         };
         assert_eq!(parts, expected);
     }
@@ -195,5 +220,27 @@ mod tests {
         account.busy(at(1));
         let parts = account.close(at(4));
         assert_eq!((parts.startup, parts.busy), (1_000_000, 3_000_000));
+    }
+
+    #[test]
+    fn frozen_time_is_apart() {
+        let mut account = Account::new(at(10));
+        account.ready(at(12));
+        account.busy(at(12));
+        account.free(at(15));
+        account.freeze(at(20));
+        account.thaw(at(50));
+        account.freeze(at(60));
+        account.told_to_end(at(90));
+        let secs = |secs: u64| secs * 1_000_000;
+        let expected = RunnerMicros {
+            startup: secs(2),
+            busy: secs(3),
+            idle: secs(15),
+            never_used: 0,
+            ending: secs(1),
+            frozen: secs(60),
+        };
+        assert_eq!(account.close(at(91)), expected);
     }
 }

@@ -305,7 +305,7 @@ proptest! {
         prop_assert!(alive.is_empty() || outcome.total.left > 0);
         let end = traffic.first().map_or(Timestamp::ZERO, |first| first.at + outcome.span);
         let secs = secs + alive.values().map(|placed| (end - *placed).as_secs_f64()).sum::<f64>();
-        let parts = outcome.total.runner_seconds.total();
+        let parts = outcome.total.runner_seconds.total() + outcome.total.runner_seconds.frozen;
         prop_assert!((parts - secs).abs() < 1e-6 * (1.0 + secs), "{} is not {}", parts, secs);
     }
 

@@ -36,6 +36,18 @@ fn one_request_costs_its_start_its_work_and_the_keep_alive() {
     assert!((outcome.cost(&[3_600.0]) - 13.0).abs() < 1e-9);
 }
 
+#[test]
+fn a_frozen_runner_serves_again_and_is_not_paid_for_meanwhile() {
+    let scaling = Scaling { frozen_for: Some(secs(100.0)), ..keep_alive(10.0) };
+    let outcome = run(&world(vec![app(scaling)]), &arrivals(&[5.0, 50.0]));
+    let total = &outcome.total;
+    assert_eq!((total.answered, total.starts_total()), (2, 1));
+    assert_eq!(total.waits.longest(), secs(2.0));
+    // From 18 s to 50 s, and after its second rest for as long as it may be.
+    assert_eq!(secs(total.runner_seconds.frozen), secs(32.0 + 100.0));
+    assert_eq!(parts(total), [2.0, 2.0, 20.001, 0.0, 0.0].map(secs));
+}
+
 /// A request every `gap` seconds, each served for one.
 #[test]
 fn even_gaps_are_always_warm_or_never() {

@@ -154,8 +154,14 @@ mod tests {
         assert_eq!(pod.announce(at(135), 0.0), None);
         pod.drain(at(165));
         let seconds = pod.close(at(167));
-        let expected =
-            RunnerSeconds { startup: 20.0, busy: 10.0, idle: 35.0, never_used: 0.0, ending: 2.0 };
+        let expected = RunnerSeconds {
+            startup: 20.0,
+            busy: 10.0,
+            idle: 35.0,
+            never_used: 0.0,
+            ending: 2.0,
+            frozen: 0.0,
+        };
         assert_eq!(seconds, expected);
     }
 

@@ -151,6 +151,7 @@ pub(super) fn scaling(reader: &mut Reader, table: &mut Table, base: Scaling) -> 
         request_timeout: duration("request_timeout"),
         unused_runner_timeout: duration("unused_runner_timeout"),
         termination_grace_period: duration("termination_grace_period_seconds"),
+        frozen_for: duration("frozen_for"),
         ..Overrides::default()
     };
     let mut count = |key| reader.count(table, key);

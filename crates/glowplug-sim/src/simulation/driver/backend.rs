@@ -99,6 +99,9 @@ where
     /// The engine takes the runner's processor away.
     pub(super) fn freeze(&mut self, id: RunnerId) -> Verdict<()> {
         let place = self.facts.freeze(id)?;
+        if let Some(runner) = self.facts.roster.get_mut(place) {
+            runner.account.freeze(self.now);
+        }
         let held_bytes = self.facts.roster.cold_mut(place).allocation.memory_bytes;
         self.report(place, Event::Frozen { runner: id, held_bytes })
     }
@@ -107,6 +110,7 @@ where
     pub(super) fn thaw(&mut self, id: RunnerId) -> Verdict<()> {
         let place = self.facts.thaw(id)?;
         let Some(runner) = self.facts.roster.get_mut(place) else { return Ok(()) };
+        runner.account.thaw(self.now);
         let back_at = self.now + THAW_TIME;
         runner.body.reported_until = runner.body.reported_until.max(Some(back_at));
         self.hold_up(back_at, Event::Thawed { runner: id });
