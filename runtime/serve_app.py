@@ -187,6 +187,7 @@ class Serving:
             gc.freeze()
             gc.enable()
             self.timeline.mark("setup_started")
+            self.learning.setup_begins()
             await startup()
             if not lifespan.should_exit:
                 self.timeline.mark("setup_done")

@@ -13,6 +13,8 @@ EXIT_TERMINATED = 143
 
 # A zygote is told them in one variable, which may hold 128 KiB.
 MODULES_BYTES_MAX = 96 * 1024
+# What fal says of a runner, and what libraries set for themselves when they are imported.
+SET_BY_LIBRARIES = frozenset(("FAL_RUNNER_STATE", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"))
 
 
 def complain(message):
@@ -58,12 +60,27 @@ class Learning:
     def __init__(self, path):
         self.path = path
         self.before = set(sys.modules) if path else None
+        self.modules_before_setup = None
+        self.surroundings = None
+
+    def setup_begins(self):
+        if self.before is not None:
+            self.modules_before_setup = list(sys.modules)
+            self.surroundings = surroundings()
 
     def write(self):
         if self.before is None:
             return
         # Modules are listed in the order in which their imports began: packages before what is in them.
-        names = [name for name in list(sys.modules) if name not in self.before and name != "__main__"]
+        modules = list(sys.modules)
+        if self.surroundings is not None and surroundings() != self.surroundings:
+            # An import made before `setup()` would find them otherwise than it did here.
+            modules = self.modules_before_setup
+            print(
+                "glowplug: `setup()` changes os.environ or sys.path, so what it imports is imported by each start",
+                flush=True,
+            )
+        names = [name for name in modules if name not in self.before and name != "__main__"]
         text = ",".join(names)
         if len(text) > MODULES_BYTES_MAX:
             text = ",".join(name for name in names if "." not in name)[:MODULES_BYTES_MAX]
@@ -72,3 +89,9 @@ class Learning:
                 file.write(text)
         except OSError:
             pass
+
+
+def surroundings():
+    """What an import may depend on beside the files of its module."""
+    variables = {name: value for name, value in os.environ.items() if name not in SET_BY_LIBRARIES}
+    return variables, list(sys.path)

@@ -12,7 +12,7 @@ imports → collects, freezes, advises huge pages → fit? ─ yes ─► listen
 ```
 
 Only a process with one thread can be forked safely, and only one that holds nothing that two runners must not
-share: no GPU, no socket, no event queue, no child. What brings such a thing in `setup()` is found by trying and
+share: no GPU, no socket, no event queue, no child, no lock (`zygote_fit`). What brings such a thing in `setup()` is found by trying and
 left to each runner; if the app itself brings it, the zygote is unfit and the app starts plainly.
 
 What it does not do: it never runs `setup()`, decides nothing, restarts nothing.
@@ -30,8 +30,10 @@ import time  # noqa: E402
 
 import serve_app  # noqa: E402
 import zygote_forks  # noqa: E402
+import zygote_kept  # noqa: E402
 from serve_faster import hasten_package_list, skip_old_pydantic  # noqa: E402
 from serve_report import EXIT_USAGE, Timeline, complain  # noqa: E402
+from zygote_fit import USES_GPU, Fitness, in_child  # noqa: E402
 
 EXIT_UNFIT = 6
 
@@ -39,15 +41,8 @@ EXIT_UNFIT = 6
 CAREFUL_VARIABLE = "GLOWPLUG_ZYGOTE_CAREFUL"
 # Children in which imports are tried; what is not tried by then is left out.
 TRIALS_MAX = 64
-
-GPU_DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/")
-# What the kernel calls an open file that two processes must not share, and what we call it.
-UNSHAREABLE = (
-    ("socket:", "a socket"),
-    ("anon_inode:[eventpoll]", "an event queue"),
-    ("anon_inode:[inotify]", "a watch on files"),
-    ("anon_inode:[io_uring]", "a ring of the kernel's"),
-)
+# What a trial ends with.
+FITS, FITS_NOT, FITS_NOT_FOR_GPU = 0, 1, 2
 
 MADV_HUGEPAGE = 14
 HUGE_PAGE_BYTES = 2 << 20
@@ -60,31 +55,35 @@ def main(arguments):
         complain("set GLOWPLUG_SOCKET to the path that the zygote listens on")
         sys.exit(EXIT_USAGE)
     wanted = [name for name in os.environ.get("GLOWPLUG_ZYGOTE_IMPORTS", "").split(",") if name]
-    before = open_files()
+    fitness, kept = Fitness(), zygote_kept.Kept()
+    is_careful = kept.given.pop(CAREFUL_VARIABLE, None)
+    os.environ.pop(CAREFUL_VARIABLE, None)
     function = serve_app.load_app(arguments)
-    if os.environ.get(CAREFUL_VARIABLE):
-        import_carefully(wanted, before)
+    if is_careful:
+        import_carefully(wanted, fitness)
     else:
         import_all(wanted)
-        if wanted and unfitness(before):
-            print("glowplug: beginning again, one import after the other: " + unfitness(before), flush=True)
-            begin_again()
+        problem = fitness.problem() if wanted else None
+        if problem:
+            print("glowplug: beginning again, one import after the other: " + problem, flush=True)
+            begin_again(kept.given, fitness)
     hasten_package_list()
     skip_old_pydantic()
     gc.collect()
     gc.freeze()
     advise_huge_pages()
-    problem = unfitness(before)
+    problem = fitness.problem()
     if problem:
         complain("this app cannot be forked: " + problem)
         sys.exit(EXIT_UNFIT)
     print("glowplug: imported in %d ms" % ((time.monotonic() - began) * 1000), flush=True)
 
+    fitness.end_watch()
+    kept.close(fitness.files_to_reopen())
     # Returns in each runner, never in the zygote.
-    zygote_forks.serve(socket)
+    zygote_forks.serve(socket, kept)
     timeline = Timeline(os.environ.get("GLOWPLUG_TIMELINE"))
     timeline.mark("forked")
-    os.environ["IS_ISOLATE_AGENT"] = "1"
     listen = serve_app.Listen.from_environment(os.environ)
     sys.exit(serve_app.run(function, listen, timeline))
 
@@ -100,11 +99,12 @@ def import_all(names):
             complain("the zygote goes without %s: %s: %s" % (name, type(error).__name__, error))
 
 
-def import_carefully(names, before):
+def import_carefully(names, fitness):
     """Imports what leaves this process fit, found out in a child for each package, or each part of one.
 
     A module that is left out is not kept from others: an import that brings it is left out as well. So no
-    library ever sees an import fail that would go well in a runner.
+    library ever sees an import fail that would go well in a runner. Once one has used a GPU no more are tried:
+    each trial would take up the GPU anew.
     """
     packages = {}
     for name in names:
@@ -114,7 +114,10 @@ def import_carefully(names, before):
     def fits(attempt):
         nonlocal trials
         trials += 1
-        if trials > TRIALS_MAX or not in_child(lambda: try_import(attempt, before)):
+        result = FITS_NOT if trials > TRIALS_MAX else in_child(lambda: try_import(attempt, fitness))
+        if result == FITS_NOT_FOR_GPU:
+            trials = TRIALS_MAX
+        if result != FITS:
             return False
         import_all(attempt)
         return True
@@ -138,80 +141,25 @@ def import_carefully(names, before):
         print("glowplug: cannot be shared, left to each runner: " + ", ".join(left_out), flush=True)
 
 
-def try_import(names, before):
+def try_import(names, fitness):
     null = os.open("/dev/null", os.O_WRONLY)
     for output in (1, 2):
         os.dup2(null, output)
     os.close(null)
+    made_before = len(fitness.temporary)
     import_all(names)
-    return unfitness(before) is None
+    problem = fitness.problem()
+    fitness.remove_temporary(made_before)
+    if problem is None:
+        return FITS
+    return FITS_NOT_FOR_GPU if problem.startswith(USES_GPU) else FITS_NOT
 
 
-def begin_again():
+def begin_again(environment, fitness):
     with open("/proc/self/cmdline", "rb") as file:
         command = file.read().split(b"\0")[:-1]
-    os.environ[CAREFUL_VARIABLE] = "1"
-    os.execv(sys.executable, command)
-
-
-def open_files():
-    """Descriptors and what they are open on."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink("/proc/self/fd/" + name)
-        except OSError:
-            # The one that the list itself was read from.
-            pass
-    return found
-
-
-def unfitness(before):
-    """Why this process cannot be forked into runners. `None`: it can."""
-    if threads() > 1:
-        # Some libraries end their threads for a fork and make new ones when they are wanted.
-        in_child(lambda: True)
-        if threads() > 1:
-            return "it has %d threads before `setup()`" % threads()
-    if children():
-        return "it has started other processes before `setup()`"
-    for number, target in open_files().items():
-        if before.get(number) == target:
-            continue
-        if target.startswith(GPU_DEVICES):
-            return "it uses a GPU (%s) before `setup()`" % target
-        for beginning, name in UNSHAREABLE:
-            if target.startswith(beginning):
-                return "it holds %s open before `setup()`" % name
-    return None
-
-
-def threads():
-    return len(os.listdir("/proc/self/task"))
-
-
-def children():
-    try:
-        with open("/proc/self/task/%d/children" % os.getpid()) as file:
-            return file.read().split()
-    except OSError:
-        return []
-
-
-def in_child(ask):
-    """What `ask` says in a forked copy of this process; `False` if the copy did not survive it."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            os._exit(0 if ask() else 1)
-        except BaseException:
-            os._exit(1)
-    _, status = os.waitpid(pid, 0)
-    return status == 0
+    fitness.let_go()
+    os.execve(sys.executable, command, {**environment, CAREFUL_VARIABLE: "1"})
 
 
 def advise_huge_pages():

@@ -21,7 +21,6 @@ other process can be mistaken for it. Limits: `CONNECTIONS_MAX`, `REQUEST_BYTES_
 
 import array
 import ctypes
-import errno
 import gc
 import json
 import os
@@ -69,17 +68,23 @@ class Connection:
 
 
 class Forks:
-    def __init__(self, path):
+    def __init__(self, path, kept):
         self.path = path
+        self.kept = kept
         self.pid = os.getpid()
         self.prctl = ctypes.CDLL(None, use_errno=True).prctl
+        # Those who may ask: supervisors are run by whom this process's own is.
+        self.users = {0, user_of(os.getppid())}
         self.connections = {}
         self.poll = select.poll()
         self.is_retiring = False
         self.wakeup_reader, self.wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(self.wakeup_writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, lambda *_: self.retire())
+        # What the app's modules have set comes back in each runner.
+        self.handlers = {
+            signal.SIGCHLD: signal.signal(signal.SIGCHLD, lambda *_: None),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: self.retire()),
+        }
         self.poll.register(self.wakeup_reader, select.POLLIN)
         self.listener = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         self.listener.setblocking(False)
@@ -120,7 +125,7 @@ class Forks:
             stream, _ = self.listener.accept()
         except OSError:
             return
-        if len(self.connections) >= CONNECTIONS_MAX:
+        if len(self.connections) >= CONNECTIONS_MAX or user_of_peer(stream) not in self.users:
             stream.close()
             return
         stream.setblocking(False)
@@ -202,8 +207,8 @@ class Forks:
             self.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             os.setsid()
             signal.set_wakeup_fd(-1)
-            for signum in (signal.SIGCHLD, signal.SIGTERM):
-                signal.signal(signum, signal.SIG_DFL)
+            for signum, handler in self.handlers.items():
+                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
             for descriptor in (self.wakeup_reader, self.wakeup_writer):
                 os.close(descriptor)
             self.listener.close()
@@ -219,13 +224,20 @@ class Forks:
                     pass
             if not wait_for_go(connection.stream) or os.getppid() != zygote:
                 os._exit(EXIT_NOT_BEGUN)
-            take_over(connection, request)
+            self.take_over(connection, request)
             connection.tell({"started": True})
             connection.stream.close()
             return request
         except BaseException as error:
             connection.tell({"failed": "%s: %s" % (type(error).__name__, error)})
             os._exit(EXIT_NOT_BEGUN)
+
+    def take_over(self, connection, request):
+        stdout, stderr = connection.descriptors[:2]
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        connection.close_descriptors()
+        self.kept.restore(request["env"], request["cwd"])
 
     def reap(self):
         try:
@@ -269,6 +281,24 @@ class Forks:
         connection.stream.close()
 
 
+def user_of_peer(stream):
+    """Of `struct ucred`: the process, its user, its group."""
+    size = 3 * array.array("I").itemsize
+    return array.array("I", stream.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, size))[1]
+
+
+def user_of(pid):
+    """The effective user of a process; this one's own where that is hidden."""
+    try:
+        with open("/proc/%d/status" % pid) as file:
+            for line in file:
+                if line.startswith("Uid:"):
+                    return int(line.split()[2])
+    except OSError:
+        pass
+    return os.geteuid()
+
+
 def wait_for_go(stream):
     """`False`: the supervisor has changed its mind."""
     waiting = select.poll()
@@ -286,29 +316,9 @@ def wait_for_go(stream):
     return said.startswith(b'{"go"')
 
 
-def take_over(connection, request):
-    stdout, stderr = connection.descriptors[:2]
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
-    connection.close_descriptors()
-    os.environ.clear()
-    os.environ.update(request["env"])
-    os.chdir(request["cwd"])
-    refresh_chance()
-
-
-def refresh_chance():
-    """Python's own `random` reseeds itself at every fork; numpy's global generator does not."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        try:
-            numpy_random.seed()
-        except Exception as error:
-            raise OSError(errno.EIO, "numpy's generator cannot be seeded anew: %s" % error) from error
-
-
-def serve(path):
-    """Serves forks until the end; returns the request that this process was forked for."""
-    forks = Forks(path)
+def serve(path, kept):
+    """Serves forks until the end; returns the request that this process was forked for. `kept`: what imports
+    have put into this process, restored in each runner."""
+    forks = Forks(path, kept)
     gc.freeze()
     return forks.run()

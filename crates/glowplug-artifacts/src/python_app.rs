@@ -30,14 +30,16 @@ const FAL_VERSION: &str = "1.83.0";
 /// Changes when descriptions of an older build of ours must be read again.
 const FORMAT: &str = "python-app-1";
 /// What runs beside an app: to serve it, and to fork its runners.
-const SERVE_SCRIPTS: [(&str, &str); 7] = [
+const SERVE_SCRIPTS: [(&str, &str); 9] = [
     ("serve_app.py", include_str!("../../../runtime/serve_app.py")),
     ("serve_faster.py", include_str!("../../../runtime/serve_faster.py")),
     ("serve_load.py", include_str!("../../../runtime/serve_load.py")),
     ("serve_report.py", include_str!("../../../runtime/serve_report.py")),
     ("serve_snapshot.py", include_str!("../../../runtime/serve_snapshot.py")),
     ("zygote.py", include_str!("../../../runtime/zygote.py")),
+    ("zygote_fit.py", include_str!("../../../runtime/zygote_fit.py")),
     ("zygote_forks.py", include_str!("../../../runtime/zygote_forks.py")),
+    ("zygote_kept.py", include_str!("../../../runtime/zygote_kept.py")),
 ];
 /// What reads an app.
 const INSPECT_SCRIPTS: [(&str, &str); 3] = [

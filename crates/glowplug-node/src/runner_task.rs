@@ -241,6 +241,7 @@ pub(crate) async fn backend_notices(shared: Arc<Shared>, mut notices: mpsc::Rece
                 if let Some(address) = shared.desk.address(runner) {
                     shared.forwarder.forget(&address);
                 }
+                shared.zygotes.runner_exited(&shared, runner);
                 if !shared.desk.exited(runner, told, ended_by_itself(&exit.cause)) {
                     // In a task of its own, since the supervisor may take its time to be gone.
                     let forgetful = shared.clone();

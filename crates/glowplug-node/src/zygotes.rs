@@ -20,9 +20,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use glowplug_core::decision::StopReason;
 use glowplug_core::{AppId, Rung, RunnerId};
 use glowplug_runner::{
-    Backend, Exit, Notice, ObservedRunner, ObservedState, RunnerAddress, RunnerSpec, StopMode, Warm,
+    Backend, Exit, ExitCause, Notice, ObservedRunner, ObservedState, RunnerAddress, RunnerSpec,
+    StopMode, Warm,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
@@ -49,11 +51,15 @@ const RETIRE_GRACE: Duration = Duration::from_secs(5);
 const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two looks at what becomes of a zygote.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// A zygote ends with this once it knows that it cannot be forked.
+const EXIT_UNFIT: i32 = 6;
 const RETIRE: &[u8] = b"{\"retire\": true}\n";
 
 pub(crate) struct Zygotes {
     /// `None`: this node has none.
     backend: Option<Arc<dyn Backend>>,
+    /// Otherwise those of an earlier life go on until their last runner has ended.
+    makes: bool,
     modules: PathBuf,
     memory_max: u64,
     boot: u32,
@@ -76,9 +82,10 @@ impl Zygotes {
     ) -> Self {
         let modules = Self::dir(data_dir).join(MODULES_DIR);
         let usable = memory_max > 0 && glowplug_runner::host::holds_together();
-        let backend = backend.filter(|_| usable && make_dir(&modules));
+        let makes = usable && backend.is_some() && make_dir(&modules);
         Self {
             backend,
+            makes,
             modules,
             memory_max,
             boot,
@@ -105,8 +112,9 @@ impl Zygotes {
         argv: Option<Vec<String>>,
         spec: &mut RunnerSpec,
     ) {
-        let Some(argv) = argv.filter(|_| self.backend.is_some()) else { return };
-        let Some(wish) = Wish::new(app, deployed, spec, argv, &self.modules) else { return };
+        let Some(argv) = argv.filter(|_| self.makes) else { return };
+        let lesson = self.modules.join(spec.id.to_string());
+        let Some(wish) = Wish::new(app, deployed, spec, argv, lesson) else { return };
         let lesson = wish.lesson();
         let (choice, outdated) = self.shelf().choose(spec.id, wish, shared.desk.now());
         match choice {
@@ -155,7 +163,28 @@ impl Zygotes {
         }
     }
 
+    /// A runner's program has ended, and the engine does not know of it yet.
+    pub(crate) fn runner_exited(&self, shared: &Arc<Shared>, runner: RunnerId) {
+        let has_failed = shared.desk.read(|state, _| {
+            let timed_out = |stop: &StopReason| matches!(stop, StopReason::StartupTimeout { .. });
+            state
+                .engine
+                .runner(runner)
+                .is_some_and(|runner| runner.ready.is_none() && runner.stop.is_none_or(timed_out))
+        });
+        if !has_failed {
+            return;
+        }
+        let failed = self.shelf().runner_failed(runner, shared.desk.now());
+        if let Some(id) = failed {
+            tracing::warn!(%runner, "did not become ready: its zygote retires, the next starts are plain");
+            retire(shared, id);
+        }
+    }
+
     pub(crate) fn runner_ended(&self, shared: &Arc<Shared>, runner: RunnerId) {
+        // What nobody has read of it; most have left nothing.
+        drop(std::fs::remove_file(self.modules.join(runner.to_string())));
         let unused = self.shelf().runner_ended(runner);
         if let Some(id) = unused {
             end(shared, id, StopMode::Graceful { grace: RETIRE_GRACE });
@@ -180,7 +209,8 @@ impl Zygotes {
         }
         for zygote in found {
             let app = shared.apps.by_name(&zygote.app);
-            let app = app.filter(|app| app.config.warmth.zygote != ZygoteUse::Off);
+            let wants = |app: &App| self.makes && app.config.warmth.zygote != ZygoteUse::Off;
+            let app = app.filter(|app| wants(app));
             let key = zygote.labels.get(KEY_LABEL);
             match (app, key, &zygote.state) {
                 (Some(app), Some(key), ObservedState::Ready(RunnerAddress::Unix(socket))) => {
@@ -201,9 +231,8 @@ impl Zygotes {
     /// Ends them all, after the last runner.
     pub(crate) async fn close(&self) {
         let Some(backend) = &self.backend else { return };
-        let ids = self.shelf().ids();
+        let ids = self.shelf().close();
         for id in ids {
-            self.shelf().retire(id);
             if let Err(error) = backend.stop(id, StopMode::Kill).await {
                 tracing::warn!(zygote = %id, "cannot be ended: {}", chain(&error));
             }
@@ -246,12 +275,18 @@ async fn make(shared: &Arc<Shared>, wish: Wish) {
     };
     let sequence = zygotes.made.fetch_add(1, Ordering::Relaxed) + 1;
     let id = RunnerId { boot: zygotes.boot, sequence };
-    zygotes.shelf().making(id, wish.app, &wish.key, shared.desk.now());
+    if !zygotes.shelf().making(id, wish.app, &wish.key, shared.desk.now()) {
+        return;
+    }
     let spec = wish.into_spec(id);
     if let Err(error) = backend.ensure(&spec).await {
         tracing::warn!(app = spec.app, "its zygote cannot be made: {}", chain(&error));
-        zygotes.shelf().ended(id, chain(&error));
+        zygotes.shelf().ended(id, chain(&error), false, shared.desk.now());
         return;
+    }
+    if zygotes.shelf().is_closed() {
+        // It may have been unknown to the backend yet when all were ended.
+        return end(shared, id, StopMode::Kill);
     }
     let is_made = async {
         while zygotes.shelf().is_making(id) {
@@ -284,7 +319,8 @@ async fn ready(shared: &Arc<Shared>, id: RunnerId, socket: PathBuf) {
 
 fn ended(shared: &Arc<Shared>, id: RunnerId, exit: &Exit) {
     let reason = describe(exit);
-    let found = shared.zygotes.shelf().ended(id, reason.clone());
+    let is_unfit = exit.cause == ExitCause::Code(EXIT_UNFIT);
+    let found = shared.zygotes.shelf().ended(id, reason.clone(), is_unfit, shared.desk.now());
     let name = |app: AppId| shared.apps.by_id(app).map_or("", |app| app.name());
     match found {
         Some((app, Stage::Making)) => {
@@ -314,7 +350,7 @@ fn retire(shared: &Arc<Shared>, id: RunnerId) {
         end(shared, id, StopMode::Graceful { grace: RETIRE_GRACE });
     } else if let Some(socket) = socket {
         shared.tasks.spawn(async move {
-            let tell = async { UnixStream::connect(&socket).await?.write_all(RETIRE).await };
+            let tell = async { connect(&socket).await?.write_all(RETIRE).await };
             // One that does not listen is ended after its last runner.
             drop(tokio::time::timeout(TELL_TIMEOUT, tell).await);
         });
@@ -339,17 +375,32 @@ fn make_dir(path: &Path) -> bool {
         .is_ok()
 }
 
-/// What the process that listens there takes of the memory, its part of what it shares with others counted.
-async fn memory_of(socket: &Path) -> u64 {
-    let Ok(stream) = UnixStream::connect(socket).await else { return 0 };
-    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
-    let text =
-        pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok());
-    text.as_deref().and_then(parse_pss).unwrap_or(0)
+/// Connects, to a program of whom the folder with the socket belongs to: that user can put a way to anybody
+/// else's socket there.
+async fn connect(socket: &Path) -> std::io::Result<UnixStream> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let folder = socket.parent().ok_or(std::io::ErrorKind::NotFound)?;
+    let owner = std::fs::symlink_metadata(folder)?.uid();
+    let stream = UnixStream::connect(socket).await?;
+    if stream.peer_cred()?.uid() != owner {
+        return Err(std::io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(stream)
 }
 
-fn parse_pss(rollup: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+/// What the process that listens there takes of the memory, its part of what it shares with others counted;
+/// where the kernel does not tell that, all that is shared counted.
+async fn memory_of(socket: &Path) -> u64 {
+    let Ok(stream) = connect(socket).await else { return 0 };
+    let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()) else { return 0 };
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    let proportional = read("smaps_rollup").and_then(|text| parse_bytes(&text, "Pss:"));
+    proportional.or_else(|| parse_bytes(&read("status")?, "VmRSS:")).unwrap_or(0)
+}
+
+fn parse_bytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)
 }
@@ -359,9 +410,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_proportional_size_is_read() {
+    fn sizes_are_read() {
         let rollup = "00-7f [rollup]\nRss:  7000 kB\nPss:     5120 kB\nPss_Dirty: 1 kB\n";
-        assert_eq!(parse_pss(rollup), Some(5120 << 10));
-        assert_eq!(parse_pss("Rss: 1 kB\n"), None);
+        assert_eq!(parse_bytes(rollup, "Pss:"), Some(5120 << 10));
+        assert_eq!(parse_bytes("VmHWM:\t 9 kB\nVmRSS:\t    8 kB\n", "VmRSS:"), Some(8 << 10));
+        assert_eq!(parse_bytes("Rss: 1 kB\n", "Pss:"), None);
     }
 }

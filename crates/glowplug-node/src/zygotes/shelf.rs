@@ -9,7 +9,9 @@ use glowplug_core::{AppId, Rung, RunnerId, Timestamp};
 use super::wish::Wish;
 
 /// An app whose zygote had to go for want of memory gets none for this long: making one costs a start's work.
+/// So does one whose zygotes are of no use; each time that they are again, twice as long, up to the other.
 const PAUSE: Duration = Duration::from_mins(10);
+const PAUSE_MAX: Duration = Duration::from_hours(24);
 /// One miss may be bad luck. An app whose starts miss their zygote this often in a row gets none for a while.
 const MISSES_MAX: u32 = 2;
 
@@ -21,8 +23,20 @@ pub(super) struct Shelf {
     /// Runners that were asked of a zygote, and are not known to have started otherwise.
     users: HashMap<RunnerId, RunnerId>,
     refusals: HashMap<AppId, Refusal>,
-    /// Starts of an app in a row that its zygotes did not fork.
-    misses: HashMap<AppId, u32>,
+    /// What went wrong with an app's zygotes since one of their runners last became ready.
+    troubles: HashMap<AppId, Trouble>,
+    /// The node ends: no more are made.
+    is_closed: bool,
+}
+
+/// Of the zygotes for one key.
+#[derive(Debug, Default)]
+struct Trouble {
+    key: String,
+    /// In a row: starts that were not forked, and zygotes that have died.
+    misses: u32,
+    /// Pauses that this has led to.
+    pauses: u32,
 }
 
 #[derive(Debug)]
@@ -33,6 +47,8 @@ struct Zygote {
     last_used: Timestamp,
     memory_bytes: u64,
     starts: u64,
+    /// A runner that it has forked has become ready.
+    is_proven: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,27 +103,53 @@ impl Shelf {
             self.users.insert(runner, *id);
             return (Choice::Fork { zygote: *id, socket: socket.clone() }, outdated);
         }
-        let refusal = self.refusals.get(&wish.app);
-        let is_refused = refusal.is_some_and(|refusal| {
-            refusal.key == wish.key && refusal.until.is_none_or(|until| now < until)
-        });
-        if is_refused {
+        if self.refuses(wish.app, &wish.key, now) {
             return (Choice::Plainly, outdated);
         }
         self.wishes.insert(runner, wish);
         (Choice::Learn, outdated)
     }
 
-    /// The wish of a runner that has become ready, unless another has had it first.
+    fn refuses(&self, app: AppId, key: &str, now: Timestamp) -> bool {
+        self.refusals.get(&app).is_some_and(|refusal| {
+            refusal.key == key && refusal.until.is_none_or(|until| now < until)
+        })
+    }
+
+    /// A runner has become ready. If its start was to be learned from: the wish, unless there is a zygote already.
     pub(super) fn take_wish(&mut self, runner: RunnerId) -> Option<Wish> {
+        let of_runner = self.users.get(&runner);
+        if let Some(zygote) = of_runner.and_then(|id| self.zygotes.get_mut(id)) {
+            zygote.is_proven = true;
+            self.troubles.remove(&zygote.app);
+        }
         let wish = self.wishes.remove(&runner)?;
         let is_there = self.of_app(wish.app).any(|(_, zygote)| zygote.key == wish.key);
         (!is_there).then_some(wish)
     }
 
-    pub(super) fn making(&mut self, id: RunnerId, app: AppId, key: &str, now: Timestamp) {
+    /// Whether one is to be made now: others may have been made since it was wished for.
+    pub(super) fn making(&mut self, id: RunnerId, app: AppId, key: &str, now: Timestamp) -> bool {
+        let is_there = self.of_app(app).any(|(_, zygote)| zygote.key == key);
+        if self.is_closed || is_there || self.refuses(app, key, now) {
+            return false;
+        }
         self.refusals.remove(&app);
         self.put(id, app, key, Stage::Making, now);
+        true
+    }
+
+    /// No more are made. Returns those that there are.
+    pub(super) fn close(&mut self) -> Vec<RunnerId> {
+        self.is_closed = true;
+        for zygote in self.zygotes.values_mut() {
+            zygote.stage = Stage::Retiring;
+        }
+        self.ids()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     pub(super) fn put(
@@ -119,7 +161,15 @@ impl Shelf {
         now: Timestamp,
     ) {
         let key = key.to_owned();
-        let zygote = Zygote { app, key, stage, last_used: now, memory_bytes: 0, starts: 0 };
+        let zygote = Zygote {
+            app,
+            key,
+            stage,
+            last_used: now,
+            memory_bytes: 0,
+            starts: 0,
+            is_proven: false,
+        };
         self.zygotes.insert(id, zygote);
     }
 
@@ -167,21 +217,55 @@ impl Shelf {
         rung: Rung,
         now: Timestamp,
     ) -> Option<RunnerId> {
-        let id = *self.users.get(&runner)?;
-        let (app, key) = self.zygotes.get(&id).map(|zygote| (zygote.app, zygote.key.clone()))?;
         if rung == Rung::Zygote {
-            self.misses.remove(&app);
             return None;
         }
-        self.users.remove(&runner);
-        let misses = self.misses.entry(app).or_default();
-        *misses += 1;
-        if *misses >= MISSES_MAX {
-            *misses = 0;
-            let reason = "it did not fork when it was asked to".to_owned();
-            self.refusals.insert(app, Refusal { key, reason, until: Some(now + PAUSE) });
-        }
+        let id = self.users.remove(&runner)?;
+        let (app, key) = self.zygotes.get(&id).map(|zygote| (zygote.app, zygote.key.clone()))?;
+        self.miss(app, key, "it did not fork when it was asked to", now);
         Some(id)
+    }
+
+    /// A runner has ended by itself before it was ready. The zygote that is to retire for it: no runner of an
+    /// app that cannot live as a fork would ever become ready.
+    pub(super) fn runner_failed(&mut self, runner: RunnerId, now: Timestamp) -> Option<RunnerId> {
+        const REASON: &str = "a runner that was forked from it did not become ready";
+        let id = *self.users.get(&runner)?;
+        let zygote = self.zygotes.get(&id)?;
+        let (app, key) = (zygote.app, zygote.key.clone());
+        if !zygote.is_proven {
+            self.pause(app, key, REASON.to_owned(), now);
+            return Some(id);
+        }
+        self.miss(app, key, REASON, now).then_some(id)
+    }
+
+    /// Returns whether there were too many.
+    fn miss(&mut self, app: AppId, key: String, reason: &str, now: Timestamp) -> bool {
+        let trouble = self.trouble(app, &key);
+        trouble.misses += 1;
+        if trouble.misses < MISSES_MAX {
+            return false;
+        }
+        trouble.misses = 0;
+        self.pause(app, key, reason.to_owned(), now);
+        true
+    }
+
+    fn pause(&mut self, app: AppId, key: String, reason: String, now: Timestamp) {
+        let trouble = self.trouble(app, &key);
+        let pause = PAUSE.saturating_mul(1_u32.checked_shl(trouble.pauses).unwrap_or(u32::MAX));
+        trouble.pauses += 1;
+        let until = Some(now + pause.min(PAUSE_MAX));
+        self.refusals.insert(app, Refusal { key, reason, until });
+    }
+
+    fn trouble(&mut self, app: AppId, key: &str) -> &mut Trouble {
+        let trouble = self.troubles.entry(app).or_default();
+        if trouble.key != key {
+            *trouble = Trouble { key: key.to_owned(), ..Trouble::default() };
+        }
+        trouble
     }
 
     /// A runner has ended. The retiring zygote that has lost its last one.
@@ -205,14 +289,27 @@ impl Shelf {
         self.users.values().any(|used| *used == id)
     }
 
-    /// It has ended: if that was before it could be used, its app gets no other.
-    pub(super) fn ended(&mut self, id: RunnerId, reason: String) -> Option<(AppId, Stage)> {
-        let zygote = self.zygotes.remove(&id)?;
-        if zygote.stage == Stage::Making {
-            let refusal = Refusal { key: zygote.key, reason, until: None };
-            self.refusals.insert(zygote.app, refusal);
+    /// It has ended. If that was before it could be used, its app gets no other for a while; if it had found
+    /// (`is_unfit`) that it cannot be forked, none at all.
+    pub(super) fn ended(
+        &mut self,
+        id: RunnerId,
+        reason: String,
+        is_unfit: bool,
+        now: Timestamp,
+    ) -> Option<(AppId, Stage)> {
+        let Zygote { app, key, stage, .. } = self.zygotes.remove(&id)?;
+        match stage {
+            Stage::Making if is_unfit => {
+                self.refusals.insert(app, Refusal { key, reason, until: None });
+            }
+            Stage::Making => self.pause(app, key, reason, now),
+            Stage::Ready { .. } => {
+                self.miss(app, key, "its zygotes ended by themselves", now);
+            }
+            Stage::Retiring => {}
         }
-        Some((zygote.app, zygote.stage))
+        Some((app, stage))
     }
 
     pub(super) fn is_making(&self, id: RunnerId) -> bool {
@@ -305,7 +402,7 @@ mod tests {
     fn a_zygote_that_was_never_fit_is_not_made_again() {
         let mut shelf = Shelf::default();
         shelf.making(id(100), APP, "key", at(1));
-        shelf.ended(id(100), "it has 3 threads".to_owned());
+        shelf.ended(id(100), "it has 3 threads".to_owned(), true, at(1));
         assert_eq!(chosen(&mut shelf, 1, APP, "key", at(2)), Choice::Plainly);
         assert!(shelf.describe(APP).unwrap().ends_with("it has 3 threads"));
         assert_eq!(chosen(&mut shelf, 2, APP, "new code", at(2)), Choice::Learn);

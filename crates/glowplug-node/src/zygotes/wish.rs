@@ -48,13 +48,14 @@ enum Imports {
 }
 
 impl Wish {
-    /// `None`: the app wants none. `argv`: what is started instead of the app; `dir`: where modules are learned.
+    /// `None`: the app wants none. `argv`: what is started instead of the app; `lesson`: where the runner tells
+    /// what it imports.
     pub(super) fn new(
         app: &App,
         deployed: &Deployed,
         runner: &RunnerSpec,
         argv: Vec<String>,
-        dir: &Path,
+        lesson: PathBuf,
     ) -> Option<Self> {
         let mut spec = runner.clone();
         for name in OF_ONE_RUNNER {
@@ -65,14 +66,19 @@ impl Wish {
         spec.health_path = None;
         spec.grace = spec.grace.saturating_add(GRACE_AFTER_RUNNERS);
         spec.warm = Warm::Plain;
-        let said = (&deployed.code, &spec.argv, &spec.cwd, &spec.env, &spec.user, &spec.limits);
+        let is_command = matches!(*deployed.launch, Launch::Command(_));
+        // What a Python app is started with never changes under its name.
+        let files = if is_command { files_of(&spec.argv, &spec.cwd) } else { Vec::new() };
+        let said = (&deployed.code, &spec.argv, files, &spec.cwd, &spec.env, &spec.user);
+        // Of the limits, all but this one are those of control groups, which each runner has its own of.
+        let said = (said, spec.limits.open_files_max);
         let said = (said, &app.config.warmth.zygote, spec.gpus.is_empty());
         let key = format!("{:x}", Sha256::digest(format!("{said:?}")));
         let imports = match &app.config.warmth.zygote {
             ZygoteUse::Off => return None,
             // Only the runtime of Python apps tells what they import.
-            _ if matches!(*deployed.launch, Launch::Command(_)) => Imports::Declared(Vec::new()),
-            ZygoteUse::Learned => Imports::Learned(dir.join(&key)),
+            _ if is_command => Imports::Declared(Vec::new()),
+            ZygoteUse::Learned => Imports::Learned(lesson),
             ZygoteUse::Declared(modules) => Imports::Declared(modules.clone()),
         };
         spec.labels = BTreeMap::from([(KEY_LABEL.to_owned(), key.clone())]);
@@ -123,6 +129,20 @@ impl Wish {
     }
 }
 
+/// What tells a file from an older one: where it is on the disk, when it was changed, its length.
+type FileState = (u64, u64, i64, i64, u64);
+
+/// Of the words that name files. A command's files may change while the node runs.
+fn files_of(argv: &[String], cwd: &Path) -> Vec<Option<FileState>> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let state = |word: &String| {
+        let found = std::fs::metadata(cwd.join(word)).ok().filter(std::fs::Metadata::is_file)?;
+        Some((found.dev(), found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
+    };
+    argv.iter().map(state).collect()
+}
+
 /// Lets a runner that starts plainly tell what it imports.
 pub(super) fn learn_from(runner: &mut RunnerSpec, lesson: &Path) {
     // A runner with a user of its own may write to this file, and to nothing beside it.
@@ -161,6 +181,19 @@ fn is_module(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_changed_program_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let argv = ["python3", "render.py", "zygote"].map(str::to_owned);
+        let write = |text: &str| std::fs::write(dir.path().join("render.py"), text).unwrap();
+        write("1");
+        let before = files_of(&argv, dir.path());
+        assert_eq!(before.iter().filter(|state| state.is_some()).count(), 1);
+        assert_eq!(files_of(&argv, dir.path()), before);
+        write("12");
+        assert_ne!(files_of(&argv, dir.path()), before);
+    }
 
     #[test]
     fn only_names_of_modules_are_read() {

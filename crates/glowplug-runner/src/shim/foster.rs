@@ -91,9 +91,10 @@ pub(super) fn start(
     let (stderr, stderr_writer) = output_pipe(order.identity.as_ref())?;
     let give_up_at = monotonic() + START_TIMEOUT;
     let mut zygote = reach(socket).map_err(failed("it cannot be reached"))?;
-    let parent = sockopt::socket_peercred(&zygote)
-        .map_err(|error| format!("it cannot be told who it is: {error}"))?
-        .pid;
+    let peer = sockopt::socket_peercred(&zygote)
+        .map_err(|error| format!("it cannot be told who it is: {error}"))?;
+    check_user(peer.uid.as_raw(), order)?;
+    let parent = peer.pid;
     // A door that root has opened lets through whom its holder names: not for a program with another user.
     let doors = if order.identity.is_none() { groups.doors() } else { Ok(Vec::new()) };
     let doors = doors.map_err(failed("its groups cannot be kept open"))?;
@@ -130,6 +131,17 @@ pub(super) fn start(
         rung: Rung::Zygote,
         foster: Some(foster),
     })
+}
+
+/// The socket lies in a folder of the app's user, who can put a way to anybody else's there.
+fn check_user(uid: u32, order: &LaunchOrder) -> Result<(), String> {
+    let own = || rustix::process::geteuid().as_raw();
+    let wanted = order.identity.as_ref().map_or_else(own, |identity| identity.uid);
+    if uid == wanted {
+        Ok(())
+    } else {
+        Err(format!("its socket leads to a program of user {uid} instead of {wanted}"))
+    }
 }
 
 /// Connects without waiting for a zygote that does not accept, and bounds every wait after that.
