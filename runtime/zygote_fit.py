@@ -184,13 +184,19 @@ def in_child(ask):
     """What `ask` says in a forked copy of this process, a number from 0; 1 if the copy did not survive it."""
     import warnings
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
-    if pid == 0:
-        try:
-            os._exit(ask())
-        except BaseException:
-            os._exit(1)
-    _, status = os.waitpid(pid, 0)
+    # The app's modules may let the kernel reap all children.
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            try:
+                os._exit(ask())
+            except BaseException:
+                os._exit(1)
+        _, status = os.waitpid(pid, 0)
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGCHLD, handler)
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1

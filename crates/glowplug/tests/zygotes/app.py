@@ -9,6 +9,7 @@ import threading
 import uuid
 
 import fal
+import keeps
 import restless
 from pydantic import BaseModel
 
@@ -126,3 +127,57 @@ class Broken(fal.App, keep_alive=600):
     @fal.endpoint("/")
     def work(self) -> dict:
         return {}
+
+
+class Keeps(fal.App, keep_alive=600):
+    requirements = ["numpy==2.2.6"]
+    app_files = ["keeps.py"]
+
+    def setup(self):
+        self.keeps = keeps.KEEPS
+
+    @fal.endpoint("/")
+    def look(self) -> dict:
+        return {"keeps": self.keeps}
+
+    @fal.endpoint("/kept")
+    def kept(self) -> dict:
+        import numpy
+
+        return {
+            "marked": os.environ.get("MARKED"),
+            "dropped": os.environ.get("DROPPED"),
+            "locale": os.environ.get("LC_CTYPE"),
+            "text": keeps.kept.read(20).decode(),
+            "cwd": os.getcwd(),
+            "child_signal": str(signal.getsignal(signal.SIGCHLD)),
+            "random": random.random(),
+            "numpy": float(numpy.random.random()),
+        }
+
+
+class Prepares(fal.App, keep_alive=600):
+    app_files = ["late.py"]
+
+    def setup(self):
+        os.environ["WAY"] = "prepared"
+        import late
+
+        self.way = late.WAY
+
+    @fal.endpoint("/")
+    def look(self) -> dict:
+        return {"way": self.way}
+
+
+class Shy(fal.App, keep_alive=600):
+    """Does not live as a fork."""
+
+    def setup(self):
+        with open("/proc/%d/cmdline" % os.getppid(), "rb") as file:
+            if b"import zygote" in file.read():
+                raise RuntimeError("forked, of all things")
+
+    @fal.endpoint("/")
+    def work(self) -> dict:
+        return {"works": True}

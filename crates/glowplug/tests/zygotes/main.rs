@@ -5,6 +5,7 @@
 
 mod chance;
 mod faults;
+mod kept;
 mod kills;
 mod refusals;
 mod scene;

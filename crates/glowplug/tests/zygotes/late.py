@@ -1,0 +1,5 @@
+"""Depends on what was prepared before it is imported."""
+
+import os
+
+WAY = os.environ.get("WAY", "none")
