@@ -51,6 +51,9 @@ const RETIRE_GRACE: Duration = Duration::from_secs(5);
 const TELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two looks at what becomes of a zygote.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Looks for zygotes of an earlier life that runners of it need, and the time between two.
+const ADOPT_TRIES: u32 = 5;
+const ADOPT_PAUSE: Duration = Duration::from_secs(1);
 /// A zygote ends with this once it knows that it cannot be forked.
 const EXIT_UNFIT: i32 = 6;
 const RETIRE: &[u8] = b"{\"retire\": true}\n";
@@ -194,6 +197,28 @@ impl Zygotes {
     /// Takes back what an earlier life of the node left. `runners`: those of the engine that were found.
     pub(crate) async fn adopt(&self, shared: &Arc<Shared>, runners: &[ObservedRunner]) {
         let Some(backend) = &self.backend else { return };
+        let mut used = Vec::new();
+        for runner in runners {
+            let zygote = runner.labels.get(ZYGOTE_LABEL).and_then(|id| id.parse().ok());
+            if let Some(zygote) = zygote {
+                self.shelf().uses(runner.id, zygote);
+                used.push(zygote);
+            }
+        }
+        self.take_over(shared, backend).await;
+        if !self.shelf().has_all(&used) {
+            // Runners end with a zygote that nobody takes over, and this may have been a bad moment.
+            let (keeper, backend) = (shared.clone(), backend.clone());
+            shared.tasks.spawn(async move {
+                for _ in 1..ADOPT_TRIES {
+                    tokio::time::sleep(ADOPT_PAUSE).await;
+                    keeper.zygotes.take_over(&keeper, &backend).await;
+                }
+            });
+        }
+    }
+
+    async fn take_over(&self, shared: &Arc<Shared>, backend: &Arc<dyn Backend>) {
         let found = match backend.observe().await {
             Ok(found) => found,
             Err(error) => {
@@ -201,13 +226,8 @@ impl Zygotes {
                 return;
             }
         };
-        for runner in runners {
-            let zygote = runner.labels.get(ZYGOTE_LABEL).and_then(|id| id.parse().ok());
-            if let Some(zygote) = zygote {
-                self.shelf().uses(runner.id, zygote);
-            }
-        }
-        for zygote in found {
+        let strangers = |zygote: &ObservedRunner| !self.shelf().has_all(&[zygote.id]);
+        for zygote in found.into_iter().filter(strangers).collect::<Vec<_>>() {
             let app = shared.apps.by_name(&zygote.app);
             let wants = |app: &App| self.makes && app.config.warmth.zygote != ZygoteUse::Off;
             let app = app.filter(|app| wants(app));
@@ -408,6 +428,20 @@ fn parse_bytes(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn only_whom_the_folder_belongs_to_is_spoken_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        assert!(connect(&socket).await.is_ok());
+        if std::os::unix::fs::chown(dir.path(), Some(65534), None).is_err() {
+            println!("skipped in part: only root can give folders away");
+            return;
+        }
+        let refused = connect(&socket).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    }
 
     #[test]
     fn sizes_are_read() {

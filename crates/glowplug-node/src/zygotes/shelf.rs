@@ -221,8 +221,12 @@ impl Shelf {
             return None;
         }
         let id = self.users.remove(&runner)?;
-        let (app, key) = self.zygotes.get(&id).map(|zygote| (zygote.app, zygote.key.clone()))?;
-        self.miss(app, key, "it did not fork when it was asked to", now);
+        let zygote = self.zygotes.get(&id)?;
+        // Of a burst of starts, the first has said it.
+        if zygote.stage != Stage::Retiring {
+            let (app, key) = (zygote.app, zygote.key.clone());
+            self.miss(app, key, "it did not fork when it was asked to", now);
+        }
         Some(id)
     }
 
@@ -231,7 +235,7 @@ impl Shelf {
     pub(super) fn runner_failed(&mut self, runner: RunnerId, now: Timestamp) -> Option<RunnerId> {
         const REASON: &str = "a runner that was forked from it did not become ready";
         let id = *self.users.get(&runner)?;
-        let zygote = self.zygotes.get(&id)?;
+        let zygote = self.zygotes.get(&id).filter(|zygote| zygote.stage != Stage::Retiring)?;
         let (app, key) = (zygote.app, zygote.key.clone());
         if !zygote.is_proven {
             self.pause(app, key, REASON.to_owned(), now);
@@ -316,6 +320,10 @@ impl Shelf {
         self.zygotes.get(&id).is_some_and(|zygote| zygote.stage == Stage::Making)
     }
 
+    pub(super) fn has_all(&self, ids: &[RunnerId]) -> bool {
+        ids.iter().all(|id| self.zygotes.contains_key(id))
+    }
+
     pub(super) fn ids(&self) -> Vec<RunnerId> {
         self.zygotes.keys().copied().collect()
     }
@@ -345,100 +353,4 @@ impl Shelf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const APP: AppId = AppId(1);
-
-    fn id(sequence: u32) -> RunnerId {
-        RunnerId { boot: 1, sequence }
-    }
-
-    fn at(secs: u64) -> Timestamp {
-        Timestamp::from_micros(secs * 1_000_000)
-    }
-
-    fn ready(shelf: &mut Shelf, zygote: RunnerId, app: AppId, now: Timestamp, bytes: u64) {
-        shelf.making(zygote, app, "key", now);
-        assert_eq!(shelf.ready(zygote, PathBuf::from("s"), bytes), Some(app));
-    }
-
-    fn chosen(shelf: &mut Shelf, runner: u32, app: AppId, key: &str, now: Timestamp) -> Choice {
-        shelf.choose(id(runner), Wish::for_test(app, key), now).0
-    }
-
-    #[test]
-    fn the_first_start_is_learned_from_and_later_ones_are_forked() {
-        let mut shelf = Shelf::default();
-        assert_eq!(chosen(&mut shelf, 1, APP, "key", at(1)), Choice::Learn);
-        assert!(shelf.take_wish(id(1)).is_some());
-        assert!(shelf.take_wish(id(1)).is_none(), "it is granted once");
-        shelf.making(id(100), APP, "key", at(2));
-        assert_eq!(chosen(&mut shelf, 2, APP, "key", at(2)), Choice::Plainly);
-        assert_eq!(shelf.ready(id(100), PathBuf::from("s"), 5), Some(APP));
-        let fork = Choice::Fork { zygote: id(100), socket: PathBuf::from("s") };
-        assert_eq!(chosen(&mut shelf, 3, APP, "key", at(3)), fork);
-        let (choice, outdated) = shelf.choose(id(4), Wish::for_test(APP, "other"), at(4));
-        assert_eq!((choice, outdated), (Choice::Learn, vec![id(100)]));
-    }
-
-    #[test]
-    fn the_one_used_longest_ago_goes_first_and_pauses() {
-        let (first, second) = (AppId(1), AppId(2));
-        let mut shelf = Shelf::default();
-        ready(&mut shelf, id(100), first, at(1), 60);
-        ready(&mut shelf, id(101), second, at(2), 50);
-        assert_eq!(shelf.over_budget(110, at(3)), None);
-        chosen(&mut shelf, 1, first, "key", at(3));
-        assert_eq!(shelf.over_budget(100, at(4)), Some(id(101)));
-        assert_eq!(shelf.retire(id(101)), Some(PathBuf::from("s")));
-        assert_eq!(shelf.over_budget(100, at(4)), None, "who retires does not count");
-        assert_eq!(chosen(&mut shelf, 2, second, "key", at(5)), Choice::Plainly);
-        let later = at(5) + PAUSE;
-        assert_eq!(chosen(&mut shelf, 3, second, "key", later), Choice::Learn);
-    }
-
-    #[test]
-    fn a_zygote_that_was_never_fit_is_not_made_again() {
-        let mut shelf = Shelf::default();
-        shelf.making(id(100), APP, "key", at(1));
-        shelf.ended(id(100), "it has 3 threads".to_owned(), true, at(1));
-        assert_eq!(chosen(&mut shelf, 1, APP, "key", at(2)), Choice::Plainly);
-        assert!(shelf.describe(APP).unwrap().ends_with("it has 3 threads"));
-        assert_eq!(chosen(&mut shelf, 2, APP, "new code", at(2)), Choice::Learn);
-    }
-
-    #[test]
-    fn an_app_whose_zygotes_do_not_fork_gets_none_for_a_while() {
-        let mut shelf = Shelf::default();
-        for miss in 0..MISSES_MAX {
-            let (zygote, runner) = (id(100 + miss), id(miss));
-            assert_eq!(chosen(&mut shelf, 50 + miss, APP, "key", at(1)), Choice::Learn);
-            ready(&mut shelf, zygote, APP, at(1), 5);
-            chosen(&mut shelf, miss, APP, "key", at(2));
-            assert_eq!(shelf.spawned(runner, Rung::ImageCached, at(3)), Some(zygote));
-            shelf.retire(zygote);
-        }
-        assert_eq!(chosen(&mut shelf, 90, APP, "key", at(4)), Choice::Plainly);
-        assert_eq!(chosen(&mut shelf, 91, APP, "key", at(3) + PAUSE), Choice::Learn);
-    }
-
-    #[test]
-    fn a_retiring_zygote_waits_for_its_last_runner() {
-        let mut shelf = Shelf::default();
-        ready(&mut shelf, id(100), APP, at(1), 5);
-        for runner in [1, 2] {
-            chosen(&mut shelf, runner, APP, "key", at(2));
-        }
-        assert_eq!(shelf.spawned(id(1), Rung::Zygote, at(3)), None);
-        assert_eq!(
-            shelf.spawned(id(2), Rung::ImageCached, at(3)),
-            Some(id(100)),
-            "it did not fork"
-        );
-        assert!(shelf.retire(id(100)).is_some());
-        assert!(shelf.is_used(id(100)));
-        assert_eq!(shelf.runner_ended(id(2)), None);
-        assert_eq!(shelf.runner_ended(id(1)), Some(id(100)));
-    }
-}
+mod tests;

@@ -30,7 +30,7 @@ use super::launch::{Program, output_pipe};
 use super::monotonic;
 use crate::cgroup::RunnerGroups;
 use crate::proc_table::parent_of;
-use crate::protocol::{LaunchOrder, encode};
+use crate::protocol::{Identity, LaunchOrder, encode};
 
 /// From the question to the program's beginning. A zygote that takes longer is not waited for.
 const START_TIMEOUT: Duration = Duration::from_secs(2);
@@ -93,7 +93,7 @@ pub(super) fn start(
     let mut zygote = reach(socket).map_err(failed("it cannot be reached"))?;
     let peer = sockopt::socket_peercred(&zygote)
         .map_err(|error| format!("it cannot be told who it is: {error}"))?;
-    check_user(peer.uid.as_raw(), order)?;
+    check_user(peer.uid.as_raw(), order.identity.as_ref())?;
     let parent = peer.pid;
     // A door that root has opened lets through whom its holder names: not for a program with another user.
     let doors = if order.identity.is_none() { groups.doors() } else { Ok(Vec::new()) };
@@ -134,9 +134,9 @@ pub(super) fn start(
 }
 
 /// The socket lies in a folder of the app's user, who can put a way to anybody else's there.
-fn check_user(uid: u32, order: &LaunchOrder) -> Result<(), String> {
+fn check_user(uid: u32, identity: Option<&Identity>) -> Result<(), String> {
     let own = || rustix::process::geteuid().as_raw();
-    let wanted = order.identity.as_ref().map_or_else(own, |identity| identity.uid);
+    let wanted = identity.map_or_else(own, |identity| identity.uid);
     if uid == wanted {
         Ok(())
     } else {
@@ -308,6 +308,16 @@ impl Foster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_program_of_the_same_user_is_asked() {
+        let own = rustix::process::geteuid().as_raw();
+        let other = Identity { uid: own + 1, gid: own + 1, groups: Vec::new() };
+        assert_eq!(check_user(own, None), Ok(()));
+        assert_eq!(check_user(own + 1, Some(&other)), Ok(()));
+        assert!(check_user(own + 1, None).is_err());
+        assert!(check_user(own, Some(&other)).is_err(), "not even one of the node's own");
+    }
 
     #[test]
     fn replies_are_read_one_by_one() {

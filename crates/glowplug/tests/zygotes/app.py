@@ -176,6 +176,8 @@ class Shy(fal.App, keep_alive=600):
     def setup(self):
         with open("/proc/%d/cmdline" % os.getppid(), "rb") as file:
             if b"import zygote" in file.read():
+                if os.environ["SHY"] == "hangs":
+                    threading.Event().wait()
                 raise RuntimeError("forked, of all things")
 
     @fal.endpoint("/")

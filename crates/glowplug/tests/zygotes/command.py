@@ -21,6 +21,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/exit":
             os._exit(7)
         answer = {"pid": os.getpid(), "loaded_by": LOADED_BY, "greeting": os.environ["GREETING"]}
+        answer["user"] = os.geteuid()
         body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))

@@ -56,15 +56,20 @@ async fn what_setup_prepares_before_its_imports_is_there_when_they_are_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_does_not_live_as_a_fork_starts_plainly_from_then_on() {
-    let scene = start("Shy", "", "", &[]);
+    join_all(["raises", "hangs"].map(check_shy)).await;
+}
+
+async fn check_shy(shy: &str) {
+    let settings = format!("env = {{ SHY = '{shy}' }}\nstartup_timeout = 20");
+    let scene = start("Shy", "", &settings, &[]);
     scene.call("/").await;
     scene.wait_for_zygote();
     scene.end_runners().await;
-    let (_, answer) = scene.try_call("/").await;
+    let (status, answer) = scene.try_call("/").await;
+    assert!(status >= 500, "{shy}: {answer}");
     scene.wait_for_why("local/app", "a runner that was forked from it did not become ready");
-    println!("the one start that failed: {answer}");
     let (runner, answer) = scene.start_anew("/").await;
-    assert_eq!(answer["works"], true);
-    assert!(!scene.cli(&["why", &runner]).contains(FORKED));
+    assert_eq!(answer["works"], true, "{shy}");
+    assert!(!scene.cli(&["why", &runner]).contains(FORKED), "{shy}");
     scene.end().await;
 }

@@ -84,6 +84,22 @@ async fn a_killed_node_finds_runner_and_zygote_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_makes_no_zygotes_any_more_keeps_the_runners_of_those_it_finds() {
+    let (mut scene, program, zygote) = forked().await;
+    scene.served.kill();
+    let none = ("GLOWPLUG_NODE__WARMTH__ZYGOTE_MEMORY_MAX", "0");
+    scene.served.start_again_with(&[none]).unwrap();
+    assert_eq!(scene.call("/leave").await["pid"], program);
+    assert_eq!(scene.zygotes(), [zygote]);
+    let (runner, _) = scene.start_anew("/").await;
+    assert!(!scene.cli(&["why", &runner]).contains(FORKED));
+    wait_until("it has ended with its last runner", SOON, || {
+        scene.zygotes().is_empty().then_some(())
+    });
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_outlives_a_node_that_does_not_come_back() {
     let scene = {
         let settings = "[node]\nadopt_timeout = 1\n";

@@ -35,14 +35,19 @@ pub(crate) fn start_command(settings: &str) -> Scene {
 
 /// With these arguments to the program that is its zygote.
 pub(crate) fn start_with_zygote(arguments: &str, settings: &str) -> Scene {
-    let file = file("command.py").display().to_string();
+    start_file_with_zygote(&file("command.py"), arguments, settings)
+}
+
+/// With a copy of `command.py`.
+pub(crate) fn start_file_with_zygote(file: &Path, arguments: &str, settings: &str) -> Scene {
+    let file = file.display().to_string();
     let program = format!(
         "command = ['python3', '{file}']\nzygote_command = ['python3', '{file}', {arguments}]"
     );
     start_program(&program, "", settings, &[])
 }
 
-fn file(name: &str) -> PathBuf {
+pub(crate) fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zygotes").join(name)
 }
 

@@ -1,6 +1,8 @@
 //! A start from a zygote is a start like any other, only sooner.
 
-use super::scene::{FORKED, start, start_command};
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::scene::{FORKED, file, start, start_command, start_file_with_zygote};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_start_is_forked_and_answers_the_same() {
@@ -53,5 +55,52 @@ async fn a_command_that_forks_by_itself_is_asked_to() {
     let (status, _) = scene.try_call("/exit").await;
     assert!(status >= 500, "{status}");
     scene.wait_for_why(&runner, "exited with code 7");
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_with_a_user_of_its_own_is_forked_from_a_zygote_of_that_user() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can run programs as another user");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = folder.path().join("command.py");
+    std::fs::copy(file("command.py"), &program).unwrap();
+    let settings = format!(
+        "env = {{ GREETING = 'hello' }}\nuser = '65534'\ncwd = '{}'",
+        folder.path().display()
+    );
+    let scene = start_file_with_zygote(&program, "'zygote'", &settings);
+    let plain = scene.call("/").await;
+    assert_eq!(plain["user"], 65534);
+    scene.wait_for_zygote();
+    let (runner, forked) = scene.start_anew("/").await;
+    scene.wait_for_why(&runner, FORKED);
+    assert_eq!(forked["user"], 65534);
+    assert_ne!(forked["loaded_by"], forked["pid"], "another process has loaded it");
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_program_is_not_forked_from_its_old_zygote() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("command.py");
+    let text = std::fs::read_to_string(file("command.py")).unwrap();
+    std::fs::write(&program, &text).unwrap();
+    let scene = start_file_with_zygote(&program, "'zygote'", "env = { GREETING = 'hello' }");
+    scene.call("/").await;
+    scene.wait_for_zygote();
+    let (runner, _) = scene.start_anew("/").await;
+    scene.wait_for_why(&runner, FORKED);
+    std::fs::write(&program, text.replace("\"greeting\"", "\"new greeting\"")).unwrap();
+    let (runner, answer) = scene.start_anew("/").await;
+    assert_eq!(answer["new greeting"], "hello");
+    assert!(!scene.cli(&["why", &runner]).contains(FORKED));
+    scene.wait_for_zygote();
+    let (runner, answer) = scene.start_anew("/").await;
+    scene.wait_for_why(&runner, FORKED);
+    assert_eq!(answer["new greeting"], "hello");
     scene.end().await;
 }
