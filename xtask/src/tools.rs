@@ -4,7 +4,7 @@
 //! a run that was interrupted, or a changed list of packages, starts over. Nothing is installed into the
 //! system, and the package managers use their own configuration.
 
-mod criu;
+pub(crate) mod criu;
 
 use std::ffi::OsString;
 use std::fs;

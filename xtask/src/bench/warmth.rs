@@ -18,6 +18,7 @@ use self::apps::Subject;
 use super::{Better, Case, Measured, fresh_folder, median};
 use crate::node::Node;
 use crate::stopwatch::{self, Stopwatch};
+use crate::tools;
 
 pub(super) const NAME: &str = "warmth";
 /// Of each way in a round: five rounds make ten starts.
@@ -26,6 +27,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(20);
 /// Until an app stands on its rung: its zygote or snapshot is made beside its first starts.
 const RUNG_TIMEOUT: Duration = Duration::from_mins(5);
 const RUNG_PAUSE: Duration = Duration::from_millis(500);
+const LEARN_PAUSE: Duration = Duration::from_secs(5);
 const IMPORT_GOAL: f64 = 10.0;
 const LONG_SETUP_GOAL: f64 = 5.0;
 const TORCH_GOAL: f64 = 4.0;
@@ -96,6 +98,10 @@ impl Way {
         }
     }
 
+    fn needs_criu(self) -> bool {
+        self.suffix() == "snapshot"
+    }
+
     fn drops_page_cache(self) -> bool {
         matches!(self, Self::PlainDropped | Self::SnapshotDropped)
     }
@@ -106,8 +112,7 @@ impl Way {
 struct Runner {
     id: String,
     rung: Option<String>,
-    #[serde(default)]
-    frozen: bool,
+    detail: Option<String>,
     ended_at_micros: Option<u64>,
     phases: Vec<Phase>,
 }
@@ -129,21 +134,24 @@ struct Woken {
 /// All that was measured of one app, by way.
 struct Times {
     name: &'static str,
-    woken: [Vec<Woken>; Way::ALL.len()],
+    woken: Vec<(Way, Vec<Woken>)>,
 }
 
 pub(super) fn measure(program: &Path, rounds: usize) -> Result<Measured> {
     let folder = fresh_folder(NAME)?;
     let subjects = apps::subjects(&folder)?;
-    let node = Node::start(program, &folder, &config(&subjects)?)?;
+    let criu = tools::criu::criu();
+    let node = Node::start(program, &folder, &config(&subjects, criu.as_deref())?)?;
+    let ways = Way::ALL.into_iter().filter(|way| criu.is_some() || !way.needs_criu());
+    let bench = Bench { node, ways: ways.collect() };
     let mut all = Vec::with_capacity(subjects.len());
     for subject in &subjects {
-        all.push(of_subject(&node, subject, rounds)?);
+        all.push(bench.of_subject(subject, rounds)?);
     }
     Ok(report(&all))
 }
 
-fn config(subjects: &[Subject]) -> Result<String> {
+fn config(subjects: &[Subject], criu: Option<&Path>) -> Result<String> {
     let apps = subjects.iter().map(|subject| {
         let file = subject.file.to_str().context("a path is no UTF-8")?;
         let app = toml_string(&format!("{file}::{}", subject.class))?;
@@ -153,7 +161,11 @@ fn config(subjects: &[Subject]) -> Result<String> {
         Ok(SETTINGS.into_iter().map(one).collect::<String>())
     });
     let apps = apps.collect::<Result<String>>()?;
-    Ok(format!("[node]\nlog_level = \"warn\"\n\n{apps}"))
+    let criu = match criu.map(|criu| criu.to_str().context("a path is no UTF-8")).transpose()? {
+        Some(criu) => format!("[node.warmth]\ncriu = {}\n\n", toml_string(criu)?),
+        None => String::new(),
+    };
+    Ok(format!("[node]\nlog_level = \"warn\"\n\n{criu}{apps}"))
 }
 
 /// JSON's strings are TOML's.
@@ -161,79 +173,95 @@ fn toml_string(text: &str) -> Result<String> {
     serde_json::to_string(text).context("cannot write a text")
 }
 
-fn of_subject(node: &Node, subject: &Subject, rounds: usize) -> Result<Times> {
-    let expected = settle(node, subject)?;
-    let mut woken = [const { Vec::new() }; Way::ALL.len()];
-    for number in 1..=rounds {
-        for _ in 0..STARTS_PER_ROUND {
-            for (way, times) in Way::ALL.into_iter().zip(&mut woken) {
-                let (time, answer) = wake(node, subject, way)?;
-                ensure!(
-                    answer == expected,
-                    "{}, {}: the answer is {answer}, not {expected}",
-                    subject.name,
-                    way.name()
-                );
-                times.push(time);
-            }
-        }
-        for (way, times) in Way::ALL.into_iter().zip(&woken) {
-            let (name, way) = (subject.name, way.name());
-            eprintln!(
-                "round {number} of {rounds}: {name}, {way} {:.1} ms",
-                median(&answers(times))
-            );
-        }
-    }
-    Ok(Times { name: subject.name, woken })
+struct Bench {
+    node: Node,
+    /// Those that this machine can measure.
+    ways: Vec<Way>,
 }
 
-/// Starts each app until it stands on its rung. Gives the answer of the plain start.
-fn settle(node: &Node, subject: &Subject) -> Result<String> {
-    let mut expected = None;
-    for way in [Way::Plain, Way::Zygote, Way::Snapshot, Way::Warm] {
-        let app = app(subject, way);
-        let stands = stopwatch::wait_for(RUNG_TIMEOUT, RUNG_PAUSE, || {
-            let answer = node.post(&format!("/run/{app}/"), &subject.request)?;
-            expected.get_or_insert(answer);
-            let runner = awake(node, &app)?;
-            let stands = way == Way::Warm || runner.rung.as_deref() == Some(way.rung());
-            if way != Way::Warm {
-                end(node, &app, &runner)?;
+impl Bench {
+    fn of_subject(&self, subject: &Subject, rounds: usize) -> Result<Times> {
+        let expected = self.settle(subject)?;
+        let mut woken: Vec<(Way, Vec<Woken>)> =
+            self.ways.iter().map(|way| (*way, Vec::new())).collect();
+        for number in 1..=rounds {
+            for _ in 0..STARTS_PER_ROUND {
+                for (way, times) in &mut woken {
+                    let (time, answer) = self.wake(subject, *way)?;
+                    ensure!(
+                        answer == expected,
+                        "{}, {}: the answer is {answer}, not {expected}",
+                        subject.name,
+                        way.name()
+                    );
+                    times.push(time);
+                }
             }
-            Ok(stands.then_some(()))
-        })?;
-        stands.with_context(|| {
-            format!("{app} does not come from `{}`; see `glowplug why {app}`", way.rung())
-        })?;
+            for (way, times) in &woken {
+                let (name, way) = (subject.name, way.name());
+                let median = median(&answers(times));
+                eprintln!("round {number} of {rounds}: {name}, {way} {median:.1} ms");
+            }
+        }
+        Ok(Times { name: subject.name, woken })
     }
-    expected.context("there is no answer to compare with")
-}
 
-fn wake(node: &Node, subject: &Subject, way: Way) -> Result<(Woken, String)> {
-    let app = app(subject, way);
-    if way == Way::Thaw {
-        let frozen = stopwatch::wait_for(END_TIMEOUT, RUNG_PAUSE, || {
-            Ok(awake(node, &app)?.frozen.then_some(()))
-        })?;
-        frozen.with_context(|| format!("{app} does not freeze; see `glowplug why {app}`"))?;
+    /// Starts each app until it stands on its rung. Gives the answer of the plain start.
+    fn settle(&self, subject: &Subject) -> Result<String> {
+        let node = &self.node;
+        let mut expected = None;
+        for way in [Way::Plain, Way::Zygote, Way::Snapshot, Way::Warm] {
+            if !self.ways.contains(&way) {
+                continue;
+            }
+            let app = app(subject, way);
+            let stands = stopwatch::wait_for(RUNG_TIMEOUT, RUNG_PAUSE, || {
+                let answer = node.post(&format!("/run/{app}/"), &subject.request)?;
+                expected.get_or_insert(answer);
+                let runner = awake(node, &app)?;
+                let stands = way == Way::Warm || runner.rung.as_deref() == Some(way.rung());
+                if !stands {
+                    // What it has learned is used while it lives.
+                    std::thread::sleep(LEARN_PAUSE);
+                }
+                if way != Way::Warm {
+                    end(node, &app, &runner)?;
+                }
+                Ok(stands.then_some(()))
+            })?;
+            stands.with_context(|| {
+                format!("{app} does not come from `{}`; see `glowplug why {app}`", way.rung())
+            })?;
+        }
+        expected.context("there is no answer to compare with")
     }
-    if way.drops_page_cache() {
-        rustix::fs::sync();
-        fs::write("/proc/sys/vm/drop_caches", "1").context("only root can drop the page cache")?;
+
+    fn wake(&self, subject: &Subject, way: Way) -> Result<(Woken, String)> {
+        let (node, app) = (&self.node, app(subject, way));
+        if way == Way::Thaw {
+            let frozen = stopwatch::wait_for(END_TIMEOUT, RUNG_PAUSE, || {
+                Ok((awake(node, &app)?.detail.as_deref() == Some("frozen")).then_some(()))
+            })?;
+            frozen.with_context(|| format!("{app} does not freeze; see `glowplug why {app}`"))?;
+        }
+        if way.drops_page_cache() {
+            rustix::fs::sync();
+            let dropped = fs::write("/proc/sys/vm/drop_caches", "1");
+            dropped.context("only root can drop the page cache")?;
+        }
+        let watch = Stopwatch::start();
+        let answer = node.post(&format!("/run/{app}/"), &subject.request)?;
+        let took = watch.elapsed().as_secs_f64() * 1e3;
+        let runner = awake(node, &app)?;
+        if matches!(way, Way::Thaw | Way::Warm) {
+            return Ok((Woken { answer: took, import: None }, answer));
+        }
+        let rung = runner.rung.as_deref().unwrap_or("nothing");
+        ensure!(rung == way.rung(), "{app} came from `{rung}`; see `glowplug why {app}`");
+        let import = import_millis(&runner);
+        end(node, &app, &runner)?;
+        Ok((Woken { answer: took, import }, answer))
     }
-    let watch = Stopwatch::start();
-    let answer = node.post(&format!("/run/{app}/"), &subject.request)?;
-    let took = watch.elapsed().as_secs_f64() * 1e3;
-    let runner = awake(node, &app)?;
-    if matches!(way, Way::Thaw | Way::Warm) {
-        return Ok((Woken { answer: took, import: None }, answer));
-    }
-    let rung = runner.rung.as_deref().unwrap_or("nothing");
-    ensure!(rung == way.rung(), "{app} came from `{rung}`; see `glowplug why {app}`");
-    let import = import_millis(&runner);
-    end(node, &app, &runner)?;
-    Ok((Woken { answer: took, import }, answer))
 }
 
 fn app(subject: &Subject, way: Way) -> String {
@@ -271,7 +299,7 @@ fn report(all: &[Times]) -> Measured {
     let (mut cases, mut rounds) = (Vec::new(), Vec::new());
     for times in all {
         cases.extend(cases_of(times));
-        for (way, woken) in Way::ALL.into_iter().zip(&times.woken) {
+        for (way, woken) in &times.woken {
             rounds.push((format!("{}: {} ms", times.name, way.name()), answers(woken)));
             if !imports(woken).is_empty() {
                 let what = format!("{}: import part of {} ms", times.name, way.name());
@@ -284,35 +312,19 @@ fn report(all: &[Times]) -> Measured {
 
 fn cases_of(times: &Times) -> Vec<Case> {
     let of = |way: Way| {
-        let place = Way::ALL.iter().position(|other| *other == way);
-        &times.woken[place.expect("all ways are there")]
+        let woken = times.woken.iter().find(|(other, _)| *other == way);
+        woken.map(|(_, woken)| woken.as_slice()).unwrap_or_default()
     };
     let answer = |way| median(&answers(of(way)));
     let plain = answer(Way::Plain);
-    let snapshot_goal = match times.name {
-        "torch" => Some(TORCH_GOAL),
-        _ => (plain >= LONG_MILLIS).then_some(LONG_SETUP_GOAL),
-    };
     let case = |what: &str, ours, peer, goal: Option<f64>| {
         Case::new((NAME, &format!("{}: {what}", times.name)), ours, peer, "ms", Better::Lower, goal)
     };
     let import = |way| median(&imports(of(way)));
     let plain_import = ("plain start", import(Way::Plain));
-    vec![
+    let mut cases = vec![
         case("import part with a zygote", import(Way::Zygote), plain_import, Some(IMPORT_GOAL)),
         case("first answer, zygote", answer(Way::Zygote), ("plain start", plain), None),
-        case(
-            "first answer, snapshot",
-            answer(Way::Snapshot),
-            ("plain start", plain),
-            snapshot_goal,
-        ),
-        case(
-            "first answer, snapshot, page cache dropped",
-            answer(Way::SnapshotDropped),
-            ("plain start, page cache dropped", answer(Way::PlainDropped)),
-            None,
-        ),
         case("first answer, thaw", answer(Way::Thaw), ("plain start", plain), None),
         case(
             "thaw beyond a warm request",
@@ -320,5 +332,17 @@ fn cases_of(times: &Times) -> Vec<Case> {
             ("budget of 2 ms", THAW_BUDGET_MILLIS),
             Some(1.0),
         ),
-    ]
+    ];
+    if !of(Way::Snapshot).is_empty() {
+        let goal = match times.name {
+            "torch" => Some(TORCH_GOAL),
+            _ => (plain >= LONG_MILLIS).then_some(LONG_SETUP_GOAL),
+        };
+        let snapshot = answer(Way::Snapshot);
+        cases.push(case("first answer, snapshot", snapshot, ("plain start", plain), goal));
+        let peer = ("plain start, page cache dropped", answer(Way::PlainDropped));
+        let what = "first answer, snapshot, page cache dropped";
+        cases.push(case(what, answer(Way::SnapshotDropped), peer, None));
+    }
+    cases
 }

@@ -19,15 +19,15 @@ const PROGRAM: &str = "criu";
 const SUITE: &str = "forky";
 const VERSION_MIN: (u32, u32) = (4, 2);
 
-/// `None`, with the reason printed: the tests that need it are skipped.
-pub(super) fn criu() -> Option<PathBuf> {
+/// `None`, with the reason printed: what needs it is skipped.
+pub(crate) fn criu() -> Option<PathBuf> {
     if let Some(own) = on_path(PROGRAM).filter(|own| is_new_enough(own)) {
         return Some(own);
     }
     match fetched() {
         Ok(criu) => Some(criu),
         Err(error) => {
-            eprintln!("no CRIU 4.2 for the tests of snapshots, which are skipped: {error:#}");
+            eprintln!("no CRIU 4.2, so that nothing is done that needs snapshots: {error:#}");
             None
         }
     }
