@@ -270,7 +270,7 @@ impl Engine {
             app.learner = learner::of(&spec.scaling, taught.or(app.learner.take()));
             let floor = app.floor();
             app.spec = spec;
-            app.cannot_freeze = false;
+            app.cannot_freeze_until = None;
             if app.floor() < floor {
                 // Whoever lowers it wants that now, and not once it has been too much for `keep_alive`.
                 app.surplus_since = Some(Timestamp::ZERO);

@@ -13,7 +13,7 @@ use glowplug_core::{AppId, Event, RunnerAddress, RunnerId};
 use glowplug_image::store::Mounted;
 use glowplug_runner::{Exit, ExitCause, Notice, StopMode};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::apps::HealthCheck;
 use crate::launch::{self, Prepared};
@@ -123,6 +123,7 @@ async fn watch(
     let health = || shared.apps.by_id(app).and_then(|app| app.deployed()?.health.clone());
     let start_period = health().map_or(HEALTH_INTERVAL, |check| check.start_period);
     let mut ticks = interval_at(Instant::now() + start_period, HEALTH_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut unserved = pin!(shared.images.late.unserved(runner));
     let mut is_served = true;
     loop {
@@ -149,6 +150,9 @@ async fn watch(
                 }
                 Some(Command::Thaw) => {
                     is_frozen = false;
+                    // What was not asked in all that time is not asked at once.
+                    ticks.reset();
+                    failures = 0;
                     if let Err(error) = shared.backend.thaw(runner).await {
                         let detail = format!("it could not be thawed: {}", chain(&error));
                         shared.desk.report(Event::Unhealthy { runner, detail });

@@ -72,6 +72,8 @@ impl Engine {
         let id = self.next_runner_id();
         let mut runner = Runner::new(app_id, revision, cause, now);
         self.ledger.take(&allocation);
+        // Nobody waits, so nothing was kept in it.
+        self.outlook = None;
         runner.allocation = Some(allocation.clone());
         runner.placed = Some(now);
         self.runners.insert(id, runner);

@@ -61,7 +61,12 @@ impl Engine {
             return false;
         }
         let machine_types = app.spec.machine_types.clone();
-        if outlook.reserve(turn.app, &machine_types) {
+        if is_spare {
+            // It keeps no room from those that are waited for.
+            if fit_any(&outlook.forecast, &outlook.forecast, &machine_types).is_some() {
+                return false;
+            }
+        } else if outlook.reserve(turn.app, &machine_types) {
             return true;
         }
         if let Some(victims) = self.pick(now, turn.app, outlook, &machine_types, Reach::Aside) {
@@ -216,6 +221,7 @@ impl Engine {
             let used = u128::from(runner.last_used.as_micros());
             (u8::from(!runner.is_capture()), used, id)
         };
+        let aside = aside.filter(|(id, _)| !outlook.spoken_for.contains(id));
         let mut candidates: Vec<(u8, u128, RunnerId)> = aside.map(cost_aside).collect();
         let others = runners.filter(|(_, runner)| runner.app != for_app && !runner.is_aside());
         for (id, runner) in others {

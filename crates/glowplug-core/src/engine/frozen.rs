@@ -22,20 +22,22 @@ use crate::warmth::Rung;
 
 /// A runner that is not back by then is given up: thawing takes milliseconds.
 const THAW_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a failure.
+const CANNOT_FREEZE: Duration = Duration::from_mins(10);
 /// Frozen runners of all apps, whatever memory they hold.
 pub const FROZEN_MAX: usize = 1_024;
 
 impl Engine {
     /// Takes a runner out of service that nothing asks for: frozen if that may be, else ended.
     pub(super) fn retire(&mut self, now: Timestamp, id: RunnerId, reason: StopReason) {
-        if self.may_freeze(id) {
+        if self.may_freeze(now, id) {
             self.freeze(now, id, reason);
         } else {
             self.drain(now, id, reason);
         }
     }
 
-    fn may_freeze(&self, id: RunnerId) -> bool {
+    fn may_freeze(&self, now: Timestamp, id: RunnerId) -> bool {
         let Some(runner) = self.runners.get(&id) else { return false };
         let Some(app) = self.apps.get(&runner.app) else { return false };
         let has_gpus = runner.allocation.as_ref().is_none_or(|held| !held.gpus.is_empty());
@@ -44,7 +46,7 @@ impl Engine {
             && runner.replaced_by.is_none()
             && runner.revision == app.spec.revision
             && app.spec.scaling.frozen_for.is_some()
-            && !app.cannot_freeze
+            && app.cannot_freeze_until.is_none_or(|until| until <= now)
             && !app.removed
             && !has_gpus
             && !self.shutting_down
@@ -110,7 +112,6 @@ impl Engine {
         let Some(app) = self.apps.get_mut(&app_id) else { return };
         runner.batch_left = super::count(app.waiting.len());
         app.ladder.measured(Rung::Frozen, took);
-        app.learn_start(took);
         self.note(now, app_id, Some(id), None, What::Thawed { took });
         self.dispatch(now, app_id);
         self.rest(now, id);
@@ -143,12 +144,12 @@ impl Engine {
         }
     }
 
-    /// A host that could not freeze one runner of an app is not asked again before the app changes.
+    /// A host that could not freeze one runner of an app is not asked again for a while, or until the app changes.
     pub(super) fn freeze_failed(&mut self, now: Timestamp, id: RunnerId, detail: String) {
         let Some(runner) = self.runners.get(&id) else { return };
         let (app_id, is_frozen) = (runner.app, runner.state == State::Frozen);
         if let Some(app) = self.apps.get_mut(&app_id) {
-            app.cannot_freeze = true;
+            app.cannot_freeze_until = Some(now + CANNOT_FREEZE);
         }
         if is_frozen {
             self.drain(now, id, StopReason::CannotFreeze { detail });

@@ -149,7 +149,9 @@ impl Engine {
             StartCause::Manual | StartCause::Adopted | StartCause::Replacement
         );
         let keep_alive = self.apps.get(&runner.app).map(|app| app.spec.scaling.keep_alive);
-        keep_alive.filter(|_| asked_for && runner.served == 0).unwrap_or_default()
+        // One that was thawed may have served before.
+        let is_unused = runner.ready == Some(runner.last_used) || runner.served == 0;
+        keep_alive.filter(|_| asked_for && is_unused).unwrap_or_default()
     }
 
     /// Somebody is about to use an app.

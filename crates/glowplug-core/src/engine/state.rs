@@ -66,7 +66,7 @@ pub(super) struct App {
     /// How long its wake-ups took.
     pub ladder: Ladder,
     /// Since it last changed, one of its runners could not be frozen.
-    pub cannot_freeze: bool,
+    pub cannot_freeze_until: Option<Timestamp>,
 }
 
 /// A restart is assumed to take this long until one was measured.
@@ -95,7 +95,7 @@ impl App {
             restart_cost: None,
             service: None,
             ladder: Ladder::default(),
-            cannot_freeze: false,
+            cannot_freeze_until: None,
             surplus_since: None,
             unschedulable: None,
             removed: false,
