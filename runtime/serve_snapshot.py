@@ -64,11 +64,19 @@ class Control:
 
 def refresh(env):
     """Makes this process another than those that were restored from the same memory."""
-    for name in set(os.environ) - set(env) - KEPT:
-        del os.environ[name]
+    for name in set(BEGAN_WITH) - set(env) - KEPT:
+        os.environ.pop(name, None)
     for name, value in env.items():
-        os.environ[name] = value
+        # What the app has set to something else by itself stays.
+        if os.environ.get(name) == BEGAN_WITH.get(name):
+            os.environ[name] = value
+    BEGAN_WITH.clear()
+    BEGAN_WITH.update(env)
     reseed()
+
+
+# The environment that this process was started with, or restored with last.
+BEGAN_WITH = dict(os.environ)
 
 
 # What a program has put into its environment by itself, and goes on to need.

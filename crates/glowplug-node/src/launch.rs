@@ -1,7 +1,7 @@
 //! From a decision to start to the program that is started.
 
 mod container;
-mod given;
+pub(crate) mod given;
 mod pulling;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -35,6 +35,8 @@ pub const DIR: &str = "snapshots";
 const CAPTURE_TIMEOUT: Duration = Duration::from_mins(1);
 /// A connection that is just being closed can be in the way.
 const CAPTURE_ATTEMPTS: usize = 3;
+/// In a row, until a snapshot is not used again.
+const FAILED_RESTORES_MAX: u32 = 3;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(300);
 
 pub(crate) struct Snapshots {
@@ -56,6 +58,8 @@ struct State {
     /// Captures that were asked for since the node began.
     asked: BTreeSet<String>,
     verifying: BTreeSet<String>,
+    /// Restores of each snapshot that went wrong since one went well.
+    failed_restores: BTreeMap<String, u32>,
     /// Restored to see whether they are of use.
     trials: BTreeMap<RunnerId, mpsc::Sender<Notice>>,
     trials_begun: u32,
@@ -138,6 +142,7 @@ impl Snapshots {
     pub(crate) fn runner_spawned(&self, shared: &Shared, runner: RunnerId, rung: Rung) {
         let key = self.state().restoring.get(&runner).filter(|_| rung == Rung::Snapshot).cloned();
         if let (Some(key), Some(store)) = (key, &self.store) {
+            self.state().failed_restores.remove(&key);
             store.used(&key, shared.desk.now().as_micros());
         }
     }
@@ -161,10 +166,17 @@ impl Snapshots {
 
     /// What a runner was to be restored from was of no use.
     pub(crate) fn not_restored(&self, runner: RunnerId, problem: &str) {
-        let key = self.state().restoring.remove(&runner);
-        tracing::warn!(%runner, problem, "its snapshot was not restored and is not used again");
-        if let (Some(key), Some(store)) = (key, &self.store) {
-            store.quarantine(&key, &format!("a restore failed: {problem}"));
+        let mut state = self.state();
+        let key = state.restoring.remove(&runner);
+        tracing::warn!(%runner, problem, "its snapshot was not restored");
+        let (Some(key), Some(store)) = (key, &self.store) else { return };
+        // Once it may have been for a moment's reason, such as a port that is taken.
+        let failed = state.failed_restores.entry(key.clone()).or_default();
+        *failed += 1;
+        if *failed >= FAILED_RESTORES_MAX {
+            state.failed_restores.remove(&key);
+            drop(state);
+            store.quarantine(&key, &format!("{FAILED_RESTORES_MAX} restores failed: {problem}"));
         }
     }
 
@@ -188,9 +200,12 @@ impl Snapshots {
         let mut state = self.state();
         state.restoring.remove(&runner);
         state.without.remove(&runner);
-        let capture = state.captures.remove(&runner);
+        let capture = state.captures.remove(&runner)?;
+        if failed.is_none() && !capture.is_captured {
+            // Its place was needed, or the node ends: it may be asked for another time.
+            state.asked.remove(&capture.key);
+        }
         drop(state);
-        let capture = capture?;
         if let (Some(how), Some(store)) = (failed, &self.store) {
             let reason = format!("the runner that was to be captured, without secrets, {how}");
             store.quarantine(&capture.key, &reason);
@@ -228,7 +243,9 @@ fn is_possible(app: &App, deployed: &Deployed, spec: &RunnerSpec) -> bool {
         (Launch::Command(_), wish) => wish == SnapshotUse::Required,
         (Launch::Python(_), _) => true,
     };
-    wanted && spec.container.is_none() && spec.gpus.is_empty() && spec.listen == Listen::UnixSocket
+    // CRIU opens files anew as root: where a program has another user, those may be others by then.
+    let is_plain = spec.container.is_none() && spec.gpus.is_empty() && spec.user.is_none();
+    wanted && is_plain && spec.listen == Listen::UnixSocket
 }
 
 /// What is asked of a runner before and after: its path, and whether the whole answer must be the same.
@@ -261,7 +278,10 @@ async fn capture(shared: &Arc<Shared>, runner: RunnerId) {
         }
         Err(problem) => {
             tracing::warn!(app = spec.app, key, "no snapshot: {problem}");
-            store.quarantine(&key, &problem);
+            // One that was stopped meanwhile says nothing about its app.
+            if shared.runner_view(runner).is_some_and(|view| view.state == "IDLE") {
+                store.quarantine(&key, &problem);
+            }
         }
     }
     if let Err(error) = shared.backend.stop(runner, StopMode::Kill).await {

@@ -22,6 +22,7 @@ mod log_file;
 mod output;
 mod peers;
 mod runtime;
+mod sharing;
 mod signals;
 mod snapshot;
 mod touched;

@@ -68,7 +68,7 @@ fn of_owner(data_dir: &Path, owner: &str) -> Result<PathBuf, String> {
 }
 
 /// The secrets as they are now, by name. Errors never hold what was read.
-pub(super) fn secrets(
+pub(crate) fn secrets(
     sources: &BTreeMap<String, SecretSource>,
 ) -> Result<BTreeMap<String, String>, String> {
     sources

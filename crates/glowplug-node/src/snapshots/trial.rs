@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use crate::launch::given;
 use crate::runner_task::{chain, describe};
 use crate::shared::Shared;
 
@@ -63,6 +64,10 @@ pub(super) async fn run(
     spec.id = id;
     // Of no app: a later node that finds it ends it.
     spec.labels.clear();
+    // As every start from it will have them; it is not captured again.
+    if let Some(app) = shared.apps.by_name(&spec.app) {
+        spec.env.extend(given::secrets(&app.config.secrets)?);
+    }
     spec.warm = Warm::Snapshot { criu: criu.clone(), dir: images.to_owned() };
     let begun = Instant::now();
     let tried = match shared.backend.ensure(&spec).await {

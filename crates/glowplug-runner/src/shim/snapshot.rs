@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::control::{Question, Talk};
 use super::criu::{self, CAPTURED_FILE, Captured, Criu};
 use super::launch::{self, Program, output_pipe};
-use super::{Output, Shim, Stop, foster, monotonic};
+use super::{Output, Shim, Stop, foster, monotonic, sharing};
 use crate::backend::{LogStream, Warm};
 use crate::enclosure::{Enclosing, Enclosure, FirstPid};
 use crate::proc_table::own_children;
@@ -187,6 +187,7 @@ impl Shim {
                         (daemons), which would be missing"
                 .to_owned());
         }
+        sharing::check(&captured_processes(enclosure))?;
         let captured = Captured {
             pid: criu::innermost_pid(pid.as_raw_nonzero().get()).ok_or("the program has ended")?,
             stdout_inode: self.pipe_inode(LogStream::Stdout),
@@ -268,6 +269,8 @@ impl Shim {
     fn take_restored(&mut self, program: Pid, enclosure: Enclosure) {
         self.enclosure = Some(enclosure);
         self.program = Some(program);
+        // What CRIU has made is where CRIU was, which on version 2 is nowhere.
+        self.groups.gather(crate::proc_table::descendants);
         self.record_processes();
         self.broadcast(&FromShim::Spawned { rung: Rung::Snapshot });
     }
@@ -355,6 +358,12 @@ impl Shim {
         self.log.say(&format!("its snapshot was not restored, so it starts anew: {problem}"));
         self.broadcast(&FromShim::NotRestored { problem: problem.to_owned() });
     }
+}
+
+/// All but the first of the enclosure, which is part of the shim.
+fn captured_processes(enclosure: &Enclosure) -> Vec<i32> {
+    let init = enclosure.init().as_raw_nonzero().get();
+    crate::proc_table::descendants().into_iter().filter(|pid| *pid != init).collect()
 }
 
 /// Last, so that a capture that is cut off is none.

@@ -56,7 +56,7 @@ async fn what_is_captured_goes_on_where_it_was() {
 async fn everything_that_a_program_holds_is_there_again() {
     let fixture = fixture!();
     let mut node = Node::start(&fixture.processes);
-    let things = ["threads", "child", "timer", "inotify", "epoll", "listener", "deleted-file"];
+    let things = ["threads", "child", "timer", "inotify", "epoll", "listener"];
     for (index, thing) in things.into_iter().enumerate() {
         let number = 10 * u32::try_from(index + 1).unwrap();
         let captured = fixture.capture(&mut node, number, &[thing]).await;

@@ -19,9 +19,10 @@ async fn what_cannot_be_captured_is_told_and_goes_on() {
     let mut node = Node::start(&fixture.processes);
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
         (&["connected", &port], "Connected TCP socket"),
         (&["daemon"], "daemons"),
+        (&["deleted-file"], "which has no name any more"),
         (&["no-control"], "does not listen on its control socket"),
         (&["refuses"], "not now"),
     ];
