@@ -30,10 +30,11 @@ class Reading(BaseModel):
 
 # The wheel of rapidocr-onnxruntime supports no Python after 3.12.
 class Ocr(fal.App, keep_alive=30, python_version="3.11"):
-    # rapidocr asks for opencv-python, which needs libGL from the system. The second step puts the same
+    # Later versions of onnxruntime report home from a thread of their own, with a database open that no snapshot can
+    # have. rapidocr asks for opencv-python, which needs libGL from the system. The second step puts the same
     # version without a user interface over it, so that a bare Debian will do.
     requirements = [
-        ["rapidocr-onnxruntime==1.4.4", "opencv-python==4.12.0.88"],
+        ["rapidocr-onnxruntime==1.4.4", "onnxruntime==1.22.1", "opencv-python==4.12.0.88"],
         ["opencv-python-headless==4.12.0.88"],
     ]
 

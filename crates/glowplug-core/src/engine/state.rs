@@ -65,7 +65,7 @@ pub(super) struct App {
     pub service: Option<Duration>,
     /// How long its wake-ups took.
     pub ladder: Ladder,
-    /// Since it last changed, one of its runners could not be frozen.
+    /// One of its runners could not be frozen: until when none is.
     pub cannot_freeze_until: Option<Timestamp>,
 }
 

@@ -145,7 +145,7 @@ fn what_holds_too_much_goes_oldest_first() {
 }
 
 #[test]
-fn a_host_that_cannot_freeze_is_asked_once() {
+fn a_host_that_cannot_freeze_is_asked_again_later() {
     let mut world = world(8, 4 << 30);
     deploy(&mut world, A, freezes());
     world.arrive(A, Mode::Direct);
@@ -159,6 +159,10 @@ fn a_host_that_cannot_freeze_is_asked_once() {
     world.run(secs(20));
     world.expect_states(A, "");
     assert!(!world.story().contains("frozen"));
+    world.run(secs(600));
+    world.arrive(A, Mode::Direct);
+    world.run(secs(20));
+    world.expect_states(A, "IDLE (frozen)");
 }
 
 #[test]
