@@ -64,11 +64,13 @@ class Control:
 
 def refresh(env):
     """Makes this process another than those that were restored from the same memory."""
-    for name in set(BEGAN_WITH) - set(env) - KEPT:
-        os.environ.pop(name, None)
+    # What the app has set to something else by itself stays.
+    unchanged = {name for name, value in BEGAN_WITH.items() if os.environ.get(name) == value}
+    for name in unchanged - set(env) - KEPT:
+        del os.environ[name]
     for name, value in env.items():
-        # What the app has set to something else by itself stays.
-        if os.environ.get(name) == BEGAN_WITH.get(name):
+        # Secrets are new.
+        if name in unchanged or name not in BEGAN_WITH:
             os.environ[name] = value
     BEGAN_WITH.clear()
     BEGAN_WITH.update(env)

@@ -267,7 +267,8 @@ async fn capture(shared: &Arc<Shared>, runner: RunnerId) {
         (capture.key.clone(), capture.spec.clone(), golden)
     };
     let (key, spec, golden) = subject;
-    match attempt(shared, store, runner, (&key, &spec), golden).await {
+    let mut is_captured = false;
+    match attempt(shared, store, runner, (&key, &spec), golden, &mut is_captured).await {
         Ok(took) => {
             tracing::info!(
                 app = spec.app,
@@ -278,12 +279,15 @@ async fn capture(shared: &Arc<Shared>, runner: RunnerId) {
         }
         Err(problem) => {
             tracing::warn!(app = spec.app, key, "no snapshot: {problem}");
-            // One that was stopped meanwhile says nothing about its app.
-            if shared.runner_view(runner).is_some_and(|view| view.state == "IDLE") {
+            // One that was stopped before it was captured says nothing about its app.
+            let is_idle = || shared.runner_view(runner).is_some_and(|view| view.state == "IDLE");
+            if is_captured || is_idle() {
                 store.quarantine(&key, &problem);
             }
         }
     }
+    // What is kept, or is in quarantine, speaks for itself from here on: when it goes, it may be asked for again.
+    shared.snapshots.state().asked.remove(&key);
     if let Err(error) = shared.backend.stop(runner, StopMode::Kill).await {
         tracing::error!(%runner, "cannot stop: {}", chain(&error));
     }
@@ -296,6 +300,7 @@ async fn attempt(
     runner: RunnerId,
     (key, spec): (&str, &RunnerSpec),
     (path, compares_body): (String, bool),
+    is_captured: &mut bool,
 ) -> Result<Duration, String> {
     let address = shared.desk.address(runner).ok_or("it ended before it was captured")?;
     let golden = trial::ask(&address, &path).await?;
@@ -313,6 +318,7 @@ async fn attempt(
     if let Some(problem) = problem {
         return Err(problem);
     }
+    *is_captured = true;
     let golden = trial::Golden { path, compares_body, answer: golden };
     let took = trial::run(shared, spec, &staging.images(), &golden).await?;
     let (store, key, app) = (store.clone(), key.to_owned(), spec.app.clone());
